@@ -1,0 +1,19 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+MIRROR_VARIABLE = "PADDLE2TORCH_MIRROR"
+
+
+@pytest.fixture(scope="session")
+def mirror() -> Path:
+    """The folder with a local mirror of the zoo's tarballs; the test is skipped where there is none."""
+    folder = os.environ.get(MIRROR_VARIABLE)
+    if not folder:
+        pytest.skip(f"{MIRROR_VARIABLE} does not name a mirror of the zoo's tarballs")
+    return Path(folder)
