@@ -1,0 +1,95 @@
+"""Heads. In evaluation each returns what the released inference graph returns, in training what a loss needs.
+
+Upstream: PaddleOCR `ppocr/modeling/heads/{det_db_head,rec_ctc_head,cls_head}.py`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class DBBranch(nn.Module):
+    """One of the DB head's two branches: (N, C, H/4, W/4) → (N, 1, H, W) between 0 and 1."""
+
+    def __init__(self, in_channels: int, kernel_size: int) -> None:
+        super().__init__()
+        quarter = in_channels // 4
+        self.conv1 = nn.Conv2d(in_channels, quarter, kernel_size, padding=kernel_size // 2, bias=False)
+        self.conv_bn1 = nn.BatchNorm2d(quarter)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.ConvTranspose2d(quarter, quarter, 2, stride=2)
+        self.conv_bn2 = nn.BatchNorm2d(quarter)
+        self.relu2 = nn.ReLU()
+        self.conv3 = nn.ConvTranspose2d(quarter, 1, 2, stride=2)
+        self.sigmoid = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu1(self.conv_bn1(self.conv1(x)))
+        x = self.relu2(self.conv_bn2(self.conv2(x)))
+        return self.sigmoid(self.conv3(x))
+
+
+class DBHead(nn.Module):
+    """Differentiable binarisation (Liao et al., https://arxiv.org/abs/1911.08947).
+
+    Args:
+        kernel_size: of the first convolution; 7 in the PP-OCRv3 teacher.
+        k: steepness of the differentiable step.
+
+    Shape: (N, C, H/4, W/4) → evaluation: shrink map (N, 1, H, W); training: shrink, threshold and binary map
+    (N, 3, H, W).
+    """
+
+    def __init__(self, in_channels: int, kernel_size: int = 3, k: float = 50.0) -> None:
+        super().__init__()
+        self.k = k
+        self.binarize = DBBranch(in_channels, kernel_size)
+        self.thresh = DBBranch(in_channels, kernel_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shrink = self.binarize(x)
+        if not self.training:
+            return shrink
+        threshold = self.thresh(x)
+        return torch.cat([shrink, threshold, torch.sigmoid(self.k * (shrink - threshold))], 1)
+
+
+class CTCHead(nn.Module):
+    """Scores per time step for connectionist temporal classification; class 0 is the blank.
+
+    Args:
+        classes: characters and blank (and space, where the dictionary has one).
+        mid_channels: width of a layer between, `fc1` → `fc2`, without activation (PP-OCRv2); None for one layer, `fc`.
+
+    Shape: (N, T, `in_channels`) → (N, T, `classes`); probabilities in evaluation, logits in training.
+    """
+
+    def __init__(self, in_channels: int, classes: int, mid_channels: int | None = None) -> None:
+        super().__init__()
+        if mid_channels is None:
+            self.fc: nn.Module = nn.Linear(in_channels, classes)
+        else:
+            self.fc1 = nn.Linear(in_channels, mid_channels)
+            self.fc2 = nn.Linear(mid_channels, classes)
+        self.two_layers = mid_channels is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.fc2(self.fc1(x)) if self.two_layers else self.fc(x)
+        return logits if self.training else torch.softmax(logits, dim=2)
+
+
+class ClassificationHead(nn.Module):
+    """Global average pool and a linear layer.
+
+    Shape: (N, `in_channels`, H, W) → (N, `classes`); probabilities in evaluation, logits in training.
+    """
+
+    def __init__(self, in_channels: int, classes: int = 2) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(in_channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.fc(self.pool(x).flatten(1))
+        return logits if self.training else torch.softmax(logits, dim=1)

@@ -1,0 +1,127 @@
+"""Converted weights back into a module."""
+
+from __future__ import annotations
+
+import json
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from architectures.registry import create_model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from architectures.network import OCRModel
+
+# The key of the safetensors header, and the version of what stands below it.
+HEADER_KEY = "paddle2torch"
+
+
+def load_model(path: str | PathLike[str]) -> OCRModel:
+    """The network of a converted `.pth` or `.safetensors`, in evaluation mode on the CPU.
+
+    A `.safetensors` of ours says itself which network it holds; for a `.pth` the `.json` beside it says so. Without
+    either, as with other people's converted files, the architecture is recognised from names and shapes.
+
+    The module has the attribute `metadata`: the content of the `.json` (architecture, preprocessing, labels, …), or an
+    empty dict where the file came without.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: no architecture, or more than one, has exactly the file's tensors; or the file is not what its
+            name says.
+    """
+    import torch
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    state, metadata = _read(path)
+    name, parameters = _identify(path, state, metadata)
+    with torch.device("meta"):
+        model = create_model(name, **parameters)
+    # Counters are made where a file lacks them: safetensors written by others often do.
+    for key in model.state_dict():
+        if key.endswith("num_batches_tracked"):
+            state.setdefault(key, torch.zeros((), dtype=torch.long))
+    try:
+        model.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"{path}: its tensors are not those of {name}: {error}") from error
+    model.metadata = metadata
+    return model.eval()
+
+
+def read_state(path: str | PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a `.pth` (a plain state dict; nothing in it is executed) or `.safetensors`.
+
+    Raises:
+        ValueError: the file is neither.
+    """
+    return _read(Path(path))[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return _read_pth(path)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise ImportError(f"{path}: reading .safetensors needs the package safetensors: pip install safetensors") from error
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a safetensors file ({error})") from error
+
+
+def _read_pth(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    import pickle
+
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        try:  # the format of before PyTorch 1.6 cannot be mapped
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError):
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{path}: not a file that torch.load(weights_only=True) takes ({reason})") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path}: not a state dict, that is, a dict of tensors; save `model.state_dict()`")
+    beside = path.with_suffix(".json")
+    metadata = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    return dict(state), metadata if "architecture" in metadata else {}
+
+
+def _identify(path: Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    from architectures.recognise import recognise
+
+    if metadata:
+        return metadata["architecture"], metadata["parameters"]
+    fits = recognise({key: tuple(tensor.shape) for key, tensor in state.items()})
+    exact = [fit for fit in fits if fit.exact]
+    if len(exact) == 1:
+        return exact[0].architecture, exact[0].parameters
+    if exact:
+        raise ValueError(
+            f"{path}: fits {' and '.join(fit.architecture for fit in exact)} alike; put the .json of its conversion "
+            "beside it"
+        )
+    best = fits[0]
+    raise ValueError(
+        f"{path}: fits no architecture; the nearest is {best.architecture}, with {len(best.missing)} tensors missing, "
+        f"{len(best.unexpected)} left over and {len(best.mismatched)} of another shape"
+    )

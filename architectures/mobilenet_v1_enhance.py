@@ -1,0 +1,81 @@
+"""MobileNetV1Enhance, the backbone of the PP-OCRv2 and PP-OCRv3 recognisers (https://arxiv.org/abs/2109.03144).
+
+Upstream: PaddleOCR `ppocr/modeling/backbones/rec_mv1_enhance.py`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from architectures.layers import Pair, SqueezeExcite, conv_norm_act
+
+NAMES = ("_conv", "_batch_norm")
+
+
+class Row(NamedTuple):
+    """One depthwise-separable unit at scale 1: kernel, width out, stride, squeeze-and-excite or not."""
+
+    kernel: int
+    out: int
+    stride: Pair
+    se: bool = False
+
+
+ROWS = (
+    Row(3, 64, 1),
+    Row(3, 128, 1),
+    Row(3, 128, 1),
+    Row(3, 256, (2, 1)),
+    Row(3, 256, 1),
+    Row(3, 512, (2, 1)),
+    *[Row(5, 512, 1)] * 5,
+    Row(5, 1024, (2, 1), se=True),
+)
+
+
+def separable(in_channels: int, out_channels: int, row: Row) -> nn.Sequential:
+    """Depthwise convolution, perhaps squeeze-and-excite (with torch's own hard sigmoid), 1×1 convolution; no shortcut."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["_depthwise_conv"] = conv_norm_act(
+        in_channels,
+        in_channels,
+        row.kernel,
+        stride=row.stride,
+        groups=in_channels,
+        activation=nn.Hardswish,
+        names=NAMES,
+    )
+    if row.se:
+        layers["_se"] = SqueezeExcite(in_channels, nn.Hardsigmoid)
+    layers["_pointwise_conv"] = conv_norm_act(in_channels, out_channels, 1, activation=nn.Hardswish, names=NAMES)
+    return nn.Sequential(layers)
+
+
+class MobileNetV1Enhance(nn.Module):
+    """The recognisers' backbone.
+
+    Args:
+        scale: factor on all widths.
+        last_stride: stride of the last unit; (1, 2) in PP-OCRv3, which halves the time steps once more.
+        last_pool: "max" (PP-OCRv2) or "avg" (PP-OCRv3), 2×2.
+
+    Shape: (N, 3, 32, W) → (N, `out_channels`, 1, W/4) with stride 1; (N, 3, 48, W) → (…, 1, W/8) with (1, 2).
+    """
+
+    def __init__(self, scale: float = 0.5, last_stride: Pair = 1, last_pool: str = "max") -> None:
+        super().__init__()
+        channels = int(32 * scale)
+        self.conv1 = conv_norm_act(3, channels, 3, stride=2, activation=nn.Hardswish, names=NAMES)
+        units = []
+        for row in (*ROWS, Row(5, 1024, last_stride, se=True)):
+            units.append(separable(channels, int(row.out * scale), row))
+            channels = int(row.out * scale)
+        self.block_list = nn.Sequential(*units)
+        self.pool = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}[last_pool](2)
+        self.out_channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.block_list(self.conv1(x)))
