@@ -91,9 +91,7 @@ class LKPAN(nn.Module):
         self.out_channels = out_channels
         quarter, levels = out_channels // 4, len(in_channels)
         self.ins_conv = nn.ModuleList(nn.Conv2d(channels, out_channels, 1, bias=False) for channels in in_channels)
-        self.inp_conv = nn.ModuleList(
-            nn.Conv2d(out_channels, quarter, 9, padding=4, bias=False) for _ in range(levels)
-        )
+        self.inp_conv = nn.ModuleList(nn.Conv2d(out_channels, quarter, 9, padding=4, bias=False) for _ in range(levels))
         self.pan_head_conv = nn.ModuleList(
             nn.Conv2d(quarter, quarter, 3, stride=2, padding=1, bias=False) for _ in range(levels - 1)
         )

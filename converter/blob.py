@@ -34,5 +34,7 @@ class Blob:
                 # An empty file cannot be mapped.
                 data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)) if size else memoryview(b"")
         except OSError as error:
-            raise SourceError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+            raise SourceError(
+                f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
+            ) from error
         return cls(str(path), data)

@@ -1,0 +1,309 @@
+"""The command line: `paddle2torch`, or `python -m converter`.
+
+Results go to stdout, progress and notes to stderr. What a command needs is imported when it runs, so that `--help`
+and `list` need neither torch nor paddle.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from converter import __version__
+from converter.errors import ConverterError
+
+if TYPE_CHECKING:
+    from converter.convert import Conversion
+    from converter.download import Fetcher
+    from converter.source import Source
+    from converter.zoo import Model, Zoo
+
+INTERRUPTED = 130
+KINDS = ("inference", "trained", "pretrained")
+TASKS = ("det", "rec", "cls")
+KIND_ORDER = {kind: i for i, kind in enumerate(KINDS)}
+
+
+class Group(click.Group):
+    """Turns our errors into one message and an exit code, unless --debug asks for the traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConverterError as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+class NoteFormatter(logging.Formatter):
+    """Library notes as a person reads them: `warning: …`, or plain text for information."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__, prog_name="paddle2torch")
+def main(debug: bool) -> None:
+    """Take PaddleOCR weights to PyTorch, with proof.
+
+    \b
+    Examples:
+      paddle2torch list --task rec
+      paddle2torch convert ch_PP-OCRv3_rec
+      paddle2torch convert my_model/best_accuracy.pdparams --dict my_dict.txt
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(NoteFormatter())
+    logger = logging.getLogger("converter")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+
+
+# ---- options that several commands share -------------------------------------------------------------------------
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def together(*options: Decorator) -> Decorator:
+    """Several options as one decorator, in the order given."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+fetching = together(
+    click.option("--mirror", metavar="DIR_OR_URL", help="Folder or base URL in place of scheme and host of every URL."),
+    click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder for downloaded files."),
+    click.option("--offline", is_flag=True, help="Use what the cache has; reach no server."),
+)
+choosing = together(
+    click.option("--kind", type=click.Choice(KINDS), help="Which tarball of a zoo model.  [default: inference]"),
+    click.option("--member", metavar="NAME", help="Which checkpoint of an archive that holds several."),
+    click.option("--branch", metavar="NAME", help="Which network of a distilled checkpoint, e.g. Student or Teacher."),
+    click.option("--architecture", metavar="NAME", help="What the model is, where that cannot be recognised."),
+    click.option(
+        "--dict", "dictionary", type=click.Path(path_type=Path, dir_okay=False), help="The recogniser's characters."
+    ),
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def open_zoo() -> Zoo:
+    from converter.zoo import load_zoo
+
+    return load_zoo()
+
+
+def open_fetcher(mirror: str | None, cache: Path | None, offline: bool) -> Fetcher:
+    from converter.download import Fetcher
+
+    return Fetcher(cache_dir=cache, mirror=mirror, offline=offline)
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def note(text: str) -> None:
+    click.echo(text, err=True)
+
+
+# ---- the zoo -----------------------------------------------------------------------------------------------------
+
+
+@main.command("list")
+@click.option("--task", type=click.Choice(TASKS), help="Only detectors, recognisers or classifiers.")
+@click.option("--release", help="Only one release: PP-OCRv3, PP-OCRv2, v2.0 or embedded.")
+@click.option("--language", help="Only models for that language.")
+@as_json
+def list_command(task: str | None, release: str | None, language: str | None, as_json: bool) -> None:
+    """List the models of the zoo."""
+    models = open_zoo().filter(task=task, release=release, language=language)
+    if as_json:
+        print_json([asdict(model) for model in models])
+        return
+    rows = [("NAME", "TASK", "RELEASE", "SIZE", "TARBALLS", "LANGUAGES")]
+    rows += [
+        (m.name, m.task, m.release, m.size, ", ".join(sorted(m.artifacts, key=KIND_ORDER.get)), ", ".join(m.languages))
+        for m in models
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    note(f"{len(models)} models")
+
+
+@main.command()
+@click.argument("name")
+@as_json
+def info(name: str, as_json: bool) -> None:
+    """Show all that the zoo says of one model."""
+    model = open_zoo().get(name)
+    if as_json:
+        print_json(asdict(model))
+        return
+    for line in describe(model):
+        click.echo(line)
+
+
+def describe(model: Model) -> list[str]:
+    """A model's entry, for a person."""
+    parameters = ", ".join(f"{key} = {value}" for key, value in model.parameters.items())
+    facts = [
+        ("task", model.task),
+        ("release", ", ".join([model.release, *(f"list {revision}" for revision in model.revisions)])),
+        ("languages", ", ".join(model.languages)),
+        ("description", model.description),
+        ("listed size", model.size),
+        ("architecture", model.architecture + (f" ({parameters})" if parameters else "")),
+    ]
+    for kind in sorted(model.artifacts, key=KIND_ORDER.get):
+        artifact = model.artifacts[kind]
+        facts += [(kind, artifact.url)] + [("", f"or {url}") for url in artifact.alternatives]
+        facts += [("", f"sha256 {artifact.sha256}")] if artifact.sha256 else []
+    if model.dictionary:
+        facts.append(("dictionary", model.dictionary.url + (" + space" if model.dictionary.space else "")))
+        facts += [("", f"or {url}") for url in model.dictionary.alternatives]
+    return [model.name, *(f"  {key:<12}  {value}" for key, value in facts)]
+
+
+@main.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, help="Which tarballs.  [default: inference]")
+@click.option("--jobs", type=click.IntRange(1, 32), default=4, show_default=True, help="Downloads at a time.")
+@click.option("--accept-changed", is_flag=True, help="Take a file that differs from the one seen before.")
+@fetching
+def download(
+    names: tuple[str, ...],
+    kinds: tuple[str, ...],
+    jobs: int,
+    accept_changed: bool,
+    mirror: str | None,
+    cache: Path | None,
+    offline: bool,
+) -> None:
+    """Fetch tarballs into the cache, and print where they lie."""
+    from converter.download import Fetcher
+    from converter.errors import SourceError
+
+    zoo = open_zoo()
+    artifacts = []
+    for name in names:
+        model = zoo.get(name)
+        for kind in kinds or ("inference",):
+            if kind not in model.artifacts:
+                raise SourceError(
+                    f"{name}: the zoo lists no {kind} tarball for it; it lists: {', '.join(model.artifacts)}"
+                )
+            artifacts.append(model.artifacts[kind])
+    fetcher = Fetcher(cache_dir=cache, mirror=mirror, offline=offline, accept_changed=accept_changed)
+    for fetched in fetcher.fetch_all(artifacts, jobs=jobs):
+        click.echo(fetched.path)
+
+
+# ---- models ------------------------------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("path", metavar="PATH")
+@choosing
+@fetching
+@as_json
+def inspect(
+    path: str,
+    kind: str | None,
+    member: str | None,
+    branch: str | None,
+    architecture: str | None,
+    dictionary: Path | None,
+    mirror: str | None,
+    cache: Path | None,
+    offline: bool,
+    as_json: bool,
+) -> None:
+    """Say what a file, folder, tarball or zoo model holds, without converting it."""
+    from converter.inspection import inspect_source
+    from converter.source import load_source
+
+    source = load_source(path, open_zoo(), open_fetcher(mirror, cache, offline), kind, member)
+    report = inspect_source(source, branch=branch, architecture=architecture)
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        for line in report.lines():
+            click.echo(line)
+
+
+@main.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@choosing
+@fetching
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("converted"),
+    show_default=True,
+    help="Folder for the results.",
+)
+def convert(
+    sources: tuple[str, ...],
+    kind: str | None,
+    member: str | None,
+    branch: str | None,
+    architecture: str | None,
+    dictionary: Path | None,
+    mirror: str | None,
+    cache: Path | None,
+    offline: bool,
+    output: Path,
+) -> None:
+    """Convert models to PyTorch.
+
+    A SOURCE is a name of the zoo, a tarball, an unpacked folder or a checkpoint file. For each, NAME.pth,
+    NAME.safetensors and NAME.json are written, or nothing when anything is amiss.
+    """
+    from converter import artifacts
+    from converter.convert import convert as convert_source
+    from converter.source import load_source
+
+    zoo, fetcher = open_zoo(), open_fetcher(mirror, cache, offline)
+    for text in sources:
+        source = load_source(text, zoo, fetcher, kind, member)
+        conversion = convert_source(
+            source, architecture=architecture, branch=branch, dictionary=dictionary, fetcher=fetcher
+        )
+        paths = artifacts.write(conversion, output)
+        report_conversion(conversion)
+        for path in paths:
+            click.echo(path)
+
+
+def report_conversion(conversion: Conversion) -> None:
+    """What was done, on stderr."""
+    settled = ", ".join(f"{key} = {value}" for key, value in conversion.parameters.items())
+    note(f"{conversion.name}: {conversion.architecture.summary} [{conversion.architecture.name}; {settled}]")
+    if conversion.evidence:
+        note(f"  recognised: {conversion.evidence}")
+    note(f"  {len(conversion.origins)} tensors from {conversion.source.path.name}, each used once")
+    for text in conversion.notes:
+        note(f"  {text}")
+    if conversion.labels:
+        note(f"  {conversion.labels.note}")

@@ -1,0 +1,184 @@
+"""The way through: a source's tensors → branch → architecture → state dict → module, with labels and account."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from architectures.registry import Architecture, get
+from converter.branches import census, choose
+from converter.errors import MappingError, SourceError
+from converter.labels import Labels, match_labels, read_dictionary
+from converter.recognition import evidence, identify
+from converter.rules import Mapped, to_torch
+from converter.source import Source
+
+if TYPE_CHECKING:
+    from architectures.network import OCRModel
+    from converter.download import Fetcher
+
+ANGLES = ["0", "180"]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A converted model and the account of its conversion.
+
+    Attributes:
+        source: what was converted.
+        name: stem of the output files.
+        architecture: what it is.
+        parameters: every parameter of the architecture, as used.
+        mapped: the state dict, with the origin of each tensor.
+        branch: of a training checkpoint; empty for none.
+        branches: all that the checkpoint holds.
+        tensors: structured name without the branch's prefix → array, what was mapped.
+        evidence: how the architecture was recognised; None where it was given.
+        labels: what the classes stand for, or why that is not known; None for detectors.
+        notes: what the user should know.
+    """
+
+    source: Source
+    name: str
+    architecture: Architecture
+    parameters: dict[str, Any]
+    mapped: Mapped
+    branch: str
+    branches: tuple[str, ...]
+    tensors: dict[str, np.ndarray]
+    evidence: str | None
+    labels: Labels | None
+    notes: tuple[str, ...]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The state dict: every tensor of the module, in the module's order."""
+        return self.mapped.state
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Module key → structured name in Paddle, for every tensor that was read."""
+        return self.mapped.origins
+
+    def build(self) -> OCRModel:
+        """The module with the converted weights, in evaluation mode; it shares memory with `state`."""
+        import torch
+
+        from architectures import create_model
+
+        with torch.device("meta"):
+            model = create_model(self.architecture.name, **self.parameters)
+        model.load_state_dict(self.state, strict=True, assign=True)
+        return model.eval()
+
+
+def convert(
+    source: Source,
+    *,
+    architecture: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    branch: str | None = None,
+    dictionary: Path | None = None,
+    fetcher: Fetcher | None = None,
+) -> Conversion:
+    """Convert a source in memory; nothing is written.
+
+    Args:
+        source: see `converter.source.load_source`.
+        architecture: its name, where it is known; the zoo's or the recognised one otherwise.
+        parameters: of the architecture, where they are known; otherwise told by the weights.
+        branch: of a training checkpoint with several networks.
+        dictionary: file of the characters; the zoo's otherwise.
+        fetcher: gets the zoo's dictionary; without one there are no labels.
+
+    Raises:
+        MappingError: the tensors fit no architecture, or not the given one.
+        SourceError: the dictionary cannot be read.
+    """
+    listed = source.model
+    branches = census(source.tensors)
+    chosen = choose(branches, branch, source.path.name)
+    tensors = {name: source.tensors[full] for name, full in chosen.names.items()}
+    shapes = {name: array.shape for name, array in tensors.items()}
+
+    # A teacher is a network of its own: what the zoo says is about the exported branch.
+    exported = chosen is branches[0]
+    given = architecture or (listed.architecture if listed and exported else None)
+    fit = identify(shapes, source.path.name, given, parameters)
+    entry = get(fit.architecture)
+    settled = {name: fit.parameters.get(name, parameter.default) for name, parameter in entry.parameters.items()}
+    mapped = to_torch(tensors, entry.name, settled)
+
+    notes = _notes(source, [b.name for b in branches], chosen.name, mapped)
+    if listed and exported:
+        notes += [
+            f"the zoo lists {key} = {value} for {listed.name}, this file has {settled[key]}; the file was followed"
+            for key, value in listed.parameters.items()
+            if settled.get(key, value) != value
+        ]
+    labels = _labels(entry.task, settled, source, dictionary, fetcher)
+    return Conversion(
+        source=source,
+        name=source.name if exported else f"{source.name}_{chosen.name}",
+        architecture=entry,
+        parameters=settled,
+        mapped=mapped,
+        branch=chosen.name,
+        branches=tuple(b.name for b in branches),
+        tensors=tensors,
+        evidence=None if given else evidence(fit),
+        labels=labels,
+        notes=tuple(notes),
+    )
+
+
+def _notes(source: Source, branches: list[str], chosen: str, mapped: Mapped) -> list[str]:
+    notes = []
+    if len(branches) > 1:
+        others = ", ".join(name or "(no prefix)" for name in branches if name != chosen)
+        notes.append(f"the checkpoint holds several networks; took {chosen or '(no prefix)'}, there are also: {others}")
+    if mapped.ignored:
+        reasons = dict.fromkeys(mapped.ignored.values())
+        notes += [
+            f"left out {sum(given == reason for given in mapped.ignored.values())} tensors: {reason}"
+            for reason in reasons
+        ]
+    if mapped.initialised:
+        notes.append(
+            f"{len(mapped.initialised)} tensors of the threshold branch, which an inference model lacks and evaluation "
+            "does not use, come from a fixed seed"
+        )
+    if mapped.widened:
+        kinds = ", ".join(sorted(set(mapped.widened.values())))
+        notes.append(f"{len(mapped.widened)} tensors stored as {kinds} were widened to float32")
+    if source.files.others:
+        notes.append(f"passed over in {source.path.name}: {', '.join(source.files.others)}")
+    return notes
+
+
+def _labels(
+    task: str, parameters: Mapping[str, Any], source: Source, dictionary: Path | None, fetcher: Fetcher | None
+) -> Labels | None:
+    if task == "cls" and parameters["classes"] == len(ANGLES):
+        return Labels(ANGLES, "labels: text angle in degrees")
+    if task != "rec":
+        if dictionary is not None:
+            raise MappingError(f"--dict {dictionary}: only recognisers have a dictionary; leave it out")
+        return None
+    space = None
+    if dictionary is not None:
+        path = dictionary
+    elif source.model is not None and source.model.dictionary is not None and fetcher is not None:
+        path = fetcher.fetch(source.model.dictionary).path
+        space = source.model.dictionary.space
+    else:
+        return Labels(None, "no labels bundled: no dictionary is known for this model; give one with --dict")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path}: the dictionary cannot be read ({error.strerror}); check the path") from error
+    return match_labels(read_dictionary(data, path.name), parameters["classes"], space, path.name)

@@ -1,0 +1,275 @@
+"""Fetching the zoo's files: from a mirror's folder in place, from this package, or over the network into the cache."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from converter.cache import Cache, sha256_of, writing
+from converter.errors import ConverterError, DownloadError, SourceError
+from converter.zoo import EMBEDDED, Artifact, Dictionary
+
+if TYPE_CHECKING:
+    import requests
+
+    from converter.progress import Overall
+    from converter.transfer import Policy
+
+WAYS_ON = (
+    "ways on: a mirror (--mirror DIR_OR_URL), a tarball on disk as SOURCE, "
+    "or the embedded model that needs no network (embedded_rec)"
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file that is here, complete and checked.
+
+    Attributes:
+        path: where it lies.
+        url: which of the zoo's URLs it answers (the zoo's own, also where a mirror stood in for it).
+        sha256: its hash in lower-case hex.
+        size: its bytes.
+    """
+
+    path: Path
+    url: str
+    sha256: str
+    size: int
+
+
+class Fetcher:
+    """Gets the files that the zoo names.
+
+    Args:
+        cache_dir: where downloads are kept; None for what PADDLE2TORCH_CACHE names, or the platform's cache folder.
+        mirror: a folder, or a base URL, in place of scheme and host of every URL. A folder's files are used in place.
+        offline: use what is in the cache, and reach no server.
+        accept_changed: take a file that differs from what its URL held when it was first seen.
+        policy: time-outs and retries; None for the usual ones.
+    """
+
+    def __init__(
+        self,
+        cache_dir: Path | None = None,
+        mirror: str | Path | None = None,
+        offline: bool = False,
+        accept_changed: bool = False,
+        policy: Policy | None = None,
+    ) -> None:
+        self.cache = Cache(cache_dir)
+        self.mirror = _mirror(mirror)
+        self.offline = offline
+        self.accept_changed = accept_changed
+        self._policy = policy
+        self._threads = threading.local()
+        self._stop = threading.Event()
+
+    def fetch(self, artifact: Artifact | Dictionary) -> Fetched:
+        """The artifact's file: from where it is already, else downloaded, its alternatives tried in order on 404.
+
+        Raises:
+            DownloadError: no URL has it, the network fails, or what came is not what was announced.
+            OutputError: the cache cannot be written.
+        """
+        return self._fetch(artifact, None)
+
+    def fetch_all(self, artifacts: Sequence[Artifact | Dictionary], jobs: int = 4) -> list[Fetched]:
+        """The files of all artifacts, in their order, several at a time.
+
+        One that fails does not keep the others from coming.
+
+        Raises:
+            ConverterError: the error of the one that failed, or a DownloadError with those of all that did.
+        """
+        from converter.progress import Overall
+
+        if len(artifacts) < 2:
+            return [self.fetch(artifact) for artifact in artifacts]
+        overall = Overall(len(artifacts))
+        try:
+            outcomes = self._in_threads(artifacts, jobs, overall)
+        finally:
+            overall.close()
+        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        for error in errors:
+            if len(errors) == 1 or not isinstance(error, ConverterError):
+                raise error
+        if errors:
+            raise DownloadError(
+                f"{len(errors)} of {len(artifacts)} files could not be fetched:\n  " + "\n  ".join(map(str, errors))
+            )
+        return [outcome for outcome in outcomes if isinstance(outcome, Fetched)]
+
+    def _in_threads(
+        self, artifacts: Sequence[Artifact | Dictionary], jobs: int, overall: Overall
+    ) -> list[Fetched | BaseException]:
+        """What became of each artifact."""
+        todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for index in range(len(artifacts)):
+            todo.put(index)
+        outcomes: dict[int, Fetched | BaseException] = {}
+
+        def work() -> None:
+            while not self._stop.is_set():
+                try:
+                    index = todo.get_nowait()
+                except queue.Empty:
+                    return
+                try:
+                    outcomes[index] = self._fetch(artifacts[index], overall)
+                except BaseException as error:  # handed to the caller
+                    outcomes[index] = error
+
+        # Daemons, because an executor's threads would keep an interrupted program waiting for the network.
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(min(jobs, len(artifacts)))]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join()
+        except BaseException:
+            self._stop.set()
+            raise
+        return [outcomes[index] for index in range(len(artifacts))]
+
+    def _fetch(self, artifact: Artifact | Dictionary, overall: Overall | None) -> Fetched:
+        places = {url: self._place(url) for url in (artifact.url, *artifact.alternatives)}
+        if here := self._here(artifact, places):
+            return here
+        remote = {url: place for url, place in places.items() if isinstance(place, str)}
+        if not remote:
+            tried = ", ".join(map(str, places.values()))
+            raise DownloadError(f"{_label(artifact.url)}: no such file; looked for {tried}; {WAYS_ON}")
+        if self.offline:
+            raise DownloadError(
+                f"{artifact.url}: not in the cache {self.cache.folder}, and --offline was given; {WAYS_ON}"
+            )
+        with self.cache.lock(next(iter(remote.values()))):
+            # Another process may have brought it while this one waited.
+            return self._here(artifact, places) or self._download(artifact, remote, overall)
+
+    def _place(self, url: str) -> Path | str:
+        """Where a URL of the zoo is to be had: a file, or the URL to ask."""
+        if url.startswith(EMBEDDED):
+            return Path(__file__).resolve().parent / "embedded" / url.removeprefix(EMBEDDED)
+        if self.mirror is None:
+            return url
+        path = urlsplit(url).path
+        return self.mirror / path.lstrip("/") if isinstance(self.mirror, Path) else self.mirror + path
+
+    def _here(self, artifact: Artifact | Dictionary, places: dict[str, Path | str]) -> Fetched | None:
+        """The artifact's file where no network is needed for it."""
+        for url, place in places.items():
+            if isinstance(place, Path):
+                if place.is_file():
+                    fetched = Fetched(place, url, sha256_of(place), place.stat().st_size)
+                    _check(artifact, fetched, str(place))
+                    return fetched
+            elif record := self.cache.held(place):
+                fetched = Fetched(self.cache.path(place), url, record.sha256, record.size)
+                if _problem(artifact, fetched) is None:
+                    return fetched
+        return None
+
+    def _download(self, artifact: Artifact | Dictionary, remote: dict[str, str], overall: Overall | None) -> Fetched:
+        """Download from the first URL that has the file."""
+        from converter.transfer import MissingError
+
+        missing = []
+        for url, place in remote.items():
+            try:
+                return self._download_one(artifact, url, place, overall)
+            except MissingError as error:
+                missing.append(str(error))
+        raise DownloadError("; ".join(missing) + f"; {WAYS_ON}")
+
+    def _download_one(self, artifact: Artifact | Dictionary, url: str, place: str, overall: Overall | None) -> Fetched:
+        from converter.progress import Bar
+        from converter.transfer import Policy, Transfer
+
+        path = self.cache.path(place)
+        with Bar(path.name, overall) as bar:
+            size = getattr(artifact, "size", None)
+            transfer = Transfer(self._session, place, path, self._policy or Policy(), size, bar, self._stop)
+            while True:
+                partial = transfer.run()
+                fetched = Fetched(path, url, sha256_of(partial), partial.stat().st_size)
+                if not transfer.resumed or _problem(artifact, fetched) is None:
+                    break
+                logger.warning("%s: the parts of an interrupted download do not fit together; starting over", place)
+                transfer.discard()
+        try:
+            _check(artifact, fetched, place)
+            self._check_unchanged(artifact, fetched, place)
+        except DownloadError:
+            transfer.discard()
+            raise
+        with writing(path):
+            partial.replace(path)
+        transfer.discard()
+        return fetched
+
+    def _check_unchanged(self, artifact: Artifact | Dictionary, fetched: Fetched, place: str) -> None:
+        """Remember the file where its URL is new; refuse it where the URL held something else before."""
+        known = self.cache.record(place)
+        if known and known.sha256 == fetched.sha256:
+            return
+        pinned = getattr(artifact, "sha256", None) == fetched.sha256
+        if known and not (pinned or self.accept_changed):
+            raise DownloadError(
+                f"{place}: is not what it was when first seen ({known.first_seen}): sha256 was {known.sha256}, "
+                f"now is {fetched.sha256}; the file was thrown away; take it with --accept-changed if you trust the change"
+            )
+        self.cache.remember(place, fetched.sha256, fetched.size)
+
+    @property
+    def _session(self) -> requests.Session:
+        """This thread's session."""
+        from converter.transfer import new_session
+
+        if not hasattr(self._threads, "session"):
+            self._threads.session = new_session()
+        return self._threads.session
+
+
+def _mirror(given: str | Path | None) -> Path | str | None:
+    """A mirror as a folder, or as a base URL without a slash at its end."""
+    if isinstance(given, str) and "://" in given:
+        if urlsplit(given).scheme not in ("http", "https"):
+            raise SourceError(f"{given}: no mirror; give a folder or an http(s) URL")
+        return given.rstrip("/")
+    if given is None:
+        return None
+    folder = Path(given)
+    if not folder.is_dir():
+        raise SourceError(f"{folder}: no such folder for a mirror; give a folder or an http(s) URL")
+    return folder
+
+
+def _label(url: str) -> str:
+    return url.rsplit("/", 1)[-1].removeprefix(EMBEDDED)
+
+
+def _problem(artifact: Artifact | Dictionary, fetched: Fetched) -> str | None:
+    """How the file differs from what the zoo pins, if it does."""
+    for what in ("size", "sha256"):
+        expected, actual = getattr(artifact, what, None), getattr(fetched, what)
+        if expected is not None and expected != actual:
+            return f"its {what} is {actual}, the zoo says {expected}"
+    return None
+
+
+def _check(artifact: Artifact | Dictionary, fetched: Fetched, place: str) -> None:
+    if problem := _problem(artifact, fetched):
+        raise DownloadError(
+            f"{place}: {problem}; it was not used; if upstream replaced the file and you trust that, run `zoo lock`"
+        )

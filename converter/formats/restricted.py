@@ -1,0 +1,466 @@
+"""A pickle machine that can build plain data and nothing else.
+
+Python's own unpickler is a poor guard: it allocates whatever a length asks for, hashes whatever is used as a key,
+and hands a hostile state to NumPy. This one interprets the opcodes of protocols 2 to 5 itself, over the file's own
+bytes:
+
+* every length is checked against what remains of the file before anything is made of it;
+* byte strings stay views of the file, so that arrays need no copy;
+* the names that a pickle may call are the keys of a table that the format gives, their values are functions of ours;
+  no module is ever imported, no attribute looked up;
+* state is set only on stand-ins that were made for it, and keys are only strings and small integers;
+* what those functions copy is bounded by the size of the file, however often an object is referred to.
+"""
+
+from __future__ import annotations
+
+import pickle as op  # for the names of its opcodes alone
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NoReturn, Protocol, runtime_checkable
+
+from converter.blob import Blob
+from converter.errors import FormatError
+
+# Longer integers, names and keys than any real file has are refused before they are made.
+_MAX_INTEGER_BYTES = 16
+_MAX_NAME = 256
+_MAX_KEY = 2**31
+# Constructors may copy this much more than the file's own size: the small fixed arguments are often shared.
+_COPY_ALLOWANCE = 2**16
+
+
+class Refused(Exception):  # noqa: N818 - it is a verdict, raised by constructors, and never leaves this package
+    """What a constructor raises when its arguments are not what the genuine writer gives it."""
+
+
+@runtime_checkable
+class Buildable(Protocol):
+    """A stand-in that takes its state from the pickle after it was made (the BUILD opcode)."""
+
+    def set_state(self, state: tuple) -> None:
+        """Take the state, or raise Refused."""
+
+
+Constructor = Callable[..., object]
+
+
+@dataclass(frozen=True)
+class Global:
+    """A name that a pickle refers to: to call it, or, for a class, to hand it to a constructor.
+
+    Attributes:
+        name: module and name joined by a dot.
+        construct: what a call of it does here; None where it is never called.
+    """
+
+    name: str
+    construct: Constructor | None
+
+
+def text_of(value: object) -> str:
+    """A string that Python 3 wrote as text and Python 2 perhaps as bytes.
+
+    Raises:
+        Refused: it is neither.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, memoryview) and len(value) <= _MAX_NAME:
+        return bytes(value).decode("latin-1")
+    raise Refused(f"a string was expected, not {kind_of(value)}")
+
+
+def bytes_of(value: object) -> memoryview:
+    """The bytes of a byte string, or of Python 2's, which arrives as Latin-1 text.
+
+    Raises:
+        Refused: it is no byte string.
+    """
+    if isinstance(value, memoryview):
+        return value
+    if isinstance(value, str):
+        try:
+            return memoryview(value.encode("latin-1"))
+        except UnicodeEncodeError:
+            raise Refused("text stands where bytes were expected") from None
+    raise Refused(f"bytes were expected, not {kind_of(value)}")
+
+
+def kind_of(value: object) -> str:
+    """What to call a value in a message; its content may be huge or hostile and is never shown."""
+    return f"the name {value.name}" if isinstance(value, Global) else f"a {type(value).__name__.lstrip('_')}"
+
+
+def _encode(text: object, encoding: object = "latin1") -> memoryview:
+    """`_codecs.encode(text, 'latin1')`: how protocol 2 writes bytes."""
+    if text_of(encoding) not in ("latin1", "latin-1") or not isinstance(text, str):
+        raise Refused("only bytes written as Latin-1 text are read")
+    return bytes_of(text)
+
+
+def _byte_string(value: object = memoryview(b""), encoding: object = "latin-1") -> memoryview:
+    """`bytes()` and `bytearray(...)`."""
+    return _encode(value, encoding) if isinstance(value, str) else bytes_of(value)
+
+
+def _ordered_dict(pairs: object = ()) -> dict:
+    """`OrderedDict()`, or with Python 2's list of pairs."""
+    result: dict = {}
+    for pair in _sequence(pairs):
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise Refused("an OrderedDict is made of pairs")
+        result[_key(pair[0])] = pair[1]
+    return result
+
+
+def _set(values: object = ()) -> set:
+    return {_key(value) for value in _sequence(values)}
+
+
+def _tuple(values: object = ()) -> tuple:
+    return tuple(_sequence(values))
+
+
+def _sequence(value: object) -> list | tuple:
+    if not isinstance(value, list | tuple):
+        raise Refused(f"a list or tuple was expected, not {kind_of(value)}")
+    return value
+
+
+def _key(value: object) -> str | int | None:
+    """A dictionary's key or a set's member.
+
+    Hashing nested tuples can take forever or overflow the stack, and large numbers can be made to collide.
+    """
+    if value is None or isinstance(value, str) or (isinstance(value, int) and abs(value) < _MAX_KEY):
+        return value
+    raise Refused(f"keys are strings or small integers here, not {kind_of(value)}")
+
+
+# Python 2 calls the module `__builtin__`, and protocol 2 keeps that name.
+PLAIN: Mapping[str, Constructor] = {
+    "_codecs.encode": _encode,
+    "collections.OrderedDict": _ordered_dict,
+    **{
+        f"{module}.{name}": construct
+        for module in ("builtins", "__builtin__")
+        for name, construct in {
+            "bytes": _byte_string,
+            "bytearray": _byte_string,
+            "set": _set,
+            "frozenset": _set,
+            "tuple": _tuple,
+        }.items()
+    },
+}
+
+
+def read_pickle(
+    blob: Blob, allowed: Mapping[str, Constructor | None] = PLAIN, explain: Callable[[str], str | None] = lambda _: None
+) -> object:
+    """The plain data that a pickle holds.
+
+    Args:
+        blob: the file.
+        allowed: the names that it may refer to, and what a call of each does.
+        explain: says what a file is that refers to a given name, where that can be told.
+
+    Returns:
+        Dicts, lists, tuples, sets, strings, numbers, memoryviews (byte strings), and what the constructors return.
+
+    Raises:
+        FormatError: the pickle is damaged, or asks for anything else; nothing of it was executed.
+    """
+    return _Machine(blob, allowed, explain).run()
+
+
+_MISSING = object()
+
+_CONSTANTS = {op.NONE: None, op.NEWTRUE: True, op.NEWFALSE: False}
+_EMPTY = {op.EMPTY_LIST: list, op.EMPTY_DICT: dict, op.EMPTY_TUPLE: tuple, op.EMPTY_SET: set}
+_NUMBERS = {op.BININT: "<i", op.BININT1: "<B", op.BININT2: "<H", op.BINFLOAT: ">d"}
+_SHORT_TUPLES = {op.TUPLE1: 1, op.TUPLE2: 2, op.TUPLE3: 3}
+_MEMO_GET = {op.BINGET: "<B", op.LONG_BINGET: "<I"}
+_MEMO_PUT = {op.BINPUT: "<B", op.LONG_BINPUT: "<I"}
+
+
+def _utf8(data: memoryview) -> str:
+    try:
+        return str(data, "utf-8")
+    except UnicodeDecodeError:
+        raise Refused("a string is not UTF-8") from None
+
+
+def _latin1(data: memoryview) -> str:
+    return str(data, "latin-1")
+
+
+def _integer(data: memoryview) -> int:
+    if len(data) > _MAX_INTEGER_BYTES:
+        raise Refused(f"an integer of {len(data)} bytes has no place in a model")
+    return int.from_bytes(data, "little", signed=True)
+
+
+def _unchanged(data: memoryview) -> memoryview:
+    return data
+
+
+# Opcode: the format of the length that follows it, and what is made of the bytes after that.
+_COUNTED: Mapping[bytes, tuple[str, Callable[[memoryview], object]]] = {
+    op.SHORT_BINUNICODE: ("<B", _utf8),
+    op.BINUNICODE: ("<I", _utf8),
+    op.BINUNICODE8: ("<Q", _utf8),
+    op.SHORT_BINSTRING: ("<B", _latin1),
+    op.BINSTRING: ("<i", _latin1),
+    op.SHORT_BINBYTES: ("<B", _unchanged),
+    op.BINBYTES: ("<I", _unchanged),
+    op.BINBYTES8: ("<Q", _unchanged),
+    op.BYTEARRAY8: ("<Q", _unchanged),
+    op.LONG1: ("<B", _integer),
+    op.LONG4: ("<i", _integer),
+}
+
+_OLD = "it is written in pickle protocol 0 or 1; 2 to 5 are read. Load it and save it again with paddle.save"
+_OBJECTS = "it makes objects of classes; only arrays, containers, strings and numbers are read. Nothing was run"
+_OUTSIDE = "it refers to objects outside the file; nothing was run"
+_CYCLES = "it has values that contain themselves, which model files have no use for; nothing was run"
+_REFUSED = {
+    **dict.fromkeys((op.INT, op.LONG, op.FLOAT, op.STRING, op.UNICODE, op.GET, op.PUT), _OLD),
+    **dict.fromkeys((op.POP, op.POP_MARK, op.DUP), _CYCLES),
+    **dict.fromkeys((op.INST, op.OBJ, op.NEWOBJ, op.NEWOBJ_EX), _OBJECTS),
+    **dict.fromkeys((op.PERSID, op.BINPERSID, op.EXT1, op.EXT2, op.EXT4, op.NEXT_BUFFER, op.READONLY_BUFFER), _OUTSIDE),
+}
+
+
+class _Machine:
+    """One run over one file. `stack` is the part above the last mark; `marked` holds the parts below it."""
+
+    def __init__(
+        self, blob: Blob, allowed: Mapping[str, Constructor | None], explain: Callable[[str], str | None]
+    ) -> None:
+        self.name, self.data = blob.name, blob.data
+        self.allowed, self.explain = allowed, explain
+        self.at = self.opcode_at = 0
+        self.stack: list = []
+        self.marked: list[list] = []
+        self.memo: dict[int, object] = {}
+        self.globals: dict[str, Global] = {}
+        self.may_copy = len(blob.data) + _COPY_ALLOWANCE
+
+    def run(self) -> object:
+        if bytes(self.data[:1]) != op.PROTO:
+            self.fail("is not a pickle of protocol 2 to 5, as Paddle's checkpoints are")
+        try:
+            while (opcode := bytes(self.take(1))) != op.STOP:
+                self.step(opcode)
+            result = self.pop()
+        except Refused as refusal:
+            self.fail(f"is damaged or not genuine: {refusal}")
+        if self.at != len(self.data):
+            self.fail(f"{len(self.data) - self.at} bytes follow the end of the pickle; the file is damaged")
+        return result
+
+    def fail(self, problem: str) -> NoReturn:
+        raise FormatError(self.name, problem, self.opcode_at)
+
+    # ---- reading the file
+
+    def require(self, count: int) -> None:
+        if not 0 <= count <= len(self.data) - self.at:
+            self.fail(
+                f"the pickle ends in the middle: {count} more bytes are announced, "
+                f"{len(self.data) - self.at} are there; the file is cut short or damaged, get it again"
+            )
+
+    def take(self, count: int) -> memoryview:
+        """The next bytes, as a view."""
+        self.require(count)
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def number(self, layout: str) -> int | float:
+        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+
+    def line(self) -> str:
+        """Text up to the next line end, as the GLOBAL opcode has it."""
+        head = bytes(self.data[self.at : self.at + _MAX_NAME])
+        end = head.find(b"\n")
+        if end < 0:
+            raise Refused("a name is not ended")
+        self.at += end + 1
+        return _utf8(memoryview(head)[:end])
+
+    # ---- the stack
+
+    def pop(self) -> object:
+        if not self.stack:
+            self.fail("the pickle is damaged: it takes a value where there is none")
+        return self.stack.pop()
+
+    def peek(self, kind: type) -> object:
+        """The value on top, which is to be filled: a list, dict or set."""
+        if not self.stack or type(self.stack[-1]) is not kind:
+            self.fail(f"the pickle is damaged: a {kind.__name__} should stand here")
+        return self.stack[-1]
+
+    def pop_to_mark(self) -> list:
+        if not self.marked:
+            self.fail("the pickle is damaged: a mark is missing")
+        values, self.stack = self.stack, self.marked.pop()
+        return values
+
+    # ---- opcodes
+
+    def step(self, opcode: bytes) -> None:
+        self.opcode_at = self.at - 1
+        if opcode in _COUNTED:
+            layout, make = _COUNTED[opcode]
+            self.stack.append(make(self.take(self.number(layout))))
+        elif opcode in _MEMO_PUT:
+            self.memo[self.number(_MEMO_PUT[opcode])] = self.top()
+        elif opcode in _MEMO_GET:
+            self.stack.append(self.remembered(self.number(_MEMO_GET[opcode])))
+        elif opcode in _CONSTANTS:
+            self.stack.append(_CONSTANTS[opcode])
+        elif opcode in _NUMBERS:
+            self.stack.append(self.number(_NUMBERS[opcode]))
+        elif opcode in _EMPTY:
+            self.stack.append(_EMPTY[opcode]())
+        elif opcode in _SHORT_TUPLES:
+            self.stack.append(tuple(reversed([self.pop() for _ in range(_SHORT_TUPLES[opcode])])))
+        elif opcode in _ACTIONS:
+            _ACTIONS[opcode](self)
+        else:
+            self.fail(_REFUSED.get(opcode, f"the pickle is damaged: there is no opcode {opcode!r}"))
+
+    def top(self) -> object:
+        self.stack.append(value := self.pop())
+        return value
+
+    def remembered(self, index: int) -> object:
+        value = self.memo.get(index, _MISSING)
+        if value is _MISSING:
+            self.fail(f"the pickle is damaged: it refers to value {index}, which it never stored")
+        return value
+
+    def protocol(self) -> None:
+        number = self.number("<B")
+        if not 2 <= number <= 5:
+            self.fail(f"is a pickle of protocol {number}; 2 to 5 are read")
+
+    def frame(self) -> None:
+        self.require(self.number("<Q"))
+
+    def memoize(self) -> None:
+        self.memo[len(self.memo)] = self.top()
+
+    def mark(self) -> None:
+        self.marked.append(self.stack)
+        self.stack = []
+
+    def push_tuple(self) -> None:
+        values = tuple(self.pop_to_mark())
+        self.stack.append(values)
+
+    def push_list(self) -> None:
+        values = self.pop_to_mark()
+        self.stack.append(values)
+
+    def push_frozenset(self) -> None:
+        values = self.pop_to_mark()
+        self.stack.append(_set(values))
+
+    def push_dict(self) -> None:
+        values = self.pop_to_mark()
+        self.stack.append({})
+        self.set_pairs(values)
+
+    def append(self) -> None:
+        value = self.pop()
+        self.peek(list).append(value)
+
+    def appends(self) -> None:
+        values = self.pop_to_mark()
+        self.peek(list).extend(values)
+
+    def add_items(self) -> None:
+        values = self.pop_to_mark()
+        self.peek(set).update(_set(values))
+
+    def set_item(self) -> None:
+        value = self.pop()
+        self.set_pairs([self.pop(), value])
+
+    def set_items(self) -> None:
+        self.set_pairs(self.pop_to_mark())
+
+    def set_pairs(self, values: list) -> None:
+        target = self.peek(dict)
+        if len(values) % 2:
+            self.fail("the pickle is damaged: a key has no value")
+        for key, value in zip(values[::2], values[1::2], strict=True):
+            target[_key(key)] = value
+
+    def find_global(self) -> None:
+        self.push_global(self.line(), self.line())
+
+    def find_stack_global(self) -> None:
+        name, module = self.pop(), self.pop()
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise Refused("a name is not text")
+        self.push_global(module, name)
+
+    def push_global(self, module: str, name: str) -> None:
+        full = f"{module}.{name}"
+        if full not in self.allowed or "." in name:
+            self.fail(
+                self.explain(full)
+                or f"refused: it asks for {full[:_MAX_NAME]!r}, which model files have no use for; nothing was run"
+            )
+        self.stack.append(self.globals.setdefault(full, Global(full, self.allowed[full])))
+
+    def reduce(self) -> None:
+        arguments, function = self.pop(), self.pop()
+        if not isinstance(function, Global) or function.construct is None or type(arguments) is not tuple:
+            raise Refused(f"it calls {kind_of(function)}; nothing was run")
+        self.charge(arguments)
+        try:
+            self.stack.append(function.construct(*arguments))
+        except TypeError:
+            raise Refused(f"{function.name} is called with {len(arguments)} arguments") from None
+
+    def charge(self, values: tuple) -> None:
+        """Account for what a constructor may copy of its arguments."""
+        self.may_copy -= sum(len(each) for each in values if isinstance(each, str | list | tuple))
+        if self.may_copy < 0:
+            raise Refused("its values unfold to more than the file holds")
+
+    def build(self) -> None:
+        state, target = self.pop(), self.top()
+        if not isinstance(target, Buildable) or type(state) is not tuple:
+            raise Refused(f"it sets the state of {kind_of(target)}; nothing was run")
+        self.charge(state)
+        target.set_state(state)
+
+
+_ACTIONS: Mapping[bytes, Callable[[_Machine], object]] = {
+    op.PROTO: _Machine.protocol,
+    op.FRAME: _Machine.frame,
+    op.MEMOIZE: _Machine.memoize,
+    op.MARK: _Machine.mark,
+    op.TUPLE: _Machine.push_tuple,
+    op.LIST: _Machine.push_list,
+    op.DICT: _Machine.push_dict,
+    op.FROZENSET: _Machine.push_frozenset,
+    op.APPEND: _Machine.append,
+    op.APPENDS: _Machine.appends,
+    op.ADDITEMS: _Machine.add_items,
+    op.SETITEM: _Machine.set_item,
+    op.SETITEMS: _Machine.set_items,
+    op.GLOBAL: _Machine.find_global,
+    op.STACK_GLOBAL: _Machine.find_stack_global,
+    op.REDUCE: _Machine.reduce,
+    op.BUILD: _Machine.build,
+}

@@ -1,0 +1,133 @@
+"""How far two results are apart: arrays by their largest and mean relative difference, answers by what they say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from converter.reading.ctc import Reading, decode
+
+MAP_THRESHOLD = 0.3  # as upstream's DB post-processing
+MAP_AGREEMENT = 0.999  # intersection over union of the thresholded maps
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A candidate array against its reference.
+
+    Attributes:
+        max_error: max|a - b| / max|a|, a the reference; infinite where a figure would mean nothing.
+        mean_error: mean|a - b| / mean|a|; likewise.
+        problem: why there is no figure: another shape, or values that are not finite.
+    """
+
+    max_error: float
+    mean_error: float
+    problem: str | None = None
+
+    @property
+    def error(self) -> float:
+        """The larger of the two."""
+        return max(self.max_error, self.mean_error)
+
+
+def measure(reference: np.ndarray, candidate: np.ndarray) -> Difference:
+    """Compare two arrays that should be equal."""
+    if reference.shape != candidate.shape:
+        return _unmeasured(f"shape {_plain(candidate.shape)} where Paddle has {_plain(reference.shape)}")
+    for array, owner in ((reference, "Paddle"), (candidate, "PyTorch")):
+        if not np.isfinite(array).all():
+            return _unmeasured(f"NaN or infinity in {owner}'s values")
+    apart, size = np.abs(reference - candidate), np.abs(reference)
+    return Difference(
+        _ratio(float(apart.max()), float(size.max())),
+        _ratio(float(apart.mean(dtype=np.float64)), float(size.mean(dtype=np.float64))),
+    )
+
+
+def _unmeasured(problem: str) -> Difference:
+    return Difference(math.inf, math.inf, problem)
+
+
+def _ratio(difference: float, scale: float) -> float:
+    """Relative difference; a reference of nothing but zeros allows none."""
+    if difference == 0.0:
+        return 0.0
+    return difference / scale if scale > 0.0 else math.inf
+
+
+def _plain(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def response(reference: np.ndarray, blank: np.ndarray) -> float:
+    """How much of a result is owed to the picture: max|a - b| / max|a|, b the answer to blank pictures."""
+    return _ratio(float(np.abs(reference - blank).max()), float(np.abs(reference).max()))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the two frameworks say about one picture.
+
+    Attributes:
+        reference: Paddle's answer, for people to read.
+        candidate: PyTorch's.
+        agrees: whether they are the same (texts, classes), or nearly (maps).
+        overlap: intersection over union of the thresholded maps; detectors only.
+    """
+
+    reference: str
+    candidate: str
+    agrees: bool
+    overlap: float | None = None
+
+
+def compare_answers(
+    task: str, reference: np.ndarray, candidate: np.ndarray, labels: Sequence[str] | None = None
+) -> list[Answer]:
+    """What each framework's output means for the task, per picture.
+
+    Args:
+        task: "det", "rec" or "cls".
+        reference: Paddle's final output.
+        candidate: PyTorch's.
+        labels: a text per class, where known.
+    """
+    if reference.shape != candidate.shape:
+        return [Answer(_plain(reference.shape), _plain(candidate.shape), False)]
+    compare = {"det": _compare_maps, "rec": _compare_texts, "cls": _compare_classes}[task]
+    return compare(reference, candidate, labels)
+
+
+def _compare_texts(reference: np.ndarray, candidate: np.ndarray, labels: Sequence[str] | None) -> list[Answer]:
+    pairs: list[tuple[Reading, Reading]] = list(
+        zip(decode(reference, labels), decode(candidate, labels), strict=True)
+    )
+    return [Answer(str(a), str(b), a.classes == b.classes) for a, b in pairs]
+
+
+def _compare_classes(reference: np.ndarray, candidate: np.ndarray, labels: Sequence[str] | None) -> list[Answer]:
+    answers = []
+    for row, other in zip(reference, candidate, strict=True):
+        first, second = int(row.argmax()), int(other.argmax())
+        names = labels if labels is not None else [f"class {index}" for index in range(len(row))]
+        answers.append(
+            Answer(f"{names[first]} ({row[first]:.4f})", f"{names[second]} ({other[second]:.4f})", first == second)
+        )
+    return answers
+
+
+def _compare_maps(reference: np.ndarray, candidate: np.ndarray, _: Sequence[str] | None) -> list[Answer]:
+    answers = []
+    for row, other in zip(reference > MAP_THRESHOLD, candidate > MAP_THRESHOLD, strict=True):
+        union = int((row | other).sum())
+        overlap = int((row & other).sum()) / union if union else 1.0
+        answers.append(Answer(_covered(row), _covered(other), overlap >= MAP_AGREEMENT, overlap))
+    return answers
+
+
+def _covered(mask: np.ndarray) -> str:
+    return f"text on {mask.mean():.2%} of the picture"

@@ -1,0 +1,271 @@
+"""The client of the Paddle process: starts it, asks it, and says clearly when it does not answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+import converter
+from converter.errors import PaddleError
+
+START_LIMIT = 120.0  # seconds; importing Paddle from a cold disk takes a while
+REQUEST_LIMIT = 300.0  # seconds; the slowest request seen takes about three
+STDERR_TAIL = 5  # lines quoted in a message
+WORKER_COMMAND = (sys.executable, "-m", "converter.parity.paddle_worker")
+
+
+@dataclass(frozen=True)
+class ReferenceOperator:
+    """An operator of the Paddle program.
+
+    Attributes:
+        type: Paddle's name for it, for example `conv2d`.
+        inputs: the values it reads, parameters among them.
+        result: the value it computes; by-products (saved means, masks) are left out.
+    """
+
+    type: str
+    inputs: tuple[str, ...]
+    result: str | None
+
+
+@dataclass(frozen=True)
+class ReferenceProgram:
+    """What Paddle itself says about a program that it has loaded.
+
+    Attributes:
+        feeds: the inputs.
+        fetches: the outputs.
+        parameters: shape by parameter name.
+        operators: in execution order, feed and fetch left out.
+    """
+
+    feeds: tuple[str, ...]
+    fetches: tuple[str, ...]
+    parameters: dict[str, tuple[int, ...]]
+    operators: tuple[ReferenceOperator, ...]
+
+    @classmethod
+    def from_json(cls, description: dict[str, Any]) -> ReferenceProgram:
+        """Read the worker's description."""
+        return cls(
+            feeds=tuple(description["feeds"]),
+            fetches=tuple(description["fetches"]),
+            parameters={name: tuple(shape) for name, shape in description["parameters"].items()},
+            operators=tuple(
+                ReferenceOperator(op["type"], tuple(op["inputs"]), op["result"]) for op in description["operators"]
+            ),
+        )
+
+
+class PaddleWorker:
+    """A Paddle process, started once and used for many models; a context manager.
+
+    The process is started on entry without waiting for it, so that Paddle is imported while the caller does other
+    work, and started afresh by the next request if it died or was killed in an earlier one.
+
+    Args:
+        command: how to start the process.
+        start_limit: seconds until it must have said that Paddle is imported.
+        request_limit: seconds that one request may take; the process is killed after it.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str] = WORKER_COMMAND,
+        *,
+        start_limit: float = START_LIMIT,
+        request_limit: float = REQUEST_LIMIT,
+    ) -> None:
+        self._command = tuple(command)
+        self._start_limit, self._request_limit = start_limit, request_limit
+        self._process: _Process | None = None
+        self._lock = threading.Lock()
+        self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="paddle")
+        self._folder = tempfile.TemporaryDirectory(prefix="paddle2torch-")
+
+    def __enter__(self) -> PaddleWorker:
+        self._process = _Process(self._command)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process and remove its files."""
+        self._background.shutdown(wait=True, cancel_futures=True)
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+        self._folder.cleanup()
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions of Paddle, NumPy and Python in the process.
+
+        Raises:
+            PaddleError: see `load`.
+        """
+        with self._lock:
+            return self._started().versions
+
+    def load(self, folder: Path, form: str) -> ReferenceProgram:
+        """Load FOLDER/inference.pdmodel (form "pdmodel") or FOLDER/inference.json (form "pir") with its .pdiparams.
+
+        Raises:
+            PaddleError: Paddle is missing or too old, refuses the model, crashes, or does not answer in time.
+        """
+        return ReferenceProgram.from_json(self._ask("load", folder=str(folder), form=form)["program"])
+
+    def run(self, inputs: np.ndarray, fetch: Sequence[str]) -> dict[str, np.ndarray]:
+        """Run the loaded program; return the named values.
+
+        Args:
+            inputs: float32 (N, 3, H, W).
+            fetch: names of values, as the program's operators have them.
+
+        Raises:
+            PaddleError: see `load`.
+        """
+        with tempfile.TemporaryDirectory(dir=self._folder.name) as name:
+            folder = Path(name)
+            np.save(folder / "inputs.npy", inputs, allow_pickle=False)
+            answer = self._ask("run", inputs=str(folder / "inputs.npy"), fetch=list(fetch), outputs=name)
+            arrays = [np.load(file, allow_pickle=False) for file in answer["files"]]
+        return dict(zip(fetch, arrays, strict=True))
+
+    def submit(self, inputs: np.ndarray, fetch: Sequence[str]) -> Future[dict[str, np.ndarray]]:
+        """`run`, at the same time as the caller's own work."""
+        return self._background.submit(self.run, inputs, fetch)
+
+    def _started(self) -> _Process:
+        if self._process is None:
+            self._process = _Process(self._command)
+        if self._process.versions is None:
+            self._receive("starting", self._start_limit)
+        return self._process
+
+    def _ask(self, command: str, **arguments: object) -> dict[str, Any]:
+        with self._lock:
+            self._started().send({"command": command, **arguments})
+            answer = self._receive(f"the request {command!r}", self._request_limit)
+        if "error" in answer:
+            raise PaddleError(f"Paddle refused the request {command!r}: {answer['error']}")
+        return answer
+
+    def _receive(self, doing: str, limit: float) -> dict[str, Any]:
+        process = self._process
+        assert process is not None
+        try:
+            return process.receive(doing, limit)
+        except PaddleError:
+            process.kill()
+            self._process = None
+            raise
+
+
+class _Process:
+    """One run of the worker process, and the file that its stderr goes to."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        # Opened for good: the file outlives this object when something went wrong, so that the user can read it.
+        descriptor, log = tempfile.mkstemp(prefix="paddle2torch-paddle-", suffix=".log")
+        self._log = Path(log)
+        self.versions: dict[str, str] | None = None
+        try:
+            self._popen = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=descriptor,
+                text=True,
+                encoding="utf-8",
+                env=_environment(),
+            )
+        except OSError as error:
+            raise PaddleError(f"the Paddle process cannot be started with {command[0]} ({error.strerror})") from error
+        finally:
+            os.close(descriptor)
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._read, args=(self._popen.stdout,), daemon=True).start()
+
+    def _read(self, stream: IO[str]) -> None:
+        for line in stream:
+            self._lines.put(line)
+        self._lines.put("")  # end of file
+
+    def send(self, request: dict[str, Any]) -> None:
+        """Write a request; a process that has ended is noticed by `receive`."""
+        assert self._popen.stdin is not None
+        try:
+            self._popen.stdin.write(json.dumps(request) + "\n")
+            self._popen.stdin.flush()
+        except BrokenPipeError:
+            pass
+
+    def receive(self, doing: str, limit: float) -> dict[str, Any]:
+        """The next answer.
+
+        Raises:
+            PaddleError: there is none within `limit` seconds, or the process ended, or it cannot use its Paddle.
+        """
+        try:
+            line = self._lines.get(timeout=limit)
+        except queue.Empty:
+            raise PaddleError(f"Paddle did not answer within {limit:g} s while {doing}; it was stopped{self._words()}") from None
+        if not line:
+            raise PaddleError(f"Paddle's process ended ({self._ending()}) while {doing}{self._words()}")
+        answer = json.loads(line)
+        if "unusable" in answer:
+            self._log.unlink(missing_ok=True)
+            raise PaddleError(answer["unusable"])
+        self.versions = answer.get("versions", self.versions)
+        return answer
+
+    def _ending(self) -> str:
+        code = self._popen.wait(timeout=10)
+        return f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
+    def _words(self) -> str:
+        """What the process last wrote to stderr, as further lines of a message."""
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-STDERR_TAIL:]
+        return "".join(f"\n  {line}" for line in [*lines, f"(all of its stderr: {self._log})"])
+
+    def kill(self) -> None:
+        """Stop the process at once and keep its log."""
+        self._popen.kill()
+        self._finish()
+
+    def close(self) -> None:
+        """Let the process end, and remove its log."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.close()
+        try:
+            self._popen.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+        self._finish()
+        self._log.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        self._popen.wait()
+
+
+def _environment() -> dict[str, str]:
+    """The caller's environment, in which the worker finds this package whatever its working folder is."""
+    package_parent = str(Path(converter.__file__).resolve().parent.parent)
+    search_path = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(search_path)}

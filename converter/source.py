@@ -1,0 +1,131 @@
+"""From what a person names to tensors under structured names: a zoo name, a tarball, a folder or a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from converter.archive import ModelFiles, open_model_files
+from converter.errors import FormatError, SourceError
+from converter.formats.info import read_info
+from converter.formats.pdiparams import read_pdiparams
+from converter.formats.pdmodel import Program, read_pdmodel
+from converter.formats.pdparams import read_pdparams
+
+if TYPE_CHECKING:
+    from converter.download import Fetcher
+    from converter.zoo import Model, Zoo
+
+SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip", ".pdparams", ".pdmodel", ".pdiparams", ".json")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A Paddle model that was found and read.
+
+    Attributes:
+        name: stem of the output files.
+        kind: "inference", "trained" or "pretrained".
+        path: the local tarball, folder or file.
+        files: the model's files in it.
+        model: the zoo's entry, where it is one.
+        url: where the file came from, where it came from somewhere.
+        sha256: of the file; of the tensors' file for a folder.
+        tensors: structured name (with prefixes, as in the file) → array.
+        program: the inference program, where there is one.
+        variables: structured name → the program's variable.
+    """
+
+    name: str
+    kind: str
+    path: Path
+    files: ModelFiles
+    model: Model | None
+    url: str | None
+    sha256: str
+    tensors: dict[str, np.ndarray]
+    program: Program | None = None
+    variables: dict[str, str] | None = None
+
+
+def load_source(text: str, zoo: Zoo, fetcher: Fetcher, kind: str | None = None, member: str | None = None) -> Source:
+    """Find, fetch if need be, and read a model.
+
+    Args:
+        text: a zoo name (which wins over a folder of the same name) or a path.
+        zoo: the zoo.
+        fetcher: for zoo names.
+        kind: "inference" (the default), "trained" or "pretrained", for zoo names.
+        member: which checkpoint of an archive, where there are several.
+
+    Raises:
+        SourceError: nothing of that name, or the model has no such artifact.
+        DownloadError, ArchiveError, FormatError: see there.
+    """
+    model = zoo.models.get(text)
+    if model is None and not Path(text).exists():
+        if "/" in text or text.endswith(SUFFIXES):
+            raise SourceError(f"{text}: there is no such file or folder; check the path")
+        model = zoo.get(text)  # raises, with names that are near
+    if model is None:
+        path = Path(text)
+        return _read(_stem(path), open_model_files(path, member), path)
+    kind = kind or "inference"
+    artifact = model.artifacts.get(kind)
+    if artifact is None:
+        raise SourceError(f"{text}: the zoo lists no {kind} tarball for it; it lists: {', '.join(model.artifacts)}")
+    fetched = fetcher.fetch(artifact)
+    return _read(
+        model.name, open_model_files(fetched.path, member), fetched.path, kind, model, fetched.url, fetched.sha256
+    )
+
+
+def _stem(path: Path) -> str:
+    name = path.resolve().name
+    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.endswith(suffix)), name)
+
+
+def _read(
+    name: str,
+    files: ModelFiles,
+    path: Path,
+    kind: str | None = None,
+    model: Model | None = None,
+    url: str | None = None,
+    sha256: str | None = None,
+) -> Source:
+    if files.checkpoint is not None:
+        tensors = read_pdparams(files.checkpoint)
+        sha256 = sha256 or _sha256(path, files.checkpoint.data)
+        return Source(name, kind or "trained", path, files, model, url, sha256, tensors)
+    if files.program is None or files.parameters is None:
+        raise SourceError(
+            f"{path}: has no inference.pdmodel and .pdiparams, and no .pdparams; it does not hold a model"
+        )
+    program = read_pdmodel(files.program)
+    arrays = read_pdiparams(files.parameters, program.parameters)
+    if files.info is None:
+        raise SourceError(
+            f"{path}: inference.pdiparams.info is missing, which names the tensors; it comes with the model's tarball"
+        )
+    names = read_info(files.info)
+    unnamed = [variable for variable in arrays if variable not in names]
+    if unnamed:
+        raise FormatError(
+            files.info.name, f"names no tensor for {unnamed[0]} and {len(unnamed) - 1} more; it is of another model"
+        )
+    tensors = {names[variable]: array for variable, array in arrays.items()}
+    sha256 = sha256 or _sha256(path, files.parameters.data)
+    variables = {names[variable]: variable for variable in arrays}
+    return Source(name, kind or "inference", path, files, model, url, sha256, tensors, program, variables)
+
+
+def _sha256(path: Path, data: memoryview) -> str:
+    if path.is_dir():
+        return hashlib.sha256(data).hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,320 @@
+#!/usr/bin/env python3
+"""Train the embedded recogniser in Paddle and save it in every form that Paddle knows.
+
+The network is the multilingual v2.0 recogniser (paddle_rec_network.py) for digits and letters, 62 characters and the
+CTC blank; the text lines come from rendered_words.py. From scratch, with Python 3.11 and from this folder:
+
+    python3.11 -m venv train_env && train_env/bin/pip install -r requirements-train.txt
+    train_env/bin/python train_embedded.py train  --output DIR     # embedded_rec_train.tar, about 12 minutes
+    train_env/bin/python train_embedded.py export --output DIR     # embedded_rec_infer.tar
+    train_env/bin/python train_embedded.py sample --output DIR     # sample.png, sample.txt, embedded_dict.txt
+    PADDLE3/python       train_embedded.py export-pir --output DIR # embedded_rec_pir.tar
+    train_env/bin/python train_embedded.py read   --output DIR     # what each tarball reads, as a check
+
+PaddlePaddle 2.6 still writes the triple inference.pdmodel, .pdiparams and .pdiparams.info; `export-pir`, which writes
+Paddle 3's inference.json, needs PaddlePaddle 3 in another environment (PADDLE3 above; the one that `make convert`
+builds will do). `read` skips inference.json under PaddlePaddle 2. One thread computes, another draws the pictures; the
+seed fixes words, pictures and first weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import logging
+import multiprocessing
+import pickle
+import sys
+import tarfile
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rendered_words import (
+    CHARACTERS,
+    HEIGHT,
+    PIXELS_PER_CHARACTER,
+    SAMPLE_TEXT,
+    Batch,
+    draw_batch,
+    draw_word,
+    gather,
+    render,
+    sample_picture,
+)
+
+CLASSES = 1 + len(CHARACTERS)
+BATCH = 32
+STEPS = 3500
+PEAK_RATE = 3e-3
+HELD_OUT_WORDS = 1000
+SHORTEST, LONGEST = 2, 10  # of the words that the accuracy is measured on
+# Paddle's own CPU kernels of these are several times slower than oneDNN's; the rest of the program keeps its own.
+ONEDNN_OPERATORS = ("conv2d", "depthwise_conv2d", "relu", "hard_swish")
+TRAIN, INFER, PIR = (f"embedded_rec_{form}.tar" for form in ("train", "infer", "pir"))
+
+log = logging.getLogger("train_embedded")
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+def train(output: Path, seed: int, steps: int) -> None:
+    """Train from the seed and write the training tarball."""
+    import paddle
+
+    started = time.monotonic()
+    weights, schedule = fit(seed, steps)
+    minutes = (time.monotonic() - started) / 60
+    paddle.disable_static()
+    network = build_network()
+    network.set_state_dict(weights)
+    accuracy = judge(lambda inputs: network(paddle.to_tensor(inputs)).numpy())
+    print(f"seed {seed}: {steps} steps in {minutes:.1f} minutes; {accuracy}")
+
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder, "best_accuracy.pdparams")
+        paddle.save(network.state_dict(), str(checkpoint))
+        # Adam's moments, twice the size of the weights, are left out: nobody is to go on from here.
+        optimiser = Path(folder, "best_accuracy.pdopt")
+        paddle.save({"LR_Scheduler": schedule}, str(optimiser))
+        states = {"best_model_dict": {"acc": accuracy.characters, "best_epoch": 1}, "epoch": 1, "global_step": steps}
+        files = [(path.name, path.read_bytes()) for path in (checkpoint, optimiser)]
+    write_tar(output / TRAIN, [*files, ("best_accuracy.states", pickle.dumps(states, protocol=2))])
+
+
+def fit(seed: int, steps: int) -> tuple[dict[str, np.ndarray], dict]:
+    """Train in static mode, where single operators can be handed to oneDNN.
+
+    Returns:
+        The weights by structured name, and the state of the learning-rate schedule.
+    """
+    import paddle
+    from paddle import static
+    from paddle.nn import functional as F
+    from paddle_rec_network import Recogniser
+
+    paddle.enable_static()
+    paddle.seed(seed)
+    paddle.set_flags({"FLAGS_new_executor_serial_run": True})
+    images = static.data("images", [None, 3, HEIGHT, None])
+    ids, lengths = static.data("ids", [None, None], "int32"), static.data("lengths", [None], "int64")
+    frames = static.data("frames", [None], "int64")
+    network = Recogniser(CLASSES)
+    loss = F.ctc_loss(network(images).transpose([1, 0, 2]), ids, frames, lengths)
+    warm_up = steps // 10
+    schedule = paddle.optimizer.lr.LinearWarmup(
+        paddle.optimizer.lr.CosineAnnealingDecay(PEAK_RATE, steps - warm_up), warm_up, PEAK_RATE / 20, PEAK_RATE
+    )
+    clip = paddle.nn.ClipGradByGlobalNorm(5.0)
+    paddle.optimizer.Adam(schedule, grad_clip=clip).minimize(loss)
+    for operator in static.default_main_program().global_block().ops:
+        if operator.type.removesuffix("_grad") in ONEDNN_OPERATORS:
+            operator._set_attr("use_mkldnn", True)
+
+    executor = static.Executor(paddle.CPUPlace())
+    executor.run(static.default_startup_program())
+    average = None
+    for step, batch in enumerate(drawn_ahead(seed, steps)):
+        ids_value, lengths_value = batch.labels()
+        feed = {
+            "images": batch.inputs(),
+            "ids": ids_value,
+            "lengths": lengths_value,
+            "frames": np.full(len(batch.texts), batch.images.shape[2] // 4, np.int64),
+        }
+        (value,) = executor.run(feed=feed, fetch_list=[loss])
+        average = float(value) if average is None else 0.98 * average + 0.02 * float(value)
+        schedule.step()
+        if (step + 1) % 100 == 0:
+            log.info("step %d of %d: loss %.4f", step + 1, steps, average)
+    scope = static.global_scope()
+    weights = {key: np.array(scope.find_var(value.name).get_tensor()) for key, value in network.state_dict().items()}
+    return weights, schedule.state_dict()
+
+
+def drawn_ahead(seed: int, steps: int, ahead: int = 4) -> Iterator[Batch]:
+    """The run's batches in order, drawn by another process a few steps ahead of their use."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        waiting = deque(pool.submit(draw_batch, seed, step, BATCH) for step in range(min(ahead, steps)))
+        for step in itertools.count(len(waiting)):
+            if not waiting:
+                return
+            batch = waiting.popleft().result()
+            if step < steps:
+                waiting.append(pool.submit(draw_batch, seed, step, BATCH))
+            yield batch
+
+
+# ---- judging ---------------------------------------------------------------------------------------------------------
+
+
+class Accuracy:
+    """Characters and words read right, as shares."""
+
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        pairs = list(pairs)
+        wrong = sum(edit_distance(read, text) for read, text in pairs)
+        self.characters = 1 - wrong / sum(len(text) for _, text in pairs)
+        self.words = sum(read == text for read, text in pairs) / len(pairs)
+        self.count = len(pairs)
+
+    def __str__(self) -> str:
+        return f"of {self.count} held-out words {self.characters:.2%} of the characters, {self.words:.2%} of the words"
+
+
+def judge(run) -> Accuracy:
+    """Accuracy on held-out words in pictures of natural width, padded to their batch's widest.
+
+    Args:
+        run: input (N, 3, HEIGHT, W) → probabilities (N, T, CLASSES).
+    """
+    pairs = []
+    for batch in held_out_batches():
+        pairs += zip(decode(run(batch.inputs())), batch.texts, strict=True)
+    return Accuracy(pairs)
+
+
+def held_out_batches(size: int = 50) -> Iterator[Batch]:
+    """The same HELD_OUT_WORDS pictures for every model and every seed."""
+    rng = np.random.default_rng(20260101)
+    for _ in range(HELD_OUT_WORDS // size):
+        words = [draw_word(rng, SHORTEST, LONGEST, held_out=True) for _ in range(size)]
+        pictures = [render(word, rng) for word in words]
+        widest = max(round(picture.width * HEIGHT / picture.height) for picture in pictures)
+        yield gather(pictures, words, widest)
+
+
+def decode(probabilities: np.ndarray) -> list[str]:
+    """Best path: most likely class per frame, repetitions merged, blanks dropped."""
+    best = probabilities.argmax(axis=2)
+    return ["".join(CHARACTERS[key - 1] for key, _ in itertools.groupby(row) if key) for row in best]
+
+
+def edit_distance(left: str, right: str) -> int:
+    """Levenshtein's distance."""
+    row = list(range(len(right) + 1))
+    for i, a in enumerate(left, 1):
+        previous, row[0] = row[0], i
+        for j, b in enumerate(right, 1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (a != b))
+    return row[-1]
+
+
+# ---- saving ----------------------------------------------------------------------------------------------------------
+
+
+def export(output: Path) -> None:
+    """Write the inference tarball of PaddlePaddle 2: program, parameters, table of names."""
+    files = save_for_inference(output)
+    files["inference.pdmodel"] = without_call_stacks(files["inference.pdmodel"])
+    write_tar(output / INFER, files.items())
+
+
+def export_pir(output: Path) -> None:
+    """Write the inference tarball of PaddlePaddle 3: inference.json and parameters."""
+    write_tar(output / PIR, save_for_inference(output).items())
+
+
+def save_for_inference(output: Path) -> dict[str, bytes]:
+    """What paddle.jit.save makes of the training tarball's weights, by file name."""
+    import paddle
+
+    with tarfile.open(output / TRAIN) as tar:
+        data = tar.extractfile(f"{Path(TRAIN).stem}/best_accuracy.pdparams").read()
+    network = build_network()
+    network.set_state_dict(paddle.load(io.BytesIO(data)))
+    specification = [paddle.static.InputSpec([None, 3, HEIGHT, None], "float32", name="x")]
+    with tempfile.TemporaryDirectory() as folder:
+        paddle.jit.save(network, str(Path(folder, "inference")), input_spec=specification)
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+
+
+def build_network():
+    """The recogniser in evaluation mode."""
+    from paddle_rec_network import Recogniser
+
+    network = Recogniser(CLASSES)
+    network.eval()
+    return network
+
+
+def without_call_stacks(program: bytes) -> bytes:
+    """The program without the paths of the machine that wrote it."""
+    from paddle.base.proto import framework_pb2
+
+    description = framework_pb2.ProgramDesc.FromString(program)
+    for block in description.blocks:
+        for operator in block.ops:
+            kept = [attribute for attribute in operator.attrs if attribute.name != "op_callstack"]
+            del operator.attrs[:]
+            operator.attrs.extend(kept)
+    return description.SerializeToString(deterministic=True)
+
+
+def write_tar(target: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """A tarball of one folder, named after the file; the same bytes for the same content."""
+    with tarfile.open(target, "w", format=tarfile.USTAR_FORMAT) as tar:
+        folder = tarfile.TarInfo(target.stem)
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(folder)
+        for name, data in files:
+            entry = tarfile.TarInfo(f"{target.stem}/{name}")
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    print(f"{target}: {target.stat().st_size} bytes")
+
+
+def sample(output: Path) -> None:
+    """Write the picture, what it says, and the dictionary."""
+    sample_picture().save(output / "sample.png", optimize=True)
+    (output / "sample.txt").write_text(SAMPLE_TEXT + "\n")
+    (output / "embedded_dict.txt").write_text("\n".join(CHARACTERS) + "\n")
+
+
+# ---- reading back ----------------------------------------------------------------------------------------------------
+
+
+def read(output: Path) -> None:
+    """Let Paddle's predictor read the held-out words and the sample with each inference tarball."""
+    import paddle
+    from paddle import inference
+
+    with Image.open(output / "sample.png") as picture:
+        sample_batch = gather([picture.convert("RGB")], [SAMPLE_TEXT], len(SAMPLE_TEXT) * PIXELS_PER_CHARACTER)
+    tarballs = {INFER: "inference.pdmodel"}
+    if paddle.__version__ >= "3":
+        tarballs[PIR] = "inference.json"
+    for tarball, program in tarballs.items():
+        with tempfile.TemporaryDirectory() as folder, tarfile.open(output / tarball) as tar:
+            tar.extractall(folder, filter="data")
+            model = Path(folder, Path(tarball).stem)
+            configuration = inference.Config(str(model / program), str(model / "inference.pdiparams"))
+            configuration.disable_glog_info()
+            predictor = inference.create_predictor(configuration)
+            text = decode(predictor.run([sample_batch.inputs()])[0])[0]
+            print(f"{tarball}: sample.png reads {text!r}; {judge(lambda inputs, p=predictor: p.run([inputs])[0])}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    steps = {"train": train, "export": export, "export-pir": export_pir, "sample": sample, "read": read}
+    parser.add_argument("step", choices=steps)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the files go, and come from")
+    parser.add_argument("--seed", type=int, default=1, help="of the training run (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of the training run (default: %(default)s)")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    extra = {"seed": arguments.seed, "steps": arguments.steps} if arguments.step == "train" else {}
+    steps[arguments.step](arguments.output, **extra)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""The networks: keys and shapes, inputs they take, what they return, and that the usual tools work on them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from architectures import create_model, list_models, load_model
+from architectures.recognise import expected_tensors, recognise
+from architectures.registry import ARCHITECTURES
+
+CIRCULATING = {
+    "cls_mobile_v2.0": "cls_mobilenet_v3",
+    "det_PP-OCRv3": "det_mobilenet_v3_rsefpn",
+    "det_mobile_v2.0": "det_mobilenet_v3_dbfpn",
+    "det_server_v2.0": "det_resnet18_vd_dbfpn",
+    "rec_PP-OCRv2": "rec_mobilenet_v1_enhance_bilstm_ctc",
+    "rec_PP-OCRv3": "rec_mobilenet_v1_enhance_svtr_ctc",
+    "rec_mobile_v2.0": "rec_mobilenet_v3_bilstm_ctc",
+    "rec_server_v2.0": "rec_resnet34_vd_bilstm_ctc",
+}
+HEIGHTS = {name: entry.preprocessing["size"].get("height", 64) for name, entry in ARCHITECTURES.items()}
+
+
+def circulating(family: str) -> dict[str, tuple[int, ...]]:
+    path = Path(__file__).parent / "circulating" / f"{family}.json"
+    return {key: tuple(shape) for key, shape in json.loads(path.read_text())}
+
+
+def small(name: str) -> torch.nn.Module:
+    """A network with few classes, always initialised alike."""
+    torch.manual_seed(0)
+    parameters = {"classes": 11} if ARCHITECTURES[name].task == "rec" else {}
+    return create_model(name, **parameters).eval()
+
+
+@pytest.mark.parametrize(("family", "name"), CIRCULATING.items())
+def test_keys_and_shapes_are_those_of_weights_in_circulation(family: str, name: str) -> None:
+    ours = {key: wanted.shape for key, wanted in expected_tensors(name, {}).items()}
+    theirs = circulating(family)
+    assert ours == theirs
+    assert list(ours) == list(theirs), "the order differs"
+
+
+@pytest.mark.parametrize(("family", "name"), CIRCULATING.items())
+def test_architecture_is_recognised_from_names_and_shapes(family: str, name: str) -> None:
+    best, second, *_ = recognise(circulating(family))
+    assert (best.architecture, best.exact) == (name, True)
+    assert not second.exact
+
+
+@pytest.mark.parametrize(("name", "width", "steps"), [
+    ("rec_mobilenet_v3_bilstm_ctc", 320, 80),
+    ("rec_mobilenet_v3_bilstm_ctc", 213, 53),
+    ("rec_resnet34_vd_bilstm_ctc", 213, 53),
+    ("rec_mobilenet_v1_enhance_bilstm_ctc", 320, 80),
+    ("rec_mobilenet_v1_enhance_bilstm_ctc", 213, 53),
+    ("rec_mobilenet_v1_enhance_svtr_ctc", 320, 40),
+    ("rec_mobilenet_v1_enhance_svtr_ctc", 213, 27),
+])  # fmt: skip
+def test_recogniser_returns_probabilities_per_time_step(name: str, width: int, steps: int) -> None:
+    with torch.no_grad():
+        output = small(name)(torch.randn(2, 3, HEIGHTS[name], width))
+    assert output.shape == (2, steps, 11)
+    torch.testing.assert_close(output.sum(2), torch.ones(2, steps))
+
+
+@pytest.mark.parametrize("name", list_models("det"))
+def test_detector_returns_the_shrink_map_and_in_training_all_three(name: str) -> None:
+    model, picture = small(name), torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        shrink = model(picture)
+        # Only the head in training mode: batch statistics would change the map.
+        model.head.training = True
+        maps = model(picture)
+    assert shrink.shape == (2, 1, 64, 96)
+    assert maps.shape == (2, 3, 64, 96)
+    torch.testing.assert_close(maps[:, :1], shrink)
+    torch.testing.assert_close(maps[:, 2:], torch.sigmoid(50 * (maps[:, :1] - maps[:, 1:2])))
+
+
+def test_classifier_returns_two_probabilities() -> None:
+    with torch.no_grad():
+        output = small("cls_mobilenet_v3")(torch.randn(3, 3, 48, 192))
+    assert output.shape == (3, 2)
+    torch.testing.assert_close(output.sum(1), torch.ones(3))
+
+
+@pytest.mark.parametrize("name", [*list_models("rec"), *list_models("cls")])
+def test_training_mode_gives_logits_and_gradients_reach_every_parameter(name: str) -> None:
+    model, picture = small(name), torch.randn(2, 3, HEIGHTS[name], 96)
+    with torch.no_grad():
+        probabilities = model(picture)
+        model.head.training = True
+        logits = model(picture)
+    torch.testing.assert_close(torch.softmax(logits, -1), probabilities)
+    model.train()(picture).square().sum().backward()
+    assert not [key for key, parameter in model.named_parameters() if parameter.grad is None]
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_batch_of_two_equals_two_batches_of_one(name: str) -> None:
+    model, pictures = small(name), torch.randn(2, 3, HEIGHTS[name], 96)
+    with torch.no_grad():
+        torch.testing.assert_close(model(pictures), torch.cat([model(pictures[:1]), model(pictures[1:])]))
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_jit_trace_gives_the_same_at_another_size(name: str) -> None:
+    model, height = small(name), HEIGHTS[name]
+    example, other = torch.randn(1, 3, height, 96), torch.randn(2, 3, height, 160)
+    with torch.no_grad():
+        traced = torch.jit.trace(model, example)
+        torch.testing.assert_close(traced(other), model(other))
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_export_with_dynamic_sizes_gives_the_same(name: str) -> None:
+    model, height = small(name), HEIGHTS[name]
+    batch, step = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("step", min=2, max=64)
+    width = 32 * step if ARCHITECTURES[name].task == "det" else 8 * step
+    # torch.export unrolls an LSTM over the time steps it sees, so there only the batch can vary.
+    recurrent = "bilstm" in name
+    with torch.no_grad():
+        example = torch.randn(2, 3, height, 96)
+        program = torch.export.export(
+            model, (example,), dynamic_shapes=({0: batch} | ({} if recurrent else {3: width}),)
+        )
+        other = torch.randn(3, 3, height, 96 if recurrent else 160)
+        torch.testing.assert_close(program.module()(other), model(other))
+
+
+def test_wrong_sizes_are_refused_with_the_right_ones() -> None:
+    with pytest.raises(ValueError, match="multiples of 32, not 64 × 100"):
+        small("det_mobilenet_v3_dbfpn")(torch.zeros(1, 3, 64, 100))
+    with pytest.raises(ValueError, match="left 2 rows .* height"):
+        small("rec_mobilenet_v3_bilstm_ctc")(torch.zeros(1, 3, 64, 100))
+
+
+def test_unknown_names_and_parameters_are_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="no architecture 'det_v9'; there are: det_mobilenet_v3_dbfpn"):
+        create_model("det_v9")
+    with pytest.raises(ValueError, match="has no parameter depth; it has: scale, classes"):
+        create_model("cls_mobilenet_v3", depth=3)
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    code = "import sys, architectures; architectures.list_models(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ---- load_model --------------------------------------------------------------------------------------------------
+
+
+def test_load_model_takes_foreign_files_without_metadata(tmp_path: Path) -> None:
+    state = small("rec_mobilenet_v3_bilstm_ctc").state_dict()
+    torch.save(state, tmp_path / "theirs.pth")
+    without_counters = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    save_file(without_counters, tmp_path / "theirs.safetensors")
+    for file in ("theirs.pth", "theirs.safetensors"):
+        model = load_model(tmp_path / file)
+        assert not model.training
+        assert model.metadata == {}
+        assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+def test_load_model_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"absent\.pth: there is no such file"):
+        load_model(tmp_path / "absent.pth")
+    (tmp_path / "text.pth").write_text("hello")
+    with pytest.raises(ValueError, match=r"text\.pth: not a file that torch\.load"):
+        load_model(tmp_path / "text.pth")
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(ValueError, match=r"text\.safetensors: not a safetensors file"):
+        load_model(tmp_path / "text.safetensors")
+    torch.save({"epoch": 3}, tmp_path / "progress.pth")
+    with pytest.raises(ValueError, match="not a state dict"):
+        load_model(tmp_path / "progress.pth")
+    state = small("cls_mobilenet_v3").state_dict()
+    del state["head.fc.bias"]
+    torch.save(state, tmp_path / "short.pth")
+    with pytest.raises(ValueError, match="the nearest is cls_mobilenet_v3, with 1 tensors missing"):
+        load_model(tmp_path / "short.pth")
+
+
+def test_load_model_executes_nothing(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "executed",))
+
+    torch.save({"backbone": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(ValueError, match="not a file that torch.load"):
+        load_model(tmp_path / "evil.pth")
+    assert not (tmp_path / "executed").exists()

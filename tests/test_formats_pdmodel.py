@@ -1,0 +1,124 @@
+"""`.pdmodel`: every attribute type, what is left out, what is refused, and new shapes for parameters."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+from format_samples import attribute, blob, double, field, linear_program, operator, program, variable
+
+from converter.blob import Blob
+from converter.errors import FormatError
+from converter.formats.pdmodel import Operator, Variable, read_pdmodel, with_parameter_shapes
+
+
+def test_a_program_becomes_records() -> None:
+    read = read_pdmodel(blob(linear_program()))
+    assert read.variables["feed"] == Variable("feed", None, None, True)
+    assert read.variables["x"] == Variable("x", "float32", (-1, 3), False)
+    assert read.operators[1] == Operator(
+        "fc", {"Input": ("x",), "W": ("w",), "Bias": ("b",)}, {"Out": ("y",)}, {"axis": -1}
+    )
+    assert (read.feeds, read.fetches) == (("x",), ("y",))
+
+
+def test_parameters_are_sorted_by_name_without_feed_and_fetch() -> None:
+    assert [each.name for each in read_pdmodel(blob(linear_program())).parameters] == ["b", "w"]
+
+
+def test_feeds_follow_their_column() -> None:
+    feeds = [
+        operator("feed", {"X": ["feed"]}, {"Out": [f"x{column}"]}, [attribute("col", 0, field(3, column))])
+        for column in (1, 0)
+    ]
+    assert read_pdmodel(blob(program([], feeds))).feeds == ("x0", "x1")
+
+
+ATTRIBUTES = {
+    "int": (attribute("int", 0, field(3, -7)), -7),
+    "float": (attribute("float", 1, field(4, 0.5)), 0.5),
+    "string": (attribute("string", 2, field(5, "grün")), "grün"),
+    "ints": (attribute("ints", 3, field(6, 1), field(6, -1)), [1, -1]),
+    "packed ints": (attribute("packed ints", 3, field(6, b"\x01\x02")), [1, 2]),
+    "floats": (attribute("floats", 4, field(7, 0.25), field(7, 2.0)), [0.25, 2.0]),
+    "strings": (attribute("strings", 5, field(8, "a"), field(8, "")), ["a", ""]),
+    "bool": (attribute("bool", 6, field(10, 1)), True),
+    "bools": (attribute("bools", 7, field(11, 0), field(11, 1)), [False, True]),
+    "block": (attribute("block", 8, field(12, 2)), 2),
+    "long": (attribute("long", 9, field(13, 2**40)), 2**40),
+    "blocks": (attribute("blocks", 10, field(14, 1), field(14, 2)), [1, 2]),
+    "longs": (attribute("longs", 11, field(15, -(2**40))), [-(2**40)]),
+    "float64s": (attribute("float64s", 12, double(16, 0.1)), [0.1]),
+    "var": (attribute("var", 13, field(17, "x")), "x"),
+    "vars": (attribute("vars", 14, field(18, "x"), field(18, "y")), ["x", "y"]),
+    "float64": (attribute("float64", 15, double(19, 0.1)), 0.1),
+    "scalar bool": (attribute("scalar bool", 16, field(20, field(1, 1) + field(2, 1))), True),
+    "scalar long": (attribute("scalar long", 16, field(20, field(1, 2) + field(3, -3))), -3),
+    "scalar float": (attribute("scalar float", 16, field(20, field(1, 3) + double(4, 0.1))), 0.1),
+    "scalar complex": (
+        attribute("scalar complex", 16, field(20, field(1, 4) + field(5, double(1, 1.0) + double(2, -2.0)))),
+        1 - 2j,
+    ),
+    "scalars": (attribute("scalars", 17, field(21, field(1, 2) + field(3, 4))), [4]),
+    "absent value": (attribute("absent value", 0), 0),
+}
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_attributes_are_plain_values(name: str) -> None:
+    encoded, expected = ATTRIBUTES[name]
+    (read,) = read_pdmodel(blob(program([], [operator("any", {}, {}, [encoded])]))).operators
+    assert read.attributes == {name: expected}
+    assert type(read.attributes[name]) is type(expected)
+
+
+REFUSED = {
+    "no block": (program([], blocks=0), "has 0 blocks"),
+    "control flow": (program([], blocks=2), "has 2 blocks .* loops or branches"),
+    "cut short": (linear_program()[:-20], "cut short, damaged"),
+    "a variable twice": (program([variable("w", (1,)), variable("w", (2,))]), "'w' stands in it twice"),
+    "unknown attribute type": (
+        program([], [operator("any", {}, {}, [attribute("odd", 99)])]), "attribute 'odd' has type 99"),
+    "unknown kind of number": (
+        program([], [operator("any", {}, {}, [attribute("odd", 16, field(20, field(1, 9)))])]), "a number has type 9"),
+    "a name that is no text": (program([], [operator("any", {}, {b"\xff": []})]), r"a name is b'\\xff', which is not"),
+    "a name with a line end": (program([variable("w\n", (1,))]), r"a name is b'w\\n', which is not"),
+    "an attribute that is no text": (
+        program([], [operator("any", {}, {}, [attribute("odd", 2, field(5, b"\xff"))])]), "of an attribute is not UTF-8"),
+    "a web page": (b"<!DOCTYPE html><html>", "is a web page, not a .pdmodel"),
+    "nothing": (b"", "is empty"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_no_network_is_refused_in_one_line(case: str) -> None:
+    data, message = REFUSED[case]
+    with pytest.raises(FormatError, match=message) as caught:
+        read_pdmodel(blob(data, "model.pdmodel"))
+    assert str(caught.value).startswith("model.pdmodel")
+    assert "\n" not in str(caught.value)
+
+
+def test_new_shapes_change_nothing_else() -> None:
+    shaped = with_parameter_shapes(blob(linear_program()), {"w": (3, 300)})
+    expected = program([variable("w", (3, 300)), variable("b", (2,))])
+    only_parameters = program([variable("w", (3, 2)), variable("b", (2,))])
+    assert read_pdmodel(blob(shaped)).variables["w"].shape == (3, 300)
+    assert with_parameter_shapes(blob(only_parameters), {"w": (3, 300)}) == expected  # the version is kept
+    assert with_parameter_shapes(blob(linear_program()), {}) == linear_program()
+
+
+def test_new_shapes_are_for_parameters_only() -> None:
+    with pytest.raises(FormatError, match="has no parameter x, whose shape"):
+        with_parameter_shapes(blob(linear_program()), {"x": (1, 3)})
+
+
+def test_released_programs_are_kept_byte_for_byte(mirror: Path) -> None:
+    archive = mirror / "PP-OCRv3/chinese/ch_PP-OCRv3_det_infer.tar"
+    with tarfile.open(archive) as tar:
+        data = tar.extractfile("ch_PP-OCRv3_det_infer/inference.pdmodel").read()
+    released = Blob("inference.pdmodel", memoryview(data))
+    read = read_pdmodel(released)
+    assert (len(read.operators), len(read.parameters)) == (238, 288)
+    assert with_parameter_shapes(released, {}) == data
