@@ -37,7 +37,7 @@ ROWS = (
 
 
 def separable(in_channels: int, out_channels: int, row: Row) -> nn.Sequential:
-    """Depthwise convolution, perhaps squeeze-and-excite (with torch's own hard sigmoid), 1×1 convolution; no shortcut."""
+    """Depthwise convolution, perhaps squeeze-and-excite (torch's own hard sigmoid), 1×1 convolution; no shortcut."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["_depthwise_conv"] = conv_norm_act(
         in_channels,

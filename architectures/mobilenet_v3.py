@@ -1,4 +1,4 @@
-"""MobileNetV3 (Howard et al., https://arxiv.org/abs/1905.02244) as the PP-OCR detectors, recognisers and classifier have it.
+"""MobileNetV3 (Howard et al., https://arxiv.org/abs/1905.02244) as the PP-OCR networks have it.
 
 Upstream: PaddleOCR `ppocr/modeling/backbones/det_mobilenet_v3.py` and `rec_mobilenet_v3.py`.
 """

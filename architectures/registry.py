@@ -33,11 +33,13 @@ class Parameter:
         component: the part that takes it, under the same name: "backbone", "neck" or "head".
         default: its value in upstream's configuration.
         inferred_from: module key and axis at which the tensor's size is the value, where the weights tell it.
+        config: key below `Architecture` at which a PaddleOCR configuration gives it.
     """
 
     component: str
     default: Any
     inferred_from: tuple[str, int] | None = None
+    config: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Architecture:
             stays. `<n>` and `<m>` stand for digits, `<kind>` and `<gate>` for the words of an LSTM parameter's name,
             `<rest>` for anything.
         preprocessing: how a picture becomes the input array, explained at the section "input" below.
+        config: keys below `Architecture` in a PaddleOCR configuration → the value that means this architecture; None
+            where the key is absent or empty.
         ignored: source tensors to leave out.
         optional: module prefixes that inference tarballs lack; they are then initialised from a fixed seed.
     """
@@ -80,6 +84,7 @@ class Architecture:
     parameters: dict[str, Parameter]
     renames: tuple[Rename, ...]
     preprocessing: dict[str, Any]
+    config: dict[str, Any]
     ignored: tuple[Ignored, ...] = ()
     optional: tuple[str, ...] = ()
 
@@ -123,14 +128,19 @@ RECOGNITION_STRIDES = ((1, 1), (2, 1), (2, 1), (2, 1))
 CLASSIFICATION_STRIDES = ((2, 1), (2, 1), (2, 1), (2, 1))
 
 
+def scale(default: float) -> Parameter:
+    """The factor on all of the backbone's widths."""
+    return Parameter("backbone", default, config="Backbone.scale")
+
+
 def hidden_size(default: int) -> Parameter:
     """The LSTM's width per direction."""
-    return Parameter("neck", default, inferred_from=("neck.encoder.lstm.weight_hh_l0", 1))
+    return Parameter("neck", default, ("neck.encoder.lstm.weight_hh_l0", 1), "Neck.hidden_size")
 
 
 def pyramid_width(default: int, key: str = "neck.in2_conv.weight") -> Parameter:
     """The feature pyramid's channels."""
-    return Parameter("neck", default, inferred_from=(key, 0))
+    return Parameter("neck", default, (key, 0), "Neck.out_channels")
 
 
 ALL = (
@@ -145,12 +155,18 @@ ALL = (
             "head": Component("heads:DBHead"),
         },
         parameters={
-            "scale": Parameter("backbone", 0.5),
-            "disable_se": Parameter("backbone", True),
+            "scale": scale(0.5),
+            "disable_se": Parameter("backbone", True, config="Backbone.disable_se"),
             "out_channels": pyramid_width(96),
         },
         renames=MOBILENET_V3_STAGES,
         preprocessing=DETECTION,
+        config={
+            "Backbone.name": "MobileNetV3",
+            "Backbone.model_name": "large",
+            "Neck.name": "DBFPN",
+            "Head.name": "DBHead",
+        },
         optional=THRESHOLD_BRANCH,
     ),
     Architecture(
@@ -164,12 +180,18 @@ ALL = (
             "head": Component("heads:DBHead"),
         },
         parameters={
-            "scale": Parameter("backbone", 0.5),
-            "disable_se": Parameter("backbone", True),
+            "scale": scale(0.5),
+            "disable_se": Parameter("backbone", True, config="Backbone.disable_se"),
             "out_channels": pyramid_width(96, "neck.ins_conv.0.in_conv.weight"),
         },
         renames=MOBILENET_V3_STAGES,
         preprocessing=DETECTION,
+        config={
+            "Backbone.name": "MobileNetV3",
+            "Backbone.model_name": "large",
+            "Neck.name": "RSEFPN",
+            "Head.name": "DBHead",
+        },
         optional=THRESHOLD_BRANCH,
     ),
     Architecture(
@@ -185,6 +207,7 @@ ALL = (
         parameters={"out_channels": pyramid_width(256)},
         renames=RESNET_STAGES,
         preprocessing=DETECTION,
+        config={"Backbone.name": "ResNet", "Backbone.layers": 18, "Neck.name": "DBFPN", "Head.name": "DBHead"},
         optional=THRESHOLD_BRANCH,
     ),
     Architecture(
@@ -200,6 +223,7 @@ ALL = (
         parameters={"out_channels": pyramid_width(256, "neck.ins_conv.0.weight")},
         renames=RESNET_STAGES,
         preprocessing=DETECTION,
+        config={"Backbone.name": "ResNet", "Backbone.layers": 50, "Neck.name": "LKPAN", "Head.name": "DBHead"},
         optional=THRESHOLD_BRANCH,
     ),
     Architecture(
@@ -212,9 +236,15 @@ ALL = (
             "neck": Component("sequence:SequenceEncoder", {"encoder": "bilstm"}),
             "head": Component("heads:CTCHead"),
         },
-        parameters={"scale": Parameter("backbone", 0.5), "hidden_size": hidden_size(48), "classes": CLASSES},
+        parameters={"scale": scale(0.5), "hidden_size": hidden_size(48), "classes": CLASSES},
         renames=LSTM,
         preprocessing=RECOGNITION_32,
+        config={
+            "Backbone.name": "MobileNetV3",
+            "Backbone.model_name": "small",
+            "Neck.encoder_type": "rnn",
+            "Head.name": "CTCHead",
+        },
     ),
     Architecture(
         name="rec_resnet34_vd_bilstm_ctc",
@@ -229,6 +259,7 @@ ALL = (
         parameters={"hidden_size": hidden_size(256), "classes": CLASSES},
         renames=RESNET_BLOCK_LIST + LSTM,
         preprocessing=RECOGNITION_32,
+        config={"Backbone.name": "ResNet", "Backbone.layers": 34, "Neck.encoder_type": "rnn", "Head.name": "CTCHead"},
     ),
     Architecture(
         name="rec_mobilenet_v1_enhance_bilstm_ctc",
@@ -241,13 +272,14 @@ ALL = (
             "head": Component("heads:CTCHead"),
         },
         parameters={
-            "scale": Parameter("backbone", 0.5),
+            "scale": scale(0.5),
             "hidden_size": hidden_size(64),
-            "mid_channels": Parameter("head", 96, inferred_from=("head.fc1.weight", 0)),
+            "mid_channels": Parameter("head", 96, ("head.fc1.weight", 0), "Head.mid_channels"),
             "classes": Parameter("head", 6625, inferred_from=("head.fc2.weight", 0)),
         },
         renames=LSTM,
         preprocessing=RECOGNITION_32,
+        config={"Backbone.name": "MobileNetV1Enhance", "Neck.encoder_type": "rnn", "Head.name": "CTCHead"},
     ),
     Architecture(
         name="rec_mobilenet_v1_enhance_svtr_ctc",
@@ -261,9 +293,10 @@ ALL = (
             "neck": Component("sequence:SequenceEncoder", {"encoder": "svtr"}),
             "head": Component("heads:CTCHead"),
         },
-        parameters={"scale": Parameter("backbone", 0.5), "classes": CLASSES},
+        parameters={"scale": scale(0.5), "classes": CLASSES},
         renames=MULTI_HEAD,
         preprocessing=RECOGNITION_48,
+        config={"Backbone.name": "MobileNetV1Enhance", "Neck.encoder_type": "svtr", "Head.name": "CTCHead"},
         ignored=(SAR_HEAD,),
     ),
     Architecture(
@@ -276,11 +309,17 @@ ALL = (
             "head": Component("heads:ClassificationHead"),
         },
         parameters={
-            "scale": Parameter("backbone", 0.35),
+            "scale": scale(0.35),
             "classes": Parameter("head", 2, inferred_from=("head.fc.weight", 0)),
         },
         renames=(),
         preprocessing=CLASSIFICATION,
+        config={
+            "Backbone.name": "MobileNetV3",
+            "Backbone.model_name": "small",
+            "Neck.name": None,
+            "Head.name": "ClsHead",
+        },
     ),
 )
 

@@ -95,8 +95,10 @@ def open_model_files(path: Path, member: str | None = None) -> ModelFiles:
         SourceError: the path cannot be used, holds several models, or not the one that was asked for.
         ArchiveError: the archive is broken, refused, or holds no model.
     """
-    if not path.exists():
-        raise SourceError(f"{path}: no such file or folder")
+    try:
+        path.stat()
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be opened ({error.strerror}); check the path") from error
     if not path.is_dir() and (reason := _NOT_WEIGHTS.get(path.suffix.lower())):
         raise SourceError(f"{path}: {reason}")
     if not path.is_dir() and _role(path.name):
@@ -159,17 +161,28 @@ def _listed(candidates: list[_Candidate]) -> str:
 
 def _opened(container: Container, chosen: _Candidate, others: tuple[str, ...]) -> ModelFiles:
     blobs = container.blobs(chosen.files.values())
-    by_role: Mapping[str, Blob] = {role: blobs[name] for role, name in chosen.files.items()}
-    return ModelFiles(container.path, others=others, **by_role)
+    return _model_files(container.path, {role: blobs[name] for role, name in chosen.files.items()}, others)
 
 
 def _from_siblings(path: Path) -> ModelFiles:
     """The model that a single file belongs to."""
     stem, role = _role(path.name) or ("", "")
     if role == "checkpoint":
-        return ModelFiles(path, checkpoint=Blob.open(path))
+        return _model_files(path, {role: Blob.open(path)})
     siblings = {role: path.with_name(stem + suffix) for suffix, role in _ROLES.items() if role != "checkpoint"}
-    return ModelFiles(path, **{role: Blob.open(file) for role, file in siblings.items() if file.is_file()})
+    return _model_files(path, {role: Blob.open(file) for role, file in siblings.items() if file.is_file()})
+
+
+def _model_files(location: Path, by_role: Mapping[str, Blob], others: tuple[str, ...] = ()) -> ModelFiles:
+    return ModelFiles(
+        location,
+        program=by_role.get("program"),
+        parameters=by_role.get("parameters"),
+        info=by_role.get("info"),
+        pir=by_role.get("pir"),
+        checkpoint=by_role.get("checkpoint"),
+        others=others,
+    )
 
 
 def _nothing_found(container: Container) -> ConverterError:

@@ -7,6 +7,7 @@ A file lies below its URL's host and path, so that the folder reads like the ser
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import logging
@@ -14,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -84,7 +85,7 @@ class Cache:
 
     def remember(self, url: str, sha256: str, size: int) -> None:
         """Take these as what the URL holds."""
-        record = Record(url, sha256, size, datetime.now(timezone.utc).isoformat(timespec="seconds"))
+        record = Record(url, sha256, size, datetime.now(UTC).isoformat(timespec="seconds"))
         with atomic_write(beside(self.path(url), RECORD)) as stream:
             stream.write(json.dumps(asdict(record), indent=1).encode())
 
@@ -113,6 +114,7 @@ class Cache:
                 logger.warning("%s: another process is downloading it; waiting", path.name)
                 lock.acquire()
         try:
+            _sweep(path)
             yield
         finally:
             lock.release()
@@ -211,6 +213,12 @@ def read_json(path: Path) -> dict[str, object]:
         if isinstance(content, dict):
             return content
     return {}
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a killed process left half-written beside a file; the caller has the file's lock."""
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        stale.unlink(missing_ok=True)
 
 
 def _read_record(path: Path) -> Record | None:

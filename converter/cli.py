@@ -21,7 +21,6 @@ from converter.errors import ConverterError
 if TYPE_CHECKING:
     from converter.convert import Conversion
     from converter.download import Fetcher
-    from converter.source import Source
     from converter.zoo import Model, Zoo
 
 INTERRUPTED = 130
@@ -102,6 +101,12 @@ choosing = together(
     click.option(
         "--dict", "dictionary", type=click.Path(path_type=Path, dir_okay=False), help="The recogniser's characters."
     ),
+)
+configured = click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The PaddleOCR .yml that the model was trained with.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -255,6 +260,7 @@ def inspect(
 @main.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @choosing
+@configured
 @fetching
 @click.option(
     "--output",
@@ -270,6 +276,7 @@ def convert(
     branch: str | None,
     architecture: str | None,
     dictionary: Path | None,
+    config_file: Path | None,
     mirror: str | None,
     cache: Path | None,
     offline: bool,
@@ -281,14 +288,21 @@ def convert(
     NAME.safetensors and NAME.json are written, or nothing when anything is amiss.
     """
     from converter import artifacts
+    from converter.config import read_config
     from converter.convert import convert as convert_source
     from converter.source import load_source
 
     zoo, fetcher = open_zoo(), open_fetcher(mirror, cache, offline)
+    config = read_config(config_file, branch) if config_file else None
     for text in sources:
         source = load_source(text, zoo, fetcher, kind, member)
         conversion = convert_source(
-            source, architecture=architecture, branch=branch, dictionary=dictionary, fetcher=fetcher
+            source,
+            architecture=architecture,
+            branch=branch,
+            dictionary=dictionary,
+            config=config,
+            fetcher=fetcher,
         )
         paths = artifacts.write(conversion, output)
         report_conversion(conversion)

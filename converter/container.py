@@ -11,10 +11,12 @@ import gzip
 import os
 import re
 import stat
+import struct
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -80,41 +82,41 @@ def open_container(path: Path) -> Container:
 
 
 def _normalised(path: Path, names: Sequence[str]) -> list[str]:
-    """The names as they would be unpacked; refused where one is unsafe or two would be the same file."""
-    if len(names) > MAX_ENTRIES:
-        raise ArchiveError(f"{path}: refused: more than {MAX_ENTRIES} entries; a model has a handful")
+    """The files' names as they would be unpacked; refused where one is unsafe or two would be the same file."""
     taken: dict[str, str] = {}
     result = []
     for name in names:
-        if problem := _unsafe(name):
-            raise ArchiveError(
-                f"{path}: refused: its member {name[:200]!a} {problem}; take the archive from a source you trust"
-            )
+        _refuse_unsafe(path, name)
         plain = "/".join(part for part in name.replace("\\", "/").split("/") if part not in ("", "."))
-        # What a file system that ignores case or normalises Unicode takes for one name.
+        # What a file system that ignores case or composes Unicode takes for one name.
         other = taken.setdefault(unicodedata.normalize("NFKC", plain).casefold(), name)
+        if not plain:
+            raise _refused(path, f"its member {name!a} has no name")
         if other is not name:
-            raise ArchiveError(
-                f"{path}: refused: its members {other!a} and {name!a} would be one file; take the archive from a source you trust"
-            )
+            raise _refused(path, f"its members {other!a} and {name!a} would be one file")
         result.append(plain)
     return result
 
 
-def _unsafe(name: str) -> str | None:
-    """What is wrong with a member's name, if anything."""
+def _refuse_unsafe(path: Path, name: str) -> None:
+    """Refuse a member's or a folder's name that would lead out of the archive, or lie to the reader of a message."""
     parts = name.replace("\\", "/").split("/")
     if len(name) > MAX_NAME:
-        return f"has a name of more than {MAX_NAME} characters"
+        raise _refused(path, f"a member's name has {len(name)} characters")
     if not name.isprintable():
-        return "has control characters in its name"
+        raise _refused(path, f"its member {name!a} has control characters in its name")
     if parts[0] == "" or re.match(r"[A-Za-z]:", name):
-        return "has an absolute path" if name else "has no name"
+        raise _refused(path, f"its member {name!a} has an absolute path")
     if ".." in parts:
-        return "leads out of the archive ('..')"
-    if all(part in ("", ".") for part in parts):
-        return "has no name"
-    return None
+        raise _refused(path, f"its member {name!a} leads out of the archive")
+
+
+def _refused(path: Path, problem: str) -> ArchiveError:
+    return ArchiveError(f"{path}: refused: {problem}; take the archive from a source you trust")
+
+
+def _broken(path: Path, error: Exception) -> ArchiveError:
+    return ArchiveError(f"{path}: broken or cut short ({error}); download it again")
 
 
 def _unpacked_limit(path: Path) -> int:
@@ -124,16 +126,13 @@ def _unpacked_limit(path: Path) -> int:
 # ---- tar ---------------------------------------------------------------------------------------------------------
 
 
-def _members(path: Path, stream: object, limit: int) -> dict[str, tar.Member]:
+def _members(path: Path, stream: tar.Stream, limit: int) -> dict[str, tar.Member]:
     """The files of a tar by their normalised names."""
     files: list[tar.Member] = []
     try:
-        for count, member in enumerate(tar.tar_members(stream, limit)):
-            if count >= MAX_ENTRIES:
-                raise tar.TarError(f"refused: more than {MAX_ENTRIES} entries; a model has a handful")
+        for member in tar.tar_members(stream, limit, MAX_ENTRIES):
             if member.name.endswith("/"):
-                if (problem := _unsafe(member.name)) and member.name.strip("./"):
-                    raise tar.TarError(f"refused: its folder {member.name[:200]!a} {problem}")
+                _refuse_unsafe(path, member.name)
             else:
                 files.append(member)
     except tar.TarError as problem:
@@ -155,16 +154,14 @@ def _tar(path: Path) -> Container:
 
 
 def _tar_gz(path: Path) -> Container:
-    """A compressed tar: gone through once for the headers and the checksum, once more for the members that are wanted."""
+    """A compressed tar: gone through once for headers and checksum, and once more for the members that are wanted."""
     limit = _unpacked_limit(path)
     try:
         with gzip.open(path) as stream:
             members = _members(path, stream, limit)
             while stream.read(_CHUNK):  # to the end, where the checksum is
                 if stream.tell() > limit:
-                    raise ArchiveError(
-                        f"{path}: refused: unpacks to more than {limit} bytes, far more than a model of its size"
-                    )
+                    raise _refused(path, f"it unpacks to more than {limit} bytes, far more than a model of its size")
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise _broken(path, error) from error
 
@@ -179,60 +176,66 @@ def _tar_gz(path: Path) -> Container:
     return Container(path, ":", {name: member.size for name, member in members.items()}, read)
 
 
-def _broken(path: Path, error: Exception) -> ArchiveError:
-    return ArchiveError(f"{path}: broken or cut short ({error}); download it again")
-
-
 # ---- zip ---------------------------------------------------------------------------------------------------------
 
 
-class _Zip(FileIO):
-    """A zip's file while its directory is read: the standard library takes that into memory whole, whatever its size."""
-
-    largest_read = MAX_ENTRIES * 512
+class _Directory(FileIO):
+    """A zip while its directory is read, which the standard library takes into memory whole, whatever its size."""
 
     def read(self, size: int | None = -1) -> bytes:
-        if size is not None and size > self.largest_read:
+        if size is not None and size > MAX_ENTRIES * 512:
             raise zipfile.BadZipFile(f"a directory of {size} bytes, where a model's takes a few hundred")
-        return super().read(size)
+        return super().read(-1 if size is None else size)
 
 
 def _zip(path: Path) -> Container:
+    """A zip: its members are unpacked into memory when they are wanted."""
     limit = _unpacked_limit(path)
-    try:
-        with _Zip(path) as stream, zipfile.ZipFile(stream) as archive:
-            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
-        raise _broken(path, error) from error
+    with _zip_errors(path), _Directory(path) as stream, zipfile.ZipFile(stream) as archive:
+        entries = archive.infolist()
+    if len(entries) > MAX_ENTRIES:
+        raise _refused(path, f"more than {MAX_ENTRIES} entries; a model has a handful")
     for entry in entries:
+        _refuse_unsafe(path, entry.orig_filename)
         if problem := _unfit(entry):
-            raise ArchiveError(f"{path}: refused: its member {entry.orig_filename[:200]!a} is {problem}")
-    if (total := sum(entry.file_size for entry in entries)) > limit:
-        raise ArchiveError(f"{path}: refused: unpacks to {total} bytes, far more than a model of its size")
-    names = _normalised(path, [entry.orig_filename for entry in entries])
-    members = dict(zip(names, entries, strict=True))
+            raise ArchiveError(f"{path}: refused: its member {entry.filename!a} is {problem}")
+    files = [entry for entry in entries if not entry.is_dir()]
+    if (total := sum(entry.file_size for entry in files)) > limit:
+        raise _refused(path, f"it unpacks to {total} bytes, far more than a model of its size")
+    members = dict(zip(_normalised(path, [entry.orig_filename for entry in files]), files, strict=True))
 
-    def read(wanted: Iterable[str]) -> dict[str, memoryview]:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                return {name: memoryview(archive.read(members[name])) for name in wanted}
-        except (zipfile.BadZipFile, EOFError, zlib.error, ValueError, NotImplementedError) as error:
-            raise _broken(path, error) from error
+    def read(names: Iterable[str]) -> dict[str, memoryview]:
+        found = {}
+        with _zip_errors(path), zipfile.ZipFile(path) as archive:
+            for name in names:
+                with archive.open(members[name]) as member:
+                    # With a size given, no more is inflated, whatever the stream would yield.
+                    found[name] = memoryview(member.read(members[name].file_size))
+                if len(found[name]) != members[name].file_size:
+                    raise zipfile.BadZipFile(f"{name} ends early")
+        return found
 
     return Container(path, ":", {name: entry.file_size for name, entry in members.items()}, read)
+
+
+@contextmanager
+def _zip_errors(path: Path) -> Iterator[None]:
+    """What the standard library raises over broken zips, as the one error for people."""
+    try:
+        yield
+    except (zipfile.BadZipFile, EOFError, zlib.error, struct.error, ValueError, NotImplementedError, OSError) as error:
+        raise _broken(path, error) from error
 
 
 def _unfit(entry: zipfile.ZipInfo) -> str | None:
     """What a zip's member is that it should not be, if anything."""
     kind = stat.S_IFMT(entry.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG):
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "a symbolic link" if kind == stat.S_IFLNK else "neither a file nor a folder"
     if entry.flag_bits & 1:
         return "encrypted; unpack it yourself and give the folder"
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        return (
-            f"compressed by method {entry.compress_type}, and only 'stored' and 'deflated' are read; unpack it yourself"
-        )
+        return f"compressed by method {entry.compress_type}; unpack it yourself and give the folder"
     return None
 
 

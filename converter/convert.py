@@ -11,6 +11,7 @@ import numpy as np
 
 from architectures.registry import Architecture, get
 from converter.branches import census, choose
+from converter.config import Config
 from converter.errors import MappingError, SourceError
 from converter.labels import Labels, match_labels, read_dictionary
 from converter.recognition import evidence, identify
@@ -83,6 +84,7 @@ def convert(
     parameters: Mapping[str, Any] | None = None,
     branch: str | None = None,
     dictionary: Path | None = None,
+    config: Config | None = None,
     fetcher: Fetcher | None = None,
 ) -> Conversion:
     """Convert a source in memory; nothing is written.
@@ -92,7 +94,8 @@ def convert(
         architecture: its name, where it is known; the zoo's or the recognised one otherwise.
         parameters: of the architecture, where they are known; otherwise told by the weights.
         branch: of a training checkpoint with several networks.
-        dictionary: file of the characters; the zoo's otherwise.
+        dictionary: file of the characters; the configuration's or the zoo's otherwise.
+        config: PaddleOCR configuration that the model was trained with; what else is given wins over it.
         fetcher: gets the zoo's dictionary; without one there are no labels.
 
     Raises:
@@ -107,7 +110,9 @@ def convert(
 
     # A teacher is a network of its own: what the zoo says is about the exported branch.
     exported = chosen is branches[0]
-    given = architecture or (listed.architecture if listed and exported else None)
+    given = architecture or (config.architecture if config else listed.architecture if listed and exported else None)
+    if config and given == config.architecture:
+        parameters = {**config.parameters, **(parameters or {})}
     fit = identify(shapes, source.path.name, given, parameters)
     entry = get(fit.architecture)
     settled = {name: fit.parameters.get(name, parameter.default) for name, parameter in entry.parameters.items()}
@@ -120,7 +125,7 @@ def convert(
             for key, value in listed.parameters.items()
             if settled.get(key, value) != value
         ]
-    labels = _labels(entry.task, settled, source, dictionary, fetcher)
+    labels = _labels(entry.task, settled, source, dictionary, config, fetcher)
     return Conversion(
         source=source,
         name=source.name if exported else f"{source.name}_{chosen.name}",
@@ -161,7 +166,12 @@ def _notes(source: Source, branches: list[str], chosen: str, mapped: Mapped) -> 
 
 
 def _labels(
-    task: str, parameters: Mapping[str, Any], source: Source, dictionary: Path | None, fetcher: Fetcher | None
+    task: str,
+    parameters: Mapping[str, Any],
+    source: Source,
+    dictionary: Path | None,
+    config: Config | None,
+    fetcher: Fetcher | None,
 ) -> Labels | None:
     if task == "cls" and parameters["classes"] == len(ANGLES):
         return Labels(ANGLES, "labels: text angle in degrees")
@@ -172,6 +182,12 @@ def _labels(
     space = None
     if dictionary is not None:
         path = dictionary
+    elif config is not None:
+        found = config.find_dictionary()
+        if found is None:
+            named = f"{config.dictionary}, which is not there" if config.dictionary else "no dictionary"
+            return Labels(None, f"no labels bundled: {config.path.name} names {named}; give it with --dict")
+        path, space = found, config.space
     elif source.model is not None and source.model.dictionary is not None and fetcher is not None:
         path = fetcher.fetch(source.model.dictionary).path
         space = source.model.dictionary.space

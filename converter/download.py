@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,62 +84,58 @@ class Fetcher:
         return self._fetch(artifact, None)
 
     def fetch_all(self, artifacts: Sequence[Artifact | Dictionary], jobs: int = 4) -> list[Fetched]:
-        """The files of all artifacts, in their order, several at a time.
-
-        One that fails does not keep the others from coming.
+        """The files of all artifacts, in their order, `jobs` at a time.
 
         Raises:
-            ConverterError: the error of the one that failed, or a DownloadError with those of all that did.
+            ConverterError: the error of the one that failed, or a DownloadError with those of all that did; the others
+                have come all the same, and are in the cache.
         """
-        from converter.progress import Overall
-
-        if len(artifacts) < 2:
-            return [self.fetch(artifact) for artifact in artifacts]
-        overall = Overall(len(artifacts))
-        try:
-            outcomes = self._in_threads(artifacts, jobs, overall)
-        finally:
-            overall.close()
-        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        for error in errors:
-            if len(errors) == 1 or not isinstance(error, ConverterError):
-                raise error
+        outcomes = self.try_all(artifacts, jobs)
+        errors = [outcome for outcome in outcomes if isinstance(outcome, ConverterError)]
+        if len(errors) == 1:
+            raise errors[0]
         if errors:
-            raise DownloadError(
-                f"{len(errors)} of {len(artifacts)} files could not be fetched:\n  " + "\n  ".join(map(str, errors))
-            )
+            listed = "".join(f"\n  {error}" for error in errors)
+            raise DownloadError(f"{len(errors)} of {len(artifacts)} files could not be fetched:{listed}")
         return [outcome for outcome in outcomes if isinstance(outcome, Fetched)]
 
-    def _in_threads(
-        self, artifacts: Sequence[Artifact | Dictionary], jobs: int, overall: Overall
-    ) -> list[Fetched | BaseException]:
-        """What became of each artifact."""
-        todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+    def try_all(self, artifacts: Sequence[Artifact | Dictionary], jobs: int = 4) -> list[Fetched | ConverterError]:
+        """What becomes of each artifact, in their order: its file, or why it could not be had."""
+        from converter.progress import Overall
+
+        todo = queue.SimpleQueue[int]()
         for index in range(len(artifacts)):
             todo.put(index)
-        outcomes: dict[int, Fetched | BaseException] = {}
+        outcomes: dict[int, Fetched | ConverterError] = {}
+        surprises: list[Exception] = []
+        overall = Overall(len(artifacts)) if len(artifacts) > 1 else None
 
         def work() -> None:
-            while not self._stop.is_set():
-                try:
+            with suppress(queue.Empty):
+                while not self._stop.is_set():
                     index = todo.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    outcomes[index] = self._fetch(artifacts[index], overall)
-                except BaseException as error:  # handed to the caller
-                    outcomes[index] = error
+                    try:
+                        outcomes[index] = self._fetch(artifacts[index], overall)
+                    except ConverterError as error:
+                        outcomes[index] = error
+                    except Exception as error:  # a mistake of ours, to be raised where it is seen
+                        surprises.append(error)
 
         # Daemons, because an executor's threads would keep an interrupted program waiting for the network.
         threads = [threading.Thread(target=work, daemon=True) for _ in range(min(jobs, len(artifacts)))]
-        for thread in threads:
-            thread.start()
         try:
+            for thread in threads:
+                thread.start()
             for thread in threads:
                 thread.join()
         except BaseException:
             self._stop.set()
             raise
+        finally:
+            if overall:
+                overall.close()
+        if surprises:
+            raise surprises[0]
         return [outcomes[index] for index in range(len(artifacts))]
 
     def _fetch(self, artifact: Artifact | Dictionary, overall: Overall | None) -> Fetched:
@@ -200,13 +197,13 @@ class Fetcher:
         with Bar(path.name, overall) as bar:
             size = getattr(artifact, "size", None)
             transfer = Transfer(self._session, place, path, self._policy or Policy(), size, bar, self._stop)
-            while True:
+            partial = transfer.run()
+            fetched = Fetched(path, url, sha256_of(partial), partial.stat().st_size)
+            if transfer.resumed and _problem(artifact, fetched):
+                logger.warning("%s: the parts of the interrupted download do not fit together; starting over", place)
+                transfer.discard()
                 partial = transfer.run()
                 fetched = Fetched(path, url, sha256_of(partial), partial.stat().st_size)
-                if not transfer.resumed or _problem(artifact, fetched) is None:
-                    break
-                logger.warning("%s: the parts of an interrupted download do not fit together; starting over", place)
-                transfer.discard()
         try:
             _check(artifact, fetched, place)
             self._check_unchanged(artifact, fetched, place)
@@ -226,8 +223,8 @@ class Fetcher:
         pinned = getattr(artifact, "sha256", None) == fetched.sha256
         if known and not (pinned or self.accept_changed):
             raise DownloadError(
-                f"{place}: is not what it was when first seen ({known.first_seen}): sha256 was {known.sha256}, "
-                f"now is {fetched.sha256}; the file was thrown away; take it with --accept-changed if you trust the change"
+                f"{place}: changed since it was first seen ({known.first_seen}): sha256 was {known.sha256}, "
+                f"now is {fetched.sha256}; it was thrown away; if you trust the change, take it with --accept-changed"
             )
         self.cache.remember(place, fetched.sha256, fetched.size)
 

@@ -56,6 +56,6 @@ def match_labels(characters: list[str], classes: int, space: bool | None, file: 
             return Labels(labels, f"{classes} labels from {file}: blank + {len(characters)}" + " + space" * appended)
     return Labels(
         None,
-        f"no labels bundled: {file} with {len(characters)} characters makes {' or '.join(map(str, tried))} classes, the "
-        f"head has {classes}; give the dictionary that the model was trained with (--dict)",
+        f"no labels bundled: {file} with {len(characters)} characters makes {' or '.join(map(str, tried))} classes, "
+        f"the head has {classes}; give the dictionary that the model was trained with (--dict)",
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import Never
 
 from tqdm import tqdm
 
 
-def _bar(label: str) -> tqdm[None]:
+def _bar(label: str) -> tqdm[Never]:
     # disable=None: drawn where stderr is a terminal.
     return tqdm(desc=label, total=0, unit="B", unit_scale=True, unit_divisor=1024, leave=False, disable=None)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +37,7 @@ SEED = 0
 # ---- names -------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compile(template: str) -> re.Pattern[str]:
     """A template as an anchored pattern; a placeholder that comes twice must stand for the same text."""
     pattern, seen = "", set()

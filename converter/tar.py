@@ -9,7 +9,7 @@ the rest are refused by name.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple, Protocol
 
 BLOCK = 512
 _ZEROS = bytes(BLOCK)
@@ -24,12 +24,28 @@ _REFUSED = {
     b"6": "a named pipe",
     b"S": "a sparse file",
 }
+_EXTENSIONS = (b"L", b"K", b"x", b"g")
+"""GNU's long name and long link, pax headers for the next member and for all: they describe, they are no members."""
+
 _FILE_TYPES = (b"0", b"\0", b"7")
 _FOLDER_TYPE = b"5"
 
 
 class TarError(Exception):
     """What is wrong with the tar, as the end of a sentence that begins with the file's name."""
+
+
+class Stream(Protocol):
+    """What is asked of a tar's bytes, compressed or not."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes."""
+
+    def seek(self, offset: int, /) -> int:
+        """Go to an offset."""
+
+    def tell(self) -> int:
+        """The offset now."""
 
 
 class Member(NamedTuple):
@@ -40,22 +56,27 @@ class Member(NamedTuple):
     size: int
 
 
-def tar_members(stream: BinaryIO, limit: int) -> Iterator[Member]:
+def tar_members(stream: Stream, limit: int, most: int) -> Iterator[Member]:
     """The files and folders of a tar, in order.
 
     Args:
         stream: the tar at its beginning, with read, seek and tell; only headers are read.
         limit: where the last byte of a member may lie at most.
+        most: how many headers there may be at most.
 
     Raises:
         TarError: the tar is broken, or holds something else than files and folders.
     """
+    headers = 0
     name: str | None = None  # given by an extension header for the member that follows it
     size: int | None = None
     while header := _header(stream):
+        headers += 1
+        if headers > most:
+            raise TarError(f"refused: more than {most} entries; a model has a handful")
         kind = header[156:157]
         length = _number(header[124:136])
-        if kind in (b"L", b"K", b"x", b"g"):
+        if kind in _EXTENSIONS:
             extension = _extension(stream, length)
             if kind == b"L":
                 name = _text(extension.rstrip(b"\0"))
@@ -68,26 +89,32 @@ def tar_members(stream: BinaryIO, limit: int) -> Iterator[Member]:
             name if name is not None else _name(header), stream.tell(), size if size is not None else length
         )
         name = size = None
-        if kind in _FILE_TYPES and member.name.endswith("/"):
-            kind = _FOLDER_TYPE  # how V7 wrote a folder
-        if kind == _FOLDER_TYPE:
+        if kind == _FOLDER_TYPE or (kind in _FILE_TYPES and member.name.endswith("/")):  # the latter as V7 wrote them
             yield member._replace(name=member.name.rstrip("/") + "/", size=0)
             continue
         if kind not in _FILE_TYPES:
             what = _REFUSED.get(kind, f"of unknown type {kind!r}")
-            raise TarError(
-                f"refused: its member {member.name!a} is {what}; only files and folders belong in a model's archive"
-            )
-        if member.offset + member.size > limit:
-            raise TarError(
-                f"its member {member.name!a} should end at byte {member.offset + member.size}, beyond the {limit} there may be; "
-                "it is cut short or made to overwhelm"
-            )
+            raise TarError(f"refused: its member {member.name[:200]!a} is {what}; a model's archive has only files")
+        _check_extent(stream, member, limit)
         yield member
         stream.seek(member.offset + -(-member.size // BLOCK) * BLOCK)
 
 
-def _header(stream: BinaryIO) -> bytes:
+def _check_extent(stream: Stream, member: Member, limit: int) -> None:
+    """Refuse a member that is larger than it may be, or than the tar goes on."""
+    end = member.offset + member.size
+    if end > limit:
+        raise TarError(
+            f"its member {member.name[:200]!a} ends at byte {end}, and there may be {limit}; "
+            "it is cut short, or made to overwhelm"
+        )
+    if member.size:
+        stream.seek(end - 1)
+        if not stream.read(1):
+            raise TarError(f"ends inside its member {member.name[:200]!a}; it is cut short, download it again")
+
+
+def _header(stream: Stream) -> bytes:
     """The next header, checked; nothing at the end of the archive."""
     offset = stream.tell()
     header = stream.read(BLOCK)
@@ -134,7 +161,7 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", errors="backslashreplace")
 
 
-def _extension(stream: BinaryIO, length: int) -> bytes:
+def _extension(stream: Stream, length: int) -> bytes:
     if length > _LARGEST_EXTENSION:
         raise TarError(f"is refused: a header of {length} bytes, where {_LARGEST_EXTENSION} are plenty")
     data = stream.read(-(-length // BLOCK) * BLOCK)

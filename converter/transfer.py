@@ -32,6 +32,19 @@ _MAX_REDIRECTS = 10
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _MISSING = {404, 410}
 
+_CAUSES = {
+    "NameResolutionError": "the host's name is unknown; is there a network?",
+    "Connection refused": "the server refuses connections",
+    "Network is unreachable": "there is no network",
+    "IncompleteRead": "the connection dropped",
+    "RemoteDisconnected": "the connection dropped",
+    "reset by peer": "the connection dropped",
+    "EOF occurred": "the connection dropped",
+    "timed out": "no answer in time",
+    "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not trusted",
+}
+"""What network errors come down to, by a sign in their texts."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -262,7 +275,7 @@ class Transfer:
             raise OutputError(f"{self.partial}: {missing} bytes are needed and {free} are free; free the disk")
 
     def _keep_state(self, response: requests.Response, total: int | None) -> None:
-        """Note what a later try needs to know, before the first byte; offsets into encoded bodies are of no use to it."""
+        """Note, before the first byte, what a later try needs to know; offsets into encoded bodies are no use to it."""
         state = _State(self.url, total=total)
         if not _is_encoded(response):
             state = replace(
@@ -276,20 +289,17 @@ class Transfer:
         """Tell the failures that may pass from those that will not."""
         try:
             yield
-        except requests.exceptions.SSLError as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise DownloadError(f"{self.url}: the server's certificate is not trusted ({_cause(error)})") from error
-            raise _PassingError(f"the connection broke ({_cause(error)})") from error
-        except requests.Timeout as error:
-            raise _PassingError("no answer in time") from error
         except (
             requests.ConnectionError,
+            requests.Timeout,
             requests.exceptions.ChunkedEncodingError,
             requests.exceptions.ContentDecodingError,
         ) as error:
-            raise _PassingError(f"the connection failed ({_cause(error)})") from error
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise DownloadError(f"{self.url}: {_cause(error)}; nothing was downloaded") from error
+            raise _PassingError(_cause(error)) from error
         except requests.RequestException as error:
-            raise DownloadError(f"{self.url}: cannot be fetched ({_cause(error)})") from error
+            raise DownloadError(f"{self.url}: cannot be fetched ({_cause(error)}); check the URL") from error
 
 
 def new_session() -> requests.Session:
@@ -315,13 +325,7 @@ def _retry_after(response: requests.Response) -> float | None:
         return None
 
 
-def _cause(error: BaseException) -> str:
-    """The innermost reason of a network error, without the layers of libraries around it."""
-    inner: object = error
-    while isinstance(inner, BaseException) and (
-        deeper := getattr(inner, "reason", None) or next(iter(inner.args), None)
-    ):
-        if not isinstance(deeper, BaseException):
-            break
-        inner = deeper
-    return re.sub(r"^.*(Failed to|Connection|Read timed)", r"\1", str(inner), flags=re.DOTALL) or type(inner).__name__
+def _cause(error: requests.RequestException) -> str:
+    """A network error in the words of people; its own are those of three libraries."""
+    text = str(error)
+    return next((words for sign, words in _CAUSES.items() if sign in text), text[:200])

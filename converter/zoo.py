@@ -139,10 +139,11 @@ def parse_zoo(text: str, name: str) -> Zoo:
         loader = _Loader(text)
         loader.mistakes = mistakes
         content = loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        where = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ZooError(f"{name}{where}: not YAML ({error.problem}); correct the file") from error
     except yaml.YAMLError as error:
-        where = f" at line {error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
-        problem = getattr(error, "problem", None) or error
-        raise ZooError(f"{name}{where}: not YAML ({problem}); correct the file") from error
+        raise ZooError(f"{name}: not YAML ({error}); correct the file") from error
     zoo = _Reader(mistakes).zoo(content)
     if mistakes.lines:
         count = "1 mistake" if len(mistakes.lines) == 1 else f"{len(mistakes.lines)} mistakes"

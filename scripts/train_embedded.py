@@ -2,26 +2,26 @@
 """Train the embedded recogniser in Paddle and save it in every form that Paddle knows.
 
 The network is the multilingual v2.0 recogniser (paddle_rec_network.py) for digits and letters, 62 characters and the
-CTC blank; the text lines come from rendered_words.py. From scratch, with Python 3.11 and from this folder:
+CTC blank; the text lines come from rendered_words.py. From scratch, in the repository's root, with Python 3.11:
 
-    python3.11 -m venv train_env && train_env/bin/pip install -r requirements-train.txt
-    train_env/bin/python train_embedded.py train  --output DIR     # embedded_rec_train.tar, about 12 minutes
-    train_env/bin/python train_embedded.py export --output DIR     # embedded_rec_infer.tar
-    train_env/bin/python train_embedded.py sample --output DIR     # sample.png, sample.txt, embedded_dict.txt
-    PADDLE3/python       train_embedded.py export-pir --output DIR # embedded_rec_pir.tar
-    train_env/bin/python train_embedded.py read   --output DIR     # what each tarball reads, as a check
+    python3.11 -m venv train_env
+    train_env/bin/pip install -r scripts/requirements-train.txt
+    train_env/bin/python -m scripts.train_embedded train      # embedded_rec_train.tar
+    train_env/bin/python -m scripts.train_embedded export     # embedded_rec_infer.tar
+    train_env/bin/python -m scripts.train_embedded sample     # sample.png, sample.txt, embedded_dict.txt
+    .venv/bin/python     -m scripts.train_embedded export-pir # embedded_rec_pir.tar
+    .venv/bin/python     -m scripts.train_embedded read       # what the tarballs read, as a check
 
-PaddlePaddle 2.6 still writes the triple inference.pdmodel, .pdiparams and .pdiparams.info; `export-pir`, which writes
-Paddle 3's inference.json, needs PaddlePaddle 3 in another environment (PADDLE3 above; the one that `make convert`
-builds will do). `read` skips inference.json under PaddlePaddle 2. One thread computes, another draws the pictures; the
-seed fixes words, pictures and first weights.
+PaddlePaddle 2.6 still writes the triple inference.pdmodel, .pdiparams and .pdiparams.info; `export-pir` and `read` need
+PaddlePaddle 3, which writes and reads inference.json, in an environment of its own. Everything goes to converter/embedded
+(or to `--output DIR`). One process computes, another draws the pictures; the seed fixes words, pictures and first
+weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import itertools
 import logging
 import multiprocessing
 import pickle
@@ -30,36 +30,30 @@ import tarfile
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from rendered_words import (
-    CHARACTERS,
-    HEIGHT,
-    PIXELS_PER_CHARACTER,
-    SAMPLE_TEXT,
-    Batch,
-    draw_batch,
-    draw_word,
-    gather,
-    render,
-    sample_picture,
-)
 
-CLASSES = 1 + len(CHARACTERS)
+from architectures.registry import RECOGNITION_32
+from converter.reading.ctc import decode
+from converter.reading.preprocess import load_picture, prepare
+from scripts.rendered_words import CHARACTERS, SAMPLE_TEXT, Batch, judged_batches, sample_picture, training_batch
+
+HEIGHT = RECOGNITION_32["size"]["height"]
+LABELS = ["", *CHARACTERS]
+CLASSES = len(LABELS)
 BATCH = 32
 STEPS = 3500
 PEAK_RATE = 3e-3
-HELD_OUT_WORDS = 1000
-SHORTEST, LONGEST = 2, 10  # of the words that the accuracy is measured on
 # Paddle's own CPU kernels of these are several times slower than oneDNN's; the rest of the program keeps its own.
 ONEDNN_OPERATORS = ("conv2d", "depthwise_conv2d", "relu", "hard_swish")
+OUTPUT = Path("converter/embedded")
 TRAIN, INFER, PIR = (f"embedded_rec_{form}.tar" for form in ("train", "infer", "pir"))
 
 log = logging.getLogger("train_embedded")
+log.setLevel(logging.INFO)  # Paddle raises the root logger's level to WARNING
 
 
 # ---- training --------------------------------------------------------------------------------------------------------
@@ -98,7 +92,7 @@ def fit(seed: int, steps: int) -> tuple[dict[str, np.ndarray], dict]:
     import paddle
     from paddle import static
     from paddle.nn import functional as F
-    from paddle_rec_network import Recogniser
+    from scripts.paddle_rec_network import Recogniser
 
     paddle.enable_static()
     paddle.seed(seed)
@@ -124,10 +118,10 @@ def fit(seed: int, steps: int) -> tuple[dict[str, np.ndarray], dict]:
     for step, batch in enumerate(drawn_ahead(seed, steps)):
         ids_value, lengths_value = batch.labels()
         feed = {
-            "images": batch.inputs(),
+            "images": batch.inputs,
             "ids": ids_value,
             "lengths": lengths_value,
-            "frames": np.full(len(batch.texts), batch.images.shape[2] // 4, np.int64),
+            "frames": np.full(len(batch.texts), batch.inputs.shape[3] // 4, np.int64),
         }
         (value,) = executor.run(feed=feed, fetch_list=[loss])
         average = float(value) if average is None else 0.98 * average + 0.02 * float(value)
@@ -142,14 +136,11 @@ def fit(seed: int, steps: int) -> tuple[dict[str, np.ndarray], dict]:
 def drawn_ahead(seed: int, steps: int, ahead: int = 4) -> Iterator[Batch]:
     """The run's batches in order, drawn by another process a few steps ahead of their use."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = deque(pool.submit(draw_batch, seed, step, BATCH) for step in range(min(ahead, steps)))
-        for step in itertools.count(len(waiting)):
-            if not waiting:
-                return
-            batch = waiting.popleft().result()
-            if step < steps:
-                waiting.append(pool.submit(draw_batch, seed, step, BATCH))
-            yield batch
+        waiting = deque(pool.submit(training_batch, seed, step, BATCH) for step in range(min(ahead, steps)))
+        for step in range(steps):
+            if step + ahead < steps:
+                waiting.append(pool.submit(training_batch, seed, step + ahead, BATCH))
+            yield waiting.popleft().result()
 
 
 # ---- judging ---------------------------------------------------------------------------------------------------------
@@ -169,32 +160,21 @@ class Accuracy:
         return f"of {self.count} held-out words {self.characters:.2%} of the characters, {self.words:.2%} of the words"
 
 
-def judge(run) -> Accuracy:
-    """Accuracy on held-out words in pictures of natural width, padded to their batch's widest.
+def judge(run: Callable[[np.ndarray], np.ndarray]) -> Accuracy:
+    """Accuracy on the held-out words.
 
     Args:
-        run: input (N, 3, HEIGHT, W) → probabilities (N, T, CLASSES).
+        run: input (N, 3, 32, W) → probabilities (N, T, CLASSES).
     """
     pairs = []
-    for batch in held_out_batches():
-        pairs += zip(decode(run(batch.inputs())), batch.texts, strict=True)
+    for batch in judged_batches():
+        pairs += zip(read_texts(run(batch.inputs)), batch.texts, strict=True)
     return Accuracy(pairs)
 
 
-def held_out_batches(size: int = 50) -> Iterator[Batch]:
-    """The same HELD_OUT_WORDS pictures for every model and every seed."""
-    rng = np.random.default_rng(20260101)
-    for _ in range(HELD_OUT_WORDS // size):
-        words = [draw_word(rng, SHORTEST, LONGEST, held_out=True) for _ in range(size)]
-        pictures = [render(word, rng) for word in words]
-        widest = max(round(picture.width * HEIGHT / picture.height) for picture in pictures)
-        yield gather(pictures, words, widest)
-
-
-def decode(probabilities: np.ndarray) -> list[str]:
-    """Best path: most likely class per frame, repetitions merged, blanks dropped."""
-    best = probabilities.argmax(axis=2)
-    return ["".join(CHARACTERS[key - 1] for key, _ in itertools.groupby(row) if key) for row in best]
+def read_texts(probabilities: np.ndarray) -> list[str]:
+    """Probabilities (N, T, CLASSES) → what they say."""
+    return [str(reading) for reading in decode(probabilities, LABELS)]
 
 
 def edit_distance(left: str, right: str) -> int:
@@ -238,7 +218,7 @@ def save_for_inference(output: Path) -> dict[str, bytes]:
 
 def build_network():
     """The recogniser in evaluation mode."""
-    from paddle_rec_network import Recogniser
+    from scripts.paddle_rec_network import Recogniser
 
     network = Recogniser(CLASSES)
     network.eval()
@@ -282,31 +262,32 @@ def sample(output: Path) -> None:
 
 
 def read(output: Path) -> None:
-    """Let Paddle's predictor read the held-out words and the sample with each inference tarball."""
-    import paddle
+    """Let Paddle's predictor read the sample and the held-out words with each inference tarball."""
     from paddle import inference
 
-    with Image.open(output / "sample.png") as picture:
-        sample_batch = gather([picture.convert("RGB")], [SAMPLE_TEXT], len(SAMPLE_TEXT) * PIXELS_PER_CHARACTER)
-    tarballs = {INFER: "inference.pdmodel"}
-    if paddle.__version__ >= "3":
-        tarballs[PIR] = "inference.json"
-    for tarball, program in tarballs.items():
+    sample_input = prepare([load_picture(output / "sample.png")], RECOGNITION_32)
+    for tarball, program in ((INFER, "inference.pdmodel"), (PIR, "inference.json")):
         with tempfile.TemporaryDirectory() as folder, tarfile.open(output / tarball) as tar:
             tar.extractall(folder, filter="data")
             model = Path(folder, Path(tarball).stem)
             configuration = inference.Config(str(model / program), str(model / "inference.pdiparams"))
             configuration.disable_glog_info()
             predictor = inference.create_predictor(configuration)
-            text = decode(predictor.run([sample_batch.inputs()])[0])[0]
-            print(f"{tarball}: sample.png reads {text!r}; {judge(lambda inputs, p=predictor: p.run([inputs])[0])}")
+
+        def run(inputs: np.ndarray, predictor=predictor) -> np.ndarray:
+            return predictor.run([inputs])[0]
+
+        (text,) = read_texts(run(sample_input))
+        print(f"{tarball}: sample.png reads {text!r}; {judge(run)}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     steps = {"train": train, "export": export, "export-pir": export_pir, "sample": sample, "read": read}
     parser.add_argument("step", choices=steps)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the files go, and come from")
+    parser.add_argument(
+        "--output", type=Path, default=OUTPUT, metavar="DIR", help="where the files go, and come from (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the training run (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the training run (default: %(default)s)")
     arguments = parser.parse_args()

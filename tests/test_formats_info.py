@@ -6,10 +6,10 @@ import pickle
 
 import numpy as np
 import pytest
-from format_samples import blob
 
 from converter.errors import FormatError
 from converter.formats.info import read_info
+from tests.format_samples import blob
 
 FACTS = {"stop_gradient": False, "trainable": True}
 

@@ -6,11 +6,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from format_samples import attribute, blob, double, field, linear_program, operator, program, variable
 
 from converter.blob import Blob
 from converter.errors import FormatError
 from converter.formats.pdmodel import Operator, Variable, read_pdmodel, with_parameter_shapes
+from tests.format_samples import attribute, blob, double, field, linear_program, operator, program, variable
 
 
 def test_a_program_becomes_records() -> None:
@@ -85,7 +85,7 @@ REFUSED = {
     "a name that is no text": (program([], [operator("any", {}, {b"\xff": []})]), r"a name is b'\\xff', which is not"),
     "a name with a line end": (program([variable("w\n", (1,))]), r"a name is b'w\\n', which is not"),
     "an attribute that is no text": (
-        program([], [operator("any", {}, {}, [attribute("odd", 2, field(5, b"\xff"))])]), "of an attribute is not UTF-8"),
+        program([], [operator("any", {}, {}, [attribute("odd", 2, field(5, b"\xff"))])]), "attribute is not UTF-8"),
     "a web page": (b"<!DOCTYPE html><html>", "is a web page, not a .pdmodel"),
     "nothing": (b"", "is empty"),
 }  # fmt: skip

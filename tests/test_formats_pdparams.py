@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from format_samples import blob, linear_program, record
 
 from converter.blob import Blob
 from converter.errors import FormatError
 from converter.formats.pdparams import read_pdparams, write_pdparams
+from tests.format_samples import blob, linear_program, record
 
 W = np.arange(6, dtype="<f4").reshape(2, 3)
 B = np.array([1.5, -2.0], "<f4")
@@ -207,7 +207,7 @@ def tar_of(name: str) -> bytes:
 SAFETENSORS = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
 TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
 OTHERS = {
-    "optimizer": (pickle.dumps({**MOMENTS, "LR_Scheduler": {"last_lr": 0.1}}), "state of an optimizer .* give the .pdp"),
+    "optimizer": (pickle.dumps({**MOMENTS, "LR_Scheduler": {"last_lr": 0.1}}), "of an optimizer .* give the .pdparams"),
     "moments alone": (pickle.dumps(MOMENTS), "holds the state of an optimizer"),
     "scheduler alone": (pickle.dumps({"LR_Scheduler": {"last_epoch": 500}}, 2), "holds the state of an optimizer"),
     "progress": (pickle.dumps({"best_model_dict": {"acc": np.float64(1)}, "epoch": 5}), "progress of a training"),
@@ -221,7 +221,7 @@ OTHERS = {
     "a name with a line end": (pickle.dumps({"a\nb": W}), r"a name is 'a\\nb'"),
     "several models": (pickle.dumps({"left": STATE, "right": STATE}), r"several tables of arrays \('left', 'right'\)"),
     "a part is missing": (
-        pickle.dumps({name: value for name, value in PARTS.items() if name != "big@@.1"}), "2 parts, which are not all"),
+        pickle.dumps({name: value for name, value in PARTS.items() if name != "big@@.1"}), "which are not all there"),
     "parts of another size": (
         pickle.dumps({**PARTS, "UnpackBigParamInfor@@": {"big": {"OriginShape": (2, 6), "slices": ["big@@.0"]}}}),
         r"parts of 6 elements, which do not fill \(2, 6\)"),
@@ -234,7 +234,7 @@ OTHERS = {
     "more behind": (pickle.dumps(STATE) + b"more", "4 bytes follow the end"),
     "protocol 0": (pickle.dumps({"a": 1}, 0), "is not a pickle of protocol 2 to 5"),
     "protocol 6": (b"\x80\x06}.", "is not a pickle|is a pickle of protocol 6"),
-    "nothing": (b"", "is empty; get it again"),
+    "nothing": (b"", "is empty, not a .pdparams checkpoint; get it again"),
     "zeros": (bytes(4096), "nothing but zeros"),
     "torch": (zip_of("archive/data.pkl", "archive/version"), "is a PyTorch checkpoint"),
     "torch, old": (TORCH_LEGACY, "is a PyTorch checkpoint"),

@@ -24,6 +24,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+
 STEM = "inference"
 OLDEST_MAJOR = 3
 INSTALL = 'pip install "paddle2torch[parity]"'
@@ -76,6 +78,22 @@ class PdmodelProgram:
     def mode(paddle: Any) -> AbstractContextManager[Any]:
         """The setting of Paddle under which the program is loaded and run."""
         return paddle.pir_utils.OldIrGuard()
+
+    def widen(self, paddle: Any, scope: Any) -> None:
+        """Turn the program and its parameters to double precision."""
+        types = paddle.base.core.VarDesc.VarType
+        block = self.program.global_block()
+        for name, variable in block.vars.items():
+            if name in ("feed", "fetch") or variable.dtype != types.FP32:
+                continue
+            variable.desc.set_dtype(types.FP64)
+            if variable.persistable:
+                tensor = scope.find_var(name).get_tensor()
+                tensor.set(np.asarray(tensor).astype(np.float64), paddle.CPUPlace())
+        for op in block.ops:
+            for attribute in op.attr_names:
+                if attribute.endswith("dtype") and op.attr(attribute) == int(types.FP32):
+                    op._set_attr(attribute, int(types.FP64))
 
     def parameters(self) -> dict[str, list[int]]:
         """Shape of every parameter, by variable name."""
@@ -164,7 +182,7 @@ class Worker:
         self.executor: Any = None
         self.scope: Any = None
 
-    def load(self, folder: str, form: str) -> dict[str, Any]:
+    def load(self, folder: str, form: str, double: bool=False) -> dict[str, Any]:
         """Load FOLDER/inference.*, in place of the program held so far, and describe it."""
         static = self.paddle.static
         kind = FORMS[form]
@@ -172,6 +190,7 @@ class Worker:
         with kind.mode(self.paddle), static.scope_guard(self.scope):
             loaded = static.load_inference_model(str(Path(folder) / STEM), self.executor)
             self.model = kind(self.paddle, *loaded)
+            if double: self.model.widen(self.paddle, self.scope)
             description = {
                 "feeds": self.model.feeds,
                 "fetches": self.model.fetches,
@@ -182,8 +201,6 @@ class Worker:
 
     def run(self, inputs: str, fetch: list[str], outputs: str) -> dict[str, Any]:
         """Run the program on the array in the file `inputs`; write the values `fetch` into the folder `outputs`."""
-        import numpy as np
-
         if self.model is None:
             raise RuntimeError("no program is loaded")
         with self.model.mode(self.paddle), self.paddle.static.scope_guard(self.scope):
@@ -200,8 +217,6 @@ class Worker:
 
 def versions(paddle: Any) -> dict[str, str]:
     """The versions behind this process's results."""
-    import numpy as np
-
     return {"paddlepaddle": paddle.__version__, "numpy": np.__version__, "python": platform.python_version()}
 
 

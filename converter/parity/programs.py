@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converter.errors import ConverterError, DownloadError, MappingError, OutputError, SourceError
+from converter.errors import DownloadError, MappingError, OutputError, SourceError
 from converter.formats.pdiparams import write_pdiparams
 from converter.formats.pdmodel import with_parameter_shapes
 from converter.parity.paddle_worker import STEM

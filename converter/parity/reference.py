@@ -122,13 +122,13 @@ class PaddleWorker:
         with self._lock:
             return self._started().versions
 
-    def load(self, folder: Path, form: str) -> ReferenceProgram:
+    def load(self, folder: Path, form: str, double: bool = False) -> ReferenceProgram:
         """Load FOLDER/inference.pdmodel (form "pdmodel") or FOLDER/inference.json (form "pir") with its .pdiparams.
 
         Raises:
             PaddleError: Paddle is missing or too old, refuses the model, crashes, or does not answer in time.
         """
-        return ReferenceProgram.from_json(self._ask("load", folder=str(folder), form=form)["program"])
+        return ReferenceProgram.from_json(self._ask("load", folder=str(folder), form=form, double=double)["program"])
 
     def run(self, inputs: np.ndarray, fetch: Sequence[str]) -> dict[str, np.ndarray]:
         """Run the loaded program; return the named values.
