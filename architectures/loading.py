@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,38 @@ if TYPE_CHECKING:
 HEADER_KEY = "paddle2torch"
 
 
+@dataclass(frozen=True)
+class Weights:
+    """A converted file, read and identified.
+
+    Attributes:
+        architecture: name.
+        parameters: of the architecture.
+        state: the tensors as they stand in the file, mapped into memory.
+        metadata: the content of our `.json`; empty where the file came without.
+    """
+
+    architecture: str
+    parameters: dict[str, Any]
+    state: dict[str, Tensor]
+    metadata: dict[str, Any]
+
+
+def read_weights(path: str | PathLike[str]) -> Weights:
+    """Read a `.pth` (a plain state dict; nothing in it is executed) or `.safetensors`, ours or anyone's.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is neither, or no single architecture has its tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    state, metadata = _read(path)
+    name, parameters = _identify(path, state, metadata)
+    return Weights(name, parameters, state, metadata)
+
+
 def load_model(path: str | PathLike[str]) -> OCRModel:
     """The network of a converted `.pth` or `.safetensors`, in evaluation mode on the CPU.
 
@@ -28,9 +61,6 @@ def load_model(path: str | PathLike[str]) -> OCRModel:
     The module has the attribute `metadata`: the content of the `.json` (architecture, preprocessing, labels, …), or an
     empty dict where the file came without.
 
-    Args:
-        path: the file.
-
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: no architecture, or more than one, has exactly the file's tensors; or the file is not what its
@@ -38,27 +68,22 @@ def load_model(path: str | PathLike[str]) -> OCRModel:
     """
     import torch
 
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
-    state, metadata = _read(path)
-    name, parameters = _identify(path, state, metadata)
+    weights = read_weights(path)
     with torch.device("meta"):
-        model = create_model(name, **parameters)
-    # Counters are made where a file lacks them: safetensors written by others often do.
-    for key in model.state_dict():
-        if key.endswith("num_batches_tracked"):
-            state.setdefault(key, torch.zeros((), dtype=torch.long))
+        model = create_model(weights.architecture, **weights.parameters)
+    # Counters are made where a file lacks them, as files from elsewhere may.
+    counters = [key for key in model.state_dict() if key.endswith("num_batches_tracked")]
+    state = {key: torch.zeros((), dtype=torch.long) for key in counters} | weights.state
     try:
         model.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
-        raise ValueError(f"{path}: its tensors are not those of {name}: {error}") from error
-    model.metadata = metadata
+        raise ValueError(f"{path}: its tensors are not those of {weights.architecture}: {error}") from error
+    model.metadata = weights.metadata
     return model.eval()
 
 
 def read_state(path: str | PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a `.pth` (a plain state dict; nothing in it is executed) or `.safetensors`.
+    """The tensors of a `.pth` or `.safetensors`, whatever network they are of.
 
     Raises:
         ValueError: the file is neither.
@@ -81,7 +106,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
+            metadata = _account((file.metadata() or {}).get(HEADER_KEY, "{}"))
             return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file ({error})") from error
@@ -101,8 +126,17 @@ def _read_pth(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"{path}: not a state dict, that is, a dict of tensors; save `model.state_dict()`")
     beside = path.with_suffix(".json")
-    metadata = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-    return dict(state), metadata if "architecture" in metadata else {}
+    return dict(state), _account(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+
+
+def _account(text: str) -> dict[str, Any]:
+    """Our account of a conversion, or nothing where the text is something else."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return {}
+    ours = isinstance(content, dict) and "architecture" in content and isinstance(content.get("parameters"), dict)
+    return content if ours else {}
 
 
 def _identify(path: Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> tuple[str, dict[str, Any]]:

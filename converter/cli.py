@@ -98,15 +98,22 @@ choosing = together(
     click.option("--member", metavar="NAME", help="Which checkpoint of an archive that holds several."),
     click.option("--branch", metavar="NAME", help="Which network of a distilled checkpoint, e.g. Student or Teacher."),
     click.option("--architecture", metavar="NAME", help="What the model is, where that cannot be recognised."),
+)
+describing = together(
     click.option(
         "--dict", "dictionary", type=click.Path(path_type=Path, dir_okay=False), help="The recogniser's characters."
     ),
+    click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="The PaddleOCR .yml that the model was trained with.",
+    ),
 )
-configured = click.option(
-    "--config",
-    "config_file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The PaddleOCR .yml that the model was trained with.",
+referring = click.option(
+    "--reference",
+    metavar="SOURCE",
+    help="Inference model (folder, tarball or zoo name) whose program runs the weights.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -238,7 +245,6 @@ def inspect(
     member: str | None,
     branch: str | None,
     architecture: str | None,
-    dictionary: Path | None,
     mirror: str | None,
     cache: Path | None,
     offline: bool,
@@ -260,7 +266,7 @@ def inspect(
 @main.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @choosing
-@configured
+@describing
 @fetching
 @click.option(
     "--output",
@@ -269,6 +275,15 @@ def inspect(
     show_default=True,
     help="Folder for the results.",
 )
+@click.option(
+    "--to",
+    "target",
+    type=click.Choice(("torch", "paddle")),
+    default="torch",
+    show_default=True,
+    help="Which way: paddle turns a converted .pth or .safetensors back into a .pdparams.",
+)
+@referring
 def convert(
     sources: tuple[str, ...],
     kind: str | None,
@@ -281,12 +296,20 @@ def convert(
     cache: Path | None,
     offline: bool,
     output: Path,
+    target: str,
+    reference: str | None,
 ) -> None:
-    """Convert models to PyTorch.
+    """Convert models to PyTorch, or back.
 
     A SOURCE is a name of the zoo, a tarball, an unpacked folder or a checkpoint file. For each, NAME.pth,
     NAME.safetensors and NAME.json are written, or nothing when anything is amiss.
+
+    With --to paddle a SOURCE is a converted file, and NAME.pdparams is written; with --reference also the folder NAME
+    with the reference's program and these weights, which Paddle's predictor runs.
     """
+    if target == "paddle":
+        convert_back(sources, output, reference, open_fetcher(mirror, cache, offline))
+        return
     from converter import artifacts
     from converter.config import read_config
     from converter.convert import convert as convert_source
@@ -308,6 +331,79 @@ def convert(
         report_conversion(conversion)
         for path in paths:
             click.echo(path)
+
+
+@main.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@choosing
+@fetching
+@as_json
+def compare(
+    first: str,
+    second: str,
+    kind: str | None,
+    member: str | None,
+    branch: str | None,
+    architecture: str | None,
+    mirror: str | None,
+    cache: Path | None,
+    offline: bool,
+    as_json: bool,
+) -> None:
+    """Show where two models' weights differ, tensor by tensor.
+
+    A and B are sources as for convert, converted .pth or .safetensors files, or a zoo name with its kind, such as
+    ch_PP-OCRv3_rec:trained. What a conversion makes itself (batch-norm counters, an absent threshold branch) is not
+    compared. Exits with 1 when anything differs.
+    """
+    from converter.comparison import compare as compare_tensors
+
+    fetcher = open_fetcher(mirror, cache, offline)
+    options = {"member": member, "branch": branch, "architecture": architecture}
+    comparison = compare_tensors(*(comparable(text, fetcher, kind, **options) for text in (first, second)))
+    if as_json:
+        print_json(asdict(comparison))
+    else:
+        for difference in comparison.differences:
+            click.echo(f"{difference.what:<10} {difference.name}  {difference.detail}")
+        click.echo(f"{comparison.same} tensors are bit-identical, {len(comparison.differences)} differ")
+    if comparison.differences:
+        click.get_current_context().exit(1)
+
+
+def comparable(
+    text: str, fetcher: Fetcher, kind: str | None, member: str | None, branch: str | None, architecture: str | None
+) -> dict[str, Any]:
+    """Module key → array of what a file really holds."""
+    from converter.convert import convert as convert_source
+    from converter.source import load_source
+
+    if Path(text).suffix in (".pth", ".safetensors"):
+        from converter.to_paddle import state_arrays
+
+        return state_arrays(Path(text))
+    name, _, own_kind = text.rpartition(":")
+    if own_kind in KINDS and name:
+        text, kind = name, own_kind
+    source = load_source(text, open_zoo(), fetcher, kind, member)
+    conversion = convert_source(source, architecture=architecture, branch=branch)
+    return {key: conversion.state[key].numpy() for key in conversion.origins}
+
+
+def convert_back(sources: tuple[str, ...], output: Path, reference: str | None, fetcher: Fetcher) -> None:
+    """The way to Paddle."""
+    from converter.source import load_source
+    from converter.to_paddle import read_converted, write_checkpoint, write_inference
+
+    program = load_source(reference, open_zoo(), fetcher) if reference else None
+    for text in sources:
+        weights = read_converted(Path(text))
+        note(f"{weights.name}: {weights.architecture}, {len(weights.tensors)} tensors")
+        click.echo(write_checkpoint(weights, output))
+        if program is not None:
+            for path in write_inference(weights, program, output):
+                click.echo(path)
 
 
 def report_conversion(conversion: Conversion) -> None:

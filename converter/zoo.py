@@ -269,7 +269,7 @@ class _Reader:
                     )
                 elif name in models:
                     self.mistakes.add(name, where, "the model stands in an earlier group too")
-                elif model := self._model(name, defaults, entry):
+                elif model := self._model(name, defaults, entry, mentioned=_keys(group) | _keys(entry)):
                     models[name] = model
         return Zoo(models)
 
@@ -288,13 +288,10 @@ class _Reader:
                 self.mistakes.add(where, key, f"expected {keys[key].expected}, found {value!r:.60}")
             else:
                 good[key] = value
-        self._require(where, content, keys)
-        return good
-
-    def _require(self, where: str, content: Mapping[str, object], keys: Mapping[str, _Key]) -> None:
         for key, rule in keys.items():
             if rule.required and key not in content:
                 self.mistakes.add(where, key, f"missing; expected {rule.expected}")
+        return good
 
     def _entry(self, where: str, content: object, keys: Mapping[str, _Key]) -> dict[str, Any]:
         """A group's or a model's own keys, each tarball as a mapping."""
@@ -305,23 +302,23 @@ class _Reader:
                 entry[kind] = self._checked(f"{where}, {kind}", tarball, _ARTIFACT_KEYS)
         return entry
 
-    def _model(self, name: str, defaults: Mapping[str, Any], content: object) -> Model | None:
-        own_keys = {
-            key: rule._replace(required=rule.required and key not in defaults) for key, rule in _MODEL_KEYS.items()
-        }
+    def _model(self, name: str, defaults: Mapping[str, Any], content: object, mentioned: set[object]) -> Model | None:
+        """One model; None where it has mistakes. `mentioned` keys are there, rightly or not, and so not missing."""
         before = len(self.mistakes.lines)
-        own = self._entry(name, content, own_keys)
+        keys = {
+            key: rule._replace(required=rule.required and key not in mentioned) for key, rule in _MODEL_KEYS.items()
+        }
+        own = self._entry(name, content, keys)
         entry = {**defaults, **own}
         for key in (*KINDS, "parameters"):
             if key in defaults and key in own:
                 entry[key] = {**defaults[key], **own[key]}
-        dictionary = self._dictionary(name, entry)
+        dictionary = self._dictionary(name, entry, mentioned)
         artifacts = {kind: self._artifact(name, kind, entry[kind]) for kind in KINDS if kind in entry}
         languages = tuple(entry.get("languages", ()))
         description = self._fill(name, "description", entry.get("description", ""), languages=", ".join(languages))
-        if len(self.mistakes.lines) > before or any(
-            key not in entry for key in _MODEL_KEYS if _MODEL_KEYS[key].required
-        ):
+        complete = all(key in entry for key, rule in _MODEL_KEYS.items() if rule.required)
+        if not complete or len(self.mistakes.lines) > before:
             return None
         return Model(
             name=name,
@@ -347,10 +344,10 @@ class _Reader:
         )
         return Artifact(kind, url, alternatives, entry.get("sha256"), entry.get("size"))
 
-    def _dictionary(self, name: str, entry: Mapping[str, Any]) -> Dictionary | None:
+    def _dictionary(self, name: str, entry: Mapping[str, Any], mentioned: set[object]) -> Dictionary | None:
         wanted = entry.get("task") == "rec"
         for key in ("dictionary", "space"):
-            if wanted and key not in entry:
+            if wanted and key not in mentioned:
                 self.mistakes.add(name, key, f"missing; a recogniser needs {_MODEL_KEYS[key].expected}")
             if not wanted and key in entry and "task" in entry:
                 self.mistakes.add(name, key, f"only a recogniser (task: rec) has one; this is task: {entry['task']}")
@@ -378,6 +375,10 @@ class _Reader:
             return values.get(match[1], "")
 
         return _PLACEHOLDER.sub(value, pattern)
+
+
+def _keys(content: object) -> set[object]:
+    return set(content) if isinstance(content, dict) else set()
 
 
 def _is_whole(url: str) -> bool:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import yaml
 
-from converter.download import Fetched
-from converter.errors import ZooError
+from converter.download import Fetched, Fetcher
+from converter.errors import ConverterError, ZooError
 from converter.files import atomic_write
 from converter.zoo import Zoo, parse_zoo
 
@@ -27,12 +27,44 @@ class _Edit(NamedTuple):
     text: str
 
 
-def lock_zoo(path: Path, measured: Mapping[tuple[str, str], Fetched]) -> tuple[tuple[str, str], ...]:
+Key = tuple[str, str]
+"""A tarball of the zoo: the model's name, and the kind."""
+
+
+def measure(
+    zoo: Zoo, fetcher: Fetcher, names: Iterable[str] | None = None, jobs: int = 4
+) -> tuple[dict[Key, Fetched], list[ConverterError]]:
+    """Fetch tarballs whatever the zoo pins of them, to be measured anew.
+
+    Args:
+        zoo: the zoo.
+        fetcher: where to get them from.
+        names: of which models; all where None.
+        jobs: downloads at a time.
+
+    Returns:
+        The tarballs that came, and why the others did not.
+
+    Raises:
+        SourceError: a name that the zoo does not have.
+    """
+    models = zoo.models.values() if names is None else map(zoo.get, names)
+    artifacts = {
+        (model.name, kind): replace(artifact, size=None, sha256=None)
+        for model in models
+        for kind, artifact in model.artifacts.items()
+    }
+    outcomes = fetcher.try_all(list(artifacts.values()), jobs)
+    measured = {key: outcome for key, outcome in zip(artifacts, outcomes, strict=True) if isinstance(outcome, Fetched)}
+    return measured, [outcome for outcome in outcomes if isinstance(outcome, ConverterError)]
+
+
+def lock_zoo(path: Path, measured: Mapping[Key, Fetched]) -> tuple[Key, ...]:
     """Write sizes and sha256 of tarballs into the zoo's file.
 
     Args:
         path: the file.
-        measured: the tarballs by model's name and kind, as `Fetcher.try_all` brought them.
+        measured: the tarballs by model's name and kind, as `measure` brings them.
 
     Returns:
         The (name, kind) whose size or sha256 was not in the file like that before.
@@ -61,7 +93,7 @@ def lock_zoo(path: Path, measured: Mapping[tuple[str, str], Fetched]) -> tuple[t
     return tuple(changed)
 
 
-def _expected(zoo: Zoo, changed: Mapping[tuple[str, str], Fetched]) -> Zoo:
+def _expected(zoo: Zoo, changed: Mapping[Key, Fetched]) -> Zoo:
     models = dict(zoo.models)
     for (name, kind), fetched in changed.items():
         artifact = replace(models[name].artifacts[kind], size=fetched.size, sha256=fetched.sha256)
@@ -77,7 +109,7 @@ def _edited(text: str, edits: Iterable[_Edit]) -> str:
     return text
 
 
-def _edits(text: str, changed: Mapping[tuple[str, str], Fetched]) -> list[_Edit]:
+def _edits(text: str, changed: Mapping[Key, Fetched]) -> list[_Edit]:
     entries = {
         name: entry
         for group in _items(_items(yaml.compose(text, yaml.SafeLoader))["groups"]).values()

@@ -13,9 +13,9 @@ CTC blank; the text lines come from rendered_words.py. From scratch, in the repo
     .venv/bin/python     -m scripts.train_embedded read       # what the tarballs read, as a check
 
 PaddlePaddle 2.6 still writes the triple inference.pdmodel, .pdiparams and .pdiparams.info; `export-pir` and `read` need
-PaddlePaddle 3, which writes and reads inference.json, in an environment of its own. Everything goes to converter/embedded
-(or to `--output DIR`). One process computes, another draws the pictures; the seed fixes words, pictures and first
-weights.
+PaddlePaddle 3, which writes and reads inference.json, in an environment of its own. Everything goes to
+converter/embedded, or to `--output DIR`. One process computes, another draws the pictures; the seed fixes words,
+pictures and first weights.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ def fit(seed: int, steps: int) -> tuple[dict[str, np.ndarray], dict]:
     import paddle
     from paddle import static
     from paddle.nn import functional as F
+
     from scripts.paddle_rec_network import Recogniser
 
     paddle.enable_static()

@@ -115,6 +115,13 @@ def _ordered_dict(pairs: object = ()) -> dict:
     return result
 
 
+def _dict(values: list) -> dict:
+    """Keys and values in turn, as they lie on the stack."""
+    if len(values) % 2:
+        raise Refused("a key has no value")
+    return {_key(key): value for key, value in zip(values[::2], values[1::2], strict=True)}
+
+
 def _set(values: object = ()) -> set:
     return {_key(value) for value in _sequence(values)}
 
@@ -177,61 +184,10 @@ def read_pickle(
 
 
 _MISSING = object()
-
-_CONSTANTS = {op.NONE: None, op.NEWTRUE: True, op.NEWFALSE: False}
-_EMPTY = {op.EMPTY_LIST: list, op.EMPTY_DICT: dict, op.EMPTY_TUPLE: tuple, op.EMPTY_SET: set}
-_NUMBERS = {op.BININT: "<i", op.BININT1: "<B", op.BININT2: "<H", op.BINFLOAT: ">d"}
-_SHORT_TUPLES = {op.TUPLE1: 1, op.TUPLE2: 2, op.TUPLE3: 3}
-_MEMO_GET = {op.BINGET: "<B", op.LONG_BINGET: "<I"}
-_MEMO_PUT = {op.BINPUT: "<B", op.LONG_BINPUT: "<I"}
-
-
-def _utf8(data: memoryview) -> str:
-    try:
-        return str(data, "utf-8")
-    except UnicodeDecodeError:
-        raise Refused("a string is not UTF-8") from None
-
-
-def _latin1(data: memoryview) -> str:
-    return str(data, "latin-1")
-
-
-def _integer(data: memoryview) -> int:
-    if len(data) > _MAX_INTEGER_BYTES:
-        raise Refused(f"an integer of {len(data)} bytes has no place in a model")
-    return int.from_bytes(data, "little", signed=True)
-
-
-def _unchanged(data: memoryview) -> memoryview:
-    return data
-
-
-# Opcode: the format of the length that follows it, and what is made of the bytes after that.
-_COUNTED: Mapping[bytes, tuple[str, Callable[[memoryview], object]]] = {
-    op.SHORT_BINUNICODE: ("<B", _utf8),
-    op.BINUNICODE: ("<I", _utf8),
-    op.BINUNICODE8: ("<Q", _utf8),
-    op.SHORT_BINSTRING: ("<B", _latin1),
-    op.BINSTRING: ("<i", _latin1),
-    op.SHORT_BINBYTES: ("<B", _unchanged),
-    op.BINBYTES: ("<I", _unchanged),
-    op.BINBYTES8: ("<Q", _unchanged),
-    op.BYTEARRAY8: ("<Q", _unchanged),
-    op.LONG1: ("<B", _integer),
-    op.LONG4: ("<i", _integer),
-}
-
 _OLD = "it is written in pickle protocol 0 or 1; 2 to 5 are read. Load it and save it again with paddle.save"
 _OBJECTS = "it makes objects of classes; only arrays, containers, strings and numbers are read. Nothing was run"
 _OUTSIDE = "it refers to objects outside the file; nothing was run"
 _CYCLES = "it has values that contain themselves, which model files have no use for; nothing was run"
-_REFUSED = {
-    **dict.fromkeys((op.INT, op.LONG, op.FLOAT, op.STRING, op.UNICODE, op.GET, op.PUT), _OLD),
-    **dict.fromkeys((op.POP, op.POP_MARK, op.DUP), _CYCLES),
-    **dict.fromkeys((op.INST, op.OBJ, op.NEWOBJ, op.NEWOBJ_EX), _OBJECTS),
-    **dict.fromkeys((op.PERSID, op.BINPERSID, op.EXT1, op.EXT2, op.EXT4, op.NEXT_BUFFER, op.READONLY_BUFFER), _OUTSIDE),
-}
 
 
 class _Machine:
@@ -253,8 +209,11 @@ class _Machine:
         if bytes(self.data[:1]) != op.PROTO:
             self.fail("is not a pickle of protocol 2 to 5, as Paddle's checkpoints are")
         try:
-            while (opcode := bytes(self.take(1))) != op.STOP:
-                self.step(opcode)
+            while (opcode := self.next_opcode()) != op.STOP:
+                action = _ACTIONS.get(opcode)
+                if action is None:
+                    self.fail(f"the pickle is damaged: there is no opcode {opcode!r}")
+                action(self)
             result = self.pop()
         except Refused as refusal:
             self.fail(f"is damaged or not genuine: {refusal}")
@@ -267,18 +226,22 @@ class _Machine:
 
     # ---- reading the file
 
-    def require(self, count: int) -> None:
-        if not 0 <= count <= len(self.data) - self.at:
-            self.fail(
-                f"the pickle ends in the middle: {count} more bytes are announced, "
-                f"{len(self.data) - self.at} are there; the file is cut short or damaged, get it again"
-            )
+    def next_opcode(self) -> bytes:
+        self.opcode_at = self.at
+        return bytes(self.take(1))
 
     def take(self, count: int) -> memoryview:
         """The next bytes, as a view."""
         self.require(count)
         self.at += count
         return self.data[self.at - count : self.at]
+
+    def require(self, count: int) -> None:
+        if not 0 <= count <= len(self.data) - self.at:
+            self.fail(
+                f"the pickle ends in the middle: {count} more bytes are announced, "
+                f"{len(self.data) - self.at} are there; the file is cut short or damaged, get it again"
+            )
 
     def number(self, layout: str) -> int | float:
         return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
@@ -299,11 +262,15 @@ class _Machine:
             self.fail("the pickle is damaged: it takes a value where there is none")
         return self.stack.pop()
 
-    def peek(self, kind: type) -> object:
+    def top(self) -> object:
+        self.stack.append(value := self.pop())
+        return value
+
+    def container(self, kind: type) -> object:
         """The value on top, which is to be filled: a list, dict or set."""
-        if not self.stack or type(self.stack[-1]) is not kind:
+        if type(value := self.top()) is not kind:
             self.fail(f"the pickle is damaged: a {kind.__name__} should stand here")
-        return self.stack[-1]
+        return value
 
     def pop_to_mark(self) -> list:
         if not self.marked:
@@ -313,38 +280,6 @@ class _Machine:
 
     # ---- opcodes
 
-    def step(self, opcode: bytes) -> None:
-        self.opcode_at = self.at - 1
-        if opcode in _COUNTED:
-            layout, make = _COUNTED[opcode]
-            self.stack.append(make(self.take(self.number(layout))))
-        elif opcode in _MEMO_PUT:
-            self.memo[self.number(_MEMO_PUT[opcode])] = self.top()
-        elif opcode in _MEMO_GET:
-            self.stack.append(self.remembered(self.number(_MEMO_GET[opcode])))
-        elif opcode in _CONSTANTS:
-            self.stack.append(_CONSTANTS[opcode])
-        elif opcode in _NUMBERS:
-            self.stack.append(self.number(_NUMBERS[opcode]))
-        elif opcode in _EMPTY:
-            self.stack.append(_EMPTY[opcode]())
-        elif opcode in _SHORT_TUPLES:
-            self.stack.append(tuple(reversed([self.pop() for _ in range(_SHORT_TUPLES[opcode])])))
-        elif opcode in _ACTIONS:
-            _ACTIONS[opcode](self)
-        else:
-            self.fail(_REFUSED.get(opcode, f"the pickle is damaged: there is no opcode {opcode!r}"))
-
-    def top(self) -> object:
-        self.stack.append(value := self.pop())
-        return value
-
-    def remembered(self, index: int) -> object:
-        value = self.memo.get(index, _MISSING)
-        if value is _MISSING:
-            self.fail(f"the pickle is damaged: it refers to value {index}, which it never stored")
-        return value
-
     def protocol(self) -> None:
         number = self.number("<B")
         if not 2 <= number <= 5:
@@ -353,55 +288,49 @@ class _Machine:
     def frame(self) -> None:
         self.require(self.number("<Q"))
 
-    def memoize(self) -> None:
-        self.memo[len(self.memo)] = self.top()
-
     def mark(self) -> None:
         self.marked.append(self.stack)
         self.stack = []
 
-    def push_tuple(self) -> None:
-        values = tuple(self.pop_to_mark())
-        self.stack.append(values)
+    def memoize(self) -> None:
+        self.memo[len(self.memo)] = self.top()
 
-    def push_list(self) -> None:
-        values = self.pop_to_mark()
-        self.stack.append(values)
+    def remember(self, layout: str) -> None:
+        self.memo[self.number(layout)] = self.top()
 
-    def push_frozenset(self) -> None:
-        values = self.pop_to_mark()
-        self.stack.append(_set(values))
+    def recall(self, layout: str) -> None:
+        index = self.number(layout)
+        value = self.memo.get(index, _MISSING)
+        if value is _MISSING:
+            self.fail(f"the pickle is damaged: it refers to value {index}, which it never stored")
+        self.stack.append(value)
 
-    def push_dict(self) -> None:
+    def short_tuple(self, count: int) -> None:
+        self.stack.append(tuple(reversed([self.pop() for _ in range(count)])))
+
+    def from_mark(self, make: Callable[[list], object]) -> None:
         values = self.pop_to_mark()
-        self.stack.append({})
-        self.set_pairs(values)
+        self.stack.append(make(values))
 
     def append(self) -> None:
         value = self.pop()
-        self.peek(list).append(value)
+        self.container(list).append(value)
 
-    def appends(self) -> None:
+    def append_all(self) -> None:
         values = self.pop_to_mark()
-        self.peek(list).extend(values)
+        self.container(list).extend(values)
 
-    def add_items(self) -> None:
+    def add_all(self) -> None:
         values = self.pop_to_mark()
-        self.peek(set).update(_set(values))
+        self.container(set).update(_set(values))
 
     def set_item(self) -> None:
-        value = self.pop()
-        self.set_pairs([self.pop(), value])
+        value, key = self.pop(), self.pop()
+        self.container(dict)[_key(key)] = value
 
     def set_items(self) -> None:
-        self.set_pairs(self.pop_to_mark())
-
-    def set_pairs(self, values: list) -> None:
-        target = self.peek(dict)
-        if len(values) % 2:
-            self.fail("the pickle is damaged: a key has no value")
-        for key, value in zip(values[::2], values[1::2], strict=True):
-            target[_key(key)] = value
+        values = self.pop_to_mark()
+        self.container(dict).update(_dict(values))
 
     def find_global(self) -> None:
         self.push_global(self.line(), self.line())
@@ -431,12 +360,6 @@ class _Machine:
         except TypeError:
             raise Refused(f"{function.name} is called with {len(arguments)} arguments") from None
 
-    def charge(self, values: tuple) -> None:
-        """Account for what a constructor may copy of its arguments."""
-        self.may_copy -= sum(len(each) for each in values if isinstance(each, str | list | tuple))
-        if self.may_copy < 0:
-            raise Refused("its values unfold to more than the file holds")
-
     def build(self) -> None:
         state, target = self.pop(), self.top()
         if not isinstance(target, Buildable) or type(state) is not tuple:
@@ -444,23 +367,124 @@ class _Machine:
         self.charge(state)
         target.set_state(state)
 
+    def charge(self, values: tuple) -> None:
+        """Account for what a constructor may copy of its arguments."""
+        self.may_copy -= sum(len(each) for each in values if isinstance(each, str | list | tuple))
+        if self.may_copy < 0:
+            raise Refused("its values unfold to more than the file holds")
 
-_ACTIONS: Mapping[bytes, Callable[[_Machine], object]] = {
+
+_Action = Callable[[_Machine], None]
+
+
+def _constant(value: object) -> _Action:
+    return lambda machine: machine.stack.append(value)
+
+
+def _empty(kind: type) -> _Action:
+    return lambda machine: machine.stack.append(kind())
+
+
+def _number(layout: str) -> _Action:
+    return lambda machine: machine.stack.append(machine.number(layout))
+
+
+def _counted(layout: str, make: Callable[[memoryview], object]) -> _Action:
+    """A length, and so many bytes."""
+    return lambda machine: machine.stack.append(make(machine.take(machine.number(layout))))
+
+
+def _remember(layout: str) -> _Action:
+    return lambda machine: machine.remember(layout)
+
+
+def _recall(layout: str) -> _Action:
+    return lambda machine: machine.recall(layout)
+
+
+def _short_tuple(count: int) -> _Action:
+    return lambda machine: machine.short_tuple(count)
+
+
+def _from_mark(make: Callable[[list], object]) -> _Action:
+    return lambda machine: machine.from_mark(make)
+
+
+def _refuse(reason: str) -> _Action:
+    return lambda machine: machine.fail(f"refused: {reason}")
+
+
+def _utf8(data: memoryview) -> str:
+    try:
+        return str(data, "utf-8")
+    except UnicodeDecodeError:
+        raise Refused("a string is not UTF-8") from None
+
+
+def _latin1(data: memoryview) -> str:
+    return str(data, "latin-1")
+
+
+def _view(data: memoryview) -> memoryview:
+    return data
+
+
+def _integer(data: memoryview) -> int:
+    if len(data) > _MAX_INTEGER_BYTES:
+        raise Refused(f"an integer of {len(data)} bytes has no place in a model")
+    return int.from_bytes(data, "little", signed=True)
+
+
+_ACTIONS: Mapping[bytes, _Action] = {
     op.PROTO: _Machine.protocol,
     op.FRAME: _Machine.frame,
-    op.MEMOIZE: _Machine.memoize,
     op.MARK: _Machine.mark,
-    op.TUPLE: _Machine.push_tuple,
-    op.LIST: _Machine.push_list,
-    op.DICT: _Machine.push_dict,
-    op.FROZENSET: _Machine.push_frozenset,
+    op.NONE: _constant(None),
+    op.NEWTRUE: _constant(True),
+    op.NEWFALSE: _constant(False),
+    op.BININT: _number("<i"),
+    op.BININT1: _number("<B"),
+    op.BININT2: _number("<H"),
+    op.BINFLOAT: _number(">d"),
+    op.LONG1: _counted("<B", _integer),
+    op.LONG4: _counted("<i", _integer),
+    op.SHORT_BINUNICODE: _counted("<B", _utf8),
+    op.BINUNICODE: _counted("<I", _utf8),
+    op.BINUNICODE8: _counted("<Q", _utf8),
+    op.SHORT_BINSTRING: _counted("<B", _latin1),
+    op.BINSTRING: _counted("<i", _latin1),
+    op.SHORT_BINBYTES: _counted("<B", _view),
+    op.BINBYTES: _counted("<I", _view),
+    op.BINBYTES8: _counted("<Q", _view),
+    op.BYTEARRAY8: _counted("<Q", _view),
+    op.EMPTY_LIST: _empty(list),
+    op.EMPTY_TUPLE: _empty(tuple),
+    op.EMPTY_DICT: _empty(dict),
+    op.EMPTY_SET: _empty(set),
+    op.TUPLE1: _short_tuple(1),
+    op.TUPLE2: _short_tuple(2),
+    op.TUPLE3: _short_tuple(3),
+    op.TUPLE: _from_mark(tuple),
+    op.LIST: _from_mark(list),
+    op.DICT: _from_mark(_dict),
+    op.FROZENSET: _from_mark(_set),
     op.APPEND: _Machine.append,
-    op.APPENDS: _Machine.appends,
-    op.ADDITEMS: _Machine.add_items,
+    op.APPENDS: _Machine.append_all,
+    op.ADDITEMS: _Machine.add_all,
     op.SETITEM: _Machine.set_item,
     op.SETITEMS: _Machine.set_items,
+    op.MEMOIZE: _Machine.memoize,
+    op.BINPUT: _remember("<B"),
+    op.LONG_BINPUT: _remember("<I"),
+    op.BINGET: _recall("<B"),
+    op.LONG_BINGET: _recall("<I"),
     op.GLOBAL: _Machine.find_global,
     op.STACK_GLOBAL: _Machine.find_stack_global,
     op.REDUCE: _Machine.reduce,
     op.BUILD: _Machine.build,
+    **dict.fromkeys((op.INT, op.LONG, op.FLOAT, op.STRING, op.UNICODE, op.GET, op.PUT), _refuse(_OLD)),
+    **dict.fromkeys((op.INST, op.OBJ, op.NEWOBJ, op.NEWOBJ_EX), _refuse(_OBJECTS)),
+    **dict.fromkeys((op.PERSID, op.BINPERSID, op.EXT1, op.EXT2, op.EXT4), _refuse(_OUTSIDE)),
+    **dict.fromkeys((op.NEXT_BUFFER, op.READONLY_BUFFER), _refuse(_OUTSIDE)),
+    **dict.fromkeys((op.POP, op.POP_MARK, op.DUP), _refuse(_CYCLES)),
 }

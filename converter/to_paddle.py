@@ -1,0 +1,153 @@
+"""Back to Paddle: converted weights, fine-tuned perhaps, as a `.pdparams`, or in a released program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from architectures.loading import Weights, read_weights
+from architectures.recognise import COUNTER, expected_tensors
+from architectures.registry import get
+from converter.errors import FormatError, MappingError, SourceError
+from converter.files import atomic_write
+from converter.formats.pdiparams import write_pdiparams
+from converter.formats.pdmodel import with_parameter_shapes
+from converter.formats.pdparams import write_pdparams
+from converter.rules import assign, shorten, to_paddle
+
+if TYPE_CHECKING:
+    from converter.source import Source
+
+STEM = "inference"
+
+
+@dataclass(frozen=True)
+class PaddleWeights:
+    """Weights in Paddle's names and layout.
+
+    Attributes:
+        name: stem for the output.
+        architecture: name.
+        parameters: of the architecture.
+        tensors: structured name → array, as an inference tarball names them.
+    """
+
+    name: str
+    architecture: str
+    parameters: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+
+
+def open_weights(path: Path) -> Weights:
+    """`architectures.loading.read_weights`, with the errors of this package.
+
+    Raises:
+        SourceError: there is no such file.
+        FormatError: it is not a file of weights of one of our architectures.
+    """
+    try:
+        return read_weights(path)
+    except FileNotFoundError as error:
+        raise SourceError(f"{error}; check the path") from error
+    except (ValueError, ImportError) as error:
+        raise FormatError(str(path), str(error).removeprefix(f"{path}: ")) from error
+
+
+def state_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Module key → array of a converted file, without what a conversion makes itself."""
+    weights = open_weights(path)
+    made = set(weights.metadata.get("initialised", []))
+    return {
+        key: tensor.float().numpy()
+        for key, tensor in weights.state.items()
+        if key not in made and not key.endswith(COUNTER)
+    }
+
+
+def read_converted(path: Path) -> PaddleWeights:
+    """Read a converted `.pth` or `.safetensors` and turn it back.
+
+    Raises:
+        SourceError, FormatError: see `open_weights`.
+    """
+    weights = open_weights(path)
+    tensors = to_paddle(weights.state, weights.architecture, weights.parameters)
+    return PaddleWeights(path.stem, weights.architecture, weights.parameters, tensors)
+
+
+def checkpoint_tensors(weights: PaddleWeights) -> dict[str, np.ndarray]:
+    """The tensors as a training checkpoint has them: every LSTM parameter under both of its names."""
+    expected = expected_tensors(weights.architecture, weights.parameters)
+    aliases = {
+        key: weights.tensors[sources[0]]
+        for key, sources in assign(weights.tensors, get(weights.architecture)).sources.items()
+        if expected[key].owner == "LSTM"
+    }
+    return {**weights.tensors, **aliases}
+
+
+def write_checkpoint(weights: PaddleWeights, folder: Path) -> Path:
+    """Write `NAME.pdparams`, which `paddle.load` takes and PaddleOCR fine-tunes from.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    path = folder / f"{weights.name}.pdparams"
+    with atomic_write(path) as file:
+        file.write(write_pdparams(checkpoint_tensors(weights)))
+    return path
+
+
+def write_inference(weights: PaddleWeights, reference: Source, folder: Path) -> list[Path]:
+    """Write `NAME/inference.{pdmodel,pdiparams,pdiparams.info}`: the reference's program with these weights.
+
+    Args:
+        weights: what to put in.
+        reference: an inference model of the same architecture; another class count is adapted.
+        folder: where the folder NAME is made.
+
+    Raises:
+        MappingError: the reference is of another architecture, or has another width.
+        OutputError: something could not be written.
+    """
+    if reference.files.program is None or reference.files.info is None or reference.program is None:
+        raise SourceError(f"{reference.path}: is no inference model with .pdmodel and .pdiparams.info")
+    arrays = program_arrays(weights.tensors, reference, weights.architecture)
+    shapes = {variable.name: variable.shape for variable in reference.program.parameters}
+    changed = {name: array.shape for name, array in arrays.items() if array.shape != shapes[name]}
+    program = with_parameter_shapes(reference.files.program, changed) if changed else reference.files.program.data
+    contents = {
+        f"{STEM}.pdmodel": program,
+        f"{STEM}.pdiparams": write_pdiparams(arrays),
+        f"{STEM}.pdiparams.info": reference.files.info.data,
+    }
+    paths = []
+    for name, content in contents.items():
+        paths.append(folder / weights.name / name)
+        with atomic_write(paths[-1]) as file:
+            file.write(content)
+    return paths
+
+
+def program_arrays(tensors: Mapping[str, np.ndarray], reference: Source, architecture: str) -> dict[str, np.ndarray]:
+    """The reference program's variable → these weights' array; both spell names as their file does.
+
+    Raises:
+        MappingError: the program has parameters that the weights lack.
+    """
+    entry = get(architecture)
+    ours = {key: sources[0] for key, sources in assign(tensors, entry).sources.items()}
+    wanted = assign(reference.variables or {}, entry).sources
+    foreign = sorted(set(wanted) - set(ours))
+    if foreign:
+        raise MappingError(
+            f"{reference.path}: is no reference for {architecture}: its program has {len(foreign)} parameters that "
+            f"these weights lack ({shorten(foreign)})"
+        )
+    return {
+        reference.variables[structured]: tensors[ours[key]] for key, sources in wanted.items() for structured in sources
+    }

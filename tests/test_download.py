@@ -1,0 +1,622 @@
+"""Downloads over a network that fails, lies and breaks, against a real server on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from pathlib import Path
+
+import http_server
+import pytest
+from http_server import Page, Server
+
+from converter.cache import PARTIAL, RECORD, Cache, default_folder
+from converter.download import Fetched, Fetcher
+from converter.errors import DownloadError, OutputError, SourceError
+from converter.transfer import Policy
+from converter.zoo import Artifact, Dictionary
+
+BODY = random.Random(0).randbytes(200_000)
+OTHER = random.Random(1).randbytes(150_000)
+QUICK = Policy(connect_timeout=5, read_timeout=5, attempts=3, backoff=0.001, longest_wait=0.01)
+TAR = "/models/x_infer.tar"
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with http_server.running() as server:
+        server.pages[TAR] = Page(BODY)
+        yield server
+
+
+@pytest.fixture
+def fetcher(server: Server, tmp_path: Path) -> Fetcher:
+    return new_fetcher(server, tmp_path)
+
+
+def new_fetcher(server: Server, cache: Path, policy: Policy = QUICK, **options: bool) -> Fetcher:
+    return Fetcher(cache_dir=cache / "cache", mirror=server.url, policy=policy, **options)
+
+
+def artifact(path: str = TAR, *alternatives: str, sha256: str | None = None, size: int | None = None) -> Artifact:
+    host = "https://zoo.example"
+    return Artifact("inference", host + path, tuple(host + other for other in alternatives), sha256, size)
+
+
+def files(folder: Path) -> list[str]:
+    """What is in the cache, without lock files, which stay on purpose."""
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+
+
+COMPLETE = ["x_infer.tar", "x_infer.tar.record.json"]
+
+
+# ---- the plain way -----------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_downloaded_once_and_kept(server: Server, fetcher: Fetcher) -> None:
+    first = fetcher.fetch(artifact(sha256=sha256(BODY), size=len(BODY)))
+    assert first.path.read_bytes() == BODY
+    assert (first.url, first.sha256, first.size) == ("https://zoo.example" + TAR, sha256(BODY), len(BODY))
+    assert fetcher.fetch(artifact()) == first
+    assert len(server.requests) == 1
+    assert files(fetcher.cache.folder) == COMPLETE
+
+
+def test_offline_uses_the_cache_and_reaches_no_server(server: Server, fetcher: Fetcher, tmp_path: Path) -> None:
+    offline = new_fetcher(server, tmp_path, offline=True)
+    with pytest.raises(DownloadError, match=r"--offline was given; ways on: a mirror .*embedded_rec"):
+        offline.fetch(artifact())
+    assert server.requests == []
+    fetched = fetcher.fetch(artifact())
+    assert offline.fetch(artifact()) == fetched
+
+
+def test_a_damaged_file_in_the_cache_is_downloaded_again(server: Server, fetcher: Fetcher) -> None:
+    path = fetcher.fetch(artifact()).path
+    path.write_bytes(BODY[:-1] + b"?")
+    assert fetcher.fetch(artifact()).path.read_bytes() == BODY
+    assert len(server.requests) == 2
+
+
+def test_a_cached_file_that_the_zoo_no_longer_means_is_downloaded_again(server: Server, fetcher: Fetcher) -> None:
+    fetcher.fetch(artifact())
+    server.pages[TAR] = Page(OTHER)
+    assert fetcher.fetch(artifact(sha256=sha256(OTHER))).path.read_bytes() == OTHER
+
+
+# ---- broken connections ------------------------------------------------------------------------------------------
+
+
+def resumed_at(server: Server) -> list[str | None]:
+    return [request.headers.get("Range") for request in server.requests]
+
+
+def test_a_dropped_connection_is_resumed(server: Server, fetcher: Fetcher) -> None:
+    server.pages[TAR].faults = [http_server.drops_after(100_000)]
+    assert fetcher.fetch(artifact()).path.read_bytes() == BODY
+    first, second = server.requests
+    start = int(second.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+    assert 100_000 - 16 * 1024 < start <= 100_000
+    assert second.headers["If-Range"] == '"first"'
+    assert (first.status, second.status) == (200, 206)
+    assert second.sent == len(BODY) - start
+
+
+def test_last_modified_serves_where_there_is_no_strong_etag(server: Server, fetcher: Fetcher) -> None:
+    date = formatdate(0, usegmt=True)
+    server.pages[TAR] = Page(BODY, etag='W/"weak"', last_modified=date, faults=[http_server.drops_after(100_000)])
+    assert fetcher.fetch(artifact()).path.read_bytes() == BODY
+    assert server.requests[1].headers["If-Range"] == date
+    assert server.requests[1].status == 206
+
+
+def test_without_a_validator_the_download_starts_over(server: Server, fetcher: Fetcher) -> None:
+    server.pages[TAR] = Page(BODY, etag=None, faults=[http_server.drops_after(100_000)])
+    assert fetcher.fetch(artifact()).path.read_bytes() == BODY
+    assert resumed_at(server) == [None, None]
+
+
+def test_a_server_that_ignores_range_sends_it_all_again(server: Server, fetcher: Fetcher) -> None:
+    server.pages[TAR] = Page(BODY, heeds_range=False, faults=[http_server.drops_after(100_000)])
+    assert fetcher.fetch(artifact()).path.read_bytes() == BODY
+    assert [request.status for request in server.requests] == [200, 200]
+
+
+def test_a_file_that_changed_between_tries_is_downloaded_anew(server: Server, fetcher: Fetcher) -> None:
+    server.pages[TAR].faults = [http_server.drops_after(100_000), http_server.changes_to(OTHER, '"second"')]
+    assert fetcher.fetch(artifact()).path.read_bytes() == OTHER
+    assert server.requests[1].status == 200
+
+
+def test_a_changed_file_is_noticed_where_if_range_is_ignored(server: Server, fetcher: Fetcher) -> None:
+    server.pages[TAR] = Page(
+        BODY,
+        heeds_if_range=False,
+        faults=[http_server.drops_after(100_000), http_server.changes_to(OTHER, '"second"')],
+    )
+    assert fetcher.fetch(artifact()).path.read_bytes() == OTHER
+    assert [request.status for request in server.requests] == [200, 206, 200]
+
+
+def test_parts_that_do_not_fit_together_are_thrown_away(server: Server, fetcher: Fetcher) -> None:
+    changed = OTHER + bytes(len(BODY) - len(OTHER))  # same length, and the server claims it is the same file
+    server.pages[TAR].faults = [http_server.drops_after(100_000), http_server.changes_to(changed, '"first"')]
+    assert fetcher.fetch(artifact(sha256=sha256(changed))).path.read_bytes() == changed
+    assert [request.status for request in server.requests] == [200, 206, 200]
+
+
+def test_progress_resets_the_count_of_failures(server: Server, fetcher: Fetcher) -> None:
+    server.pages[TAR].faults = [http_server.drops_after(20_000 * step) for step in range(1, 10)]
+    assert fetcher.fetch(artifact()).path.read_bytes() == BODY
+    assert len(server.requests) == 10 > QUICK.attempts
+
+
+def test_without_progress_it_gives_up(server: Server, fetcher: Fetcher) -> None:
+    server.pages[TAR].faults = [http_server.drops_after(0)] * 10
+    with pytest.raises(DownloadError, match=r"x_infer.tar: the connection dropped; gave up after 3 tries"):
+        fetcher.fetch(artifact())
+    assert len(server.requests) == 3
+
+
+def test_a_slow_server_is_given_up_and_resumed(server: Server, tmp_path: Path) -> None:
+    impatient = Policy(read_timeout=0.1, attempts=2, backoff=0.001)
+    done = threading.Event()
+    server.pages[TAR].faults = [http_server.stalls_after(100_000, done)]
+    try:
+        fetched = new_fetcher(server, tmp_path, impatient).fetch(artifact())
+    finally:
+        done.set()
+    assert fetched.path.read_bytes() == BODY
+    assert server.requests[1].status == 206
+
+
+def test_a_killed_download_leaves_no_file_and_is_resumed(server: Server, fetcher: Fetcher) -> None:
+    done = threading.Event()
+    server.pages[TAR].faults = [http_server.stalls_after(100_000, done)]
+    process = in_another_process(server, fetcher.cache.folder)
+    [target] = [fetcher.cache.path(server.url + TAR)]
+    wait_for(lambda: target.with_name(target.name + PARTIAL).exists() and partial_size(target) > 50_000)
+    process.kill()
+    process.wait()
+    done.set()
+    assert not target.exists()
+
+    assert fetcher.fetch(artifact()).path.read_bytes() == BODY
+    assert server.requests[1].status == 206
+    assert files(fetcher.cache.folder) == COMPLETE
+
+
+def test_leftovers_of_a_killed_process_are_swept_away(server: Server, fetcher: Fetcher) -> None:
+    target = fetcher.cache.path(server.url + TAR)
+    target.parent.mkdir(parents=True)
+    (target.parent / f".{target.name}{RECORD}.k1ll3d.part").write_bytes(b"half")
+    (target.parent / f"{target.name}{PARTIAL}").write_bytes(b"of a file about which nothing is known")
+    assert fetcher.fetch(artifact()).path.read_bytes() == BODY
+    assert files(fetcher.cache.folder) == COMPLETE
+
+
+# ---- answers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503])
+def test_passing_troubles_are_waited_out(server: Server, fetcher: Fetcher, status: int) -> None:
+    server.pages[TAR].faults = [http_server.answers(status), http_server.answers(status, Retry_After="0")]
+    assert fetcher.fetch(artifact()).path.read_bytes() == BODY
+    assert [request.status for request in server.requests] == [status, status, 200]
+
+
+@pytest.mark.parametrize("retry_after", ["1", formatdate(time.time() + 3600, usegmt=True)])
+def test_retry_after_is_heeded(server: Server, tmp_path: Path, retry_after: str) -> None:
+    waits: list[float] = []
+    patient = new_fetcher(server, tmp_path, Policy(attempts=2, backoff=100, longest_wait=4000))
+    patient._stop.wait = lambda wait: waits.append(wait)  # type: ignore[assignment]
+    server.pages[TAR].faults = [http_server.answers(429, Retry_After=retry_after)]
+    patient.fetch(artifact())
+    assert waits == [pytest.approx(1 if retry_after == "1" else 3600, abs=60 if retry_after != "1" else 0)]
+
+
+def test_a_server_that_asks_for_too_long_a_wait_is_given_up(server: Server, fetcher: Fetcher) -> None:
+    server.pages[TAR].faults = [http_server.answers(429, Retry_After="3600")]
+    with pytest.raises(DownloadError, match=r"answers 429 .* asks to come back in 3600 s"):
+        fetcher.fetch(artifact())
+
+
+def test_an_alternative_is_tried_after_404(server: Server, fetcher: Fetcher) -> None:
+    fetched = fetcher.fetch(artifact("/models/misspelt.tar", "/models/gone.tar", TAR))
+    assert fetched.url == "https://zoo.example" + TAR
+    assert [request.path for request in server.requests] == ["/models/misspelt.tar", "/models/gone.tar", TAR]
+    assert fetcher.fetch(artifact("/models/misspelt.tar", TAR)) == fetched
+    assert len(server.requests) == 3
+
+
+def test_where_nothing_has_the_file_all_urls_are_told(server: Server, fetcher: Fetcher) -> None:
+    with pytest.raises(DownloadError, match=r"one.tar: the server has no such file \(404\); .*two.tar: .*ways on"):
+        fetcher.fetch(artifact("/one.tar", "/two.tar"))
+
+
+def test_other_refusals_are_final(server: Server, fetcher: Fetcher) -> None:
+    server.pages[TAR].faults = [http_server.answers(403)]
+    with pytest.raises(DownloadError, match="the server answers 403 Forbidden; check the URL"):
+        fetcher.fetch(artifact("/models/x_infer.tar", "/other.tar"))
+    assert len(server.requests) == 1
+
+
+def test_redirects_are_followed(server: Server, fetcher: Fetcher) -> None:
+    server.pages["/moved.tar"] = Page(b"", faults=[http_server.answers(302, Location=TAR)])
+    assert fetcher.fetch(artifact("/moved.tar")).path.read_bytes() == BODY
+
+
+def test_endless_redirects_are_given_up(server: Server, fetcher: Fetcher) -> None:
+    server.pages["/loop"] = Page(b"", faults=[http_server.answers(302, Location="/loop")] * 20)
+    with pytest.raises(DownloadError, match="redirects more than 10 times"):
+        fetcher.fetch(artifact("/loop"))
+
+
+def test_a_redirect_from_https_to_http_is_refused(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(http_server.CERTIFICATE))
+    with http_server.running(secure=True) as secure:
+        secure.pages["/good"] = Page(b"", faults=[http_server.answers(302, Location=TAR)])
+        secure.pages["/bad"] = Page(b"", faults=[http_server.answers(302, Location=server.url + TAR)])
+        secure.pages[TAR] = Page(BODY)
+        fetcher = new_fetcher(secure, tmp_path)
+        assert fetcher.fetch(artifact("/good")).path.read_bytes() == BODY
+        with pytest.raises(DownloadError, match="/bad: refused: redirects from https://.* to http://"):
+            fetcher.fetch(artifact("/bad"))
+    assert server.requests == []
+
+
+def test_a_certificate_that_is_not_trusted_is_final(tmp_path: Path) -> None:
+    with http_server.running(secure=True) as secure:
+        with pytest.raises(DownloadError, match="the server's certificate is not trusted; nothing was downloaded"):
+            new_fetcher(secure, tmp_path).fetch(artifact())
+        assert secure.requests == []
+
+
+def test_a_server_that_is_not_there_is_named_with_the_ways_on(tmp_path: Path) -> None:
+    with http_server.running() as gone:
+        fetcher = new_fetcher(gone, tmp_path)
+    with pytest.raises(DownloadError, match=r"x_infer.tar: the server refuses connections; .*ways on: a mirror"):
+        fetcher.fetch(artifact())
+
+
+# ---- content -----------------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_hash_is_refused(server: Server, fetcher: Fetcher) -> None:
+    with pytest.raises(DownloadError, match=f"its sha256 is {sha256(BODY)}, the zoo says {'0' * 64}"):
+        fetcher.fetch(artifact(sha256="0" * 64))
+    assert files(fetcher.cache.folder) == []
+
+
+def test_a_wrong_length_is_refused_before_the_body(server: Server, fetcher: Fetcher) -> None:
+    with pytest.raises(DownloadError, match="the server announces 200000 bytes, the zoo says 99"):
+        fetcher.fetch(artifact(size=99))
+    assert files(fetcher.cache.folder) == []
+
+
+def test_an_announced_length_that_is_too_long_is_a_dropped_connection(server: Server, fetcher: Fetcher) -> None:
+    server.pages[TAR].faults = [http_server.announces(len(BODY) + 1)]
+    assert fetcher.fetch(artifact()).path.read_bytes() == BODY
+    assert len(server.requests) > 1
+
+
+def test_an_announced_length_that_is_too_short_is_noticed_by_the_hash(server: Server, fetcher: Fetcher) -> None:
+    server.pages[TAR].faults = [http_server.announces(len(BODY) - 1)]
+    with pytest.raises(DownloadError, match="the zoo says"):
+        fetcher.fetch(artifact(sha256=sha256(BODY)))
+    assert files(fetcher.cache.folder) == []
+
+
+def test_gzip_content_encoding_is_undone(server: Server, fetcher: Fetcher) -> None:
+    body = b"compresses well " * 10_000
+    server.pages[TAR] = Page(body, gzipped=True)
+    assert fetcher.fetch(artifact(sha256=sha256(body), size=len(body))).path.read_bytes() == body
+    assert server.requests[0].headers["Accept-Encoding"] == "identity"
+
+
+def test_a_dropped_gzip_body_starts_over(server: Server, fetcher: Fetcher) -> None:
+    server.pages[TAR] = Page(BODY, gzipped=True, faults=[http_server.drops_after(100_000)])
+    assert fetcher.fetch(artifact()).path.read_bytes() == BODY
+    assert resumed_at(server) == [None, None]
+
+
+def test_a_body_without_end_is_stopped(server: Server, tmp_path: Path) -> None:
+    server.pages[TAR] = Page(bytes(3_000_000), gzipped=True)
+    small = Policy(attempts=1, largest=1_000_000)
+    with pytest.raises(DownloadError, match="more than 1000000 bytes; no model is as large"):
+        new_fetcher(server, tmp_path, small).fetch(artifact())
+    with pytest.raises(DownloadError, match="announces 200000 bytes; no model is as large"):
+        server.pages[TAR] = Page(BODY)
+        new_fetcher(server, tmp_path, Policy(largest=1000)).fetch(artifact())
+
+
+# ---- first seen --------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_changed_since_it_was_first_seen_is_refused(
+    server: Server, fetcher: Fetcher, tmp_path: Path
+) -> None:
+    fetcher.fetch(artifact())
+    fetcher.cache.clean()
+    server.pages[TAR] = Page(OTHER)
+    both = f"sha256 was {sha256(BODY)}, now is {sha256(OTHER)}; .*--accept-changed"
+    with pytest.raises(DownloadError, match=both):
+        fetcher.fetch(artifact())
+    assert files(fetcher.cache.folder) == [COMPLETE[1]]
+
+    accepting = new_fetcher(server, tmp_path, accept_changed=True)
+    assert accepting.fetch(artifact()).path.read_bytes() == OTHER
+    assert fetcher.fetch(artifact()).sha256 == sha256(OTHER)
+
+
+def test_the_same_file_comes_again_without_a_word(server: Server, fetcher: Fetcher) -> None:
+    first = fetcher.fetch(artifact())
+    fetcher.cache.clean()
+    assert fetcher.fetch(artifact()) == first
+
+
+# ---- several -----------------------------------------------------------------------------------------------------
+
+
+def test_several_files_come_in_the_order_asked_for(server: Server, fetcher: Fetcher) -> None:
+    paths = [f"/models/{number}.tar" for number in range(8)]
+    for path in paths:
+        server.pages[path] = Page(path.encode())
+    fetched = fetcher.fetch_all([artifact(path) for path in paths], jobs=3)
+    assert [file.path.read_bytes().decode() for file in fetched] == paths
+
+
+def test_several_files_come_at_the_same_time(server: Server, fetcher: Fetcher) -> None:
+    together = threading.Barrier(3, timeout=10)
+
+    def meets_the_others(answer: http_server.Answer) -> None:
+        together.wait()
+        answer.serve()
+
+    paths = [f"/models/{number}.tar" for number in range(3)]
+    for path in paths:
+        server.pages[path] = Page(BODY, faults=[meets_the_others])
+    assert len(fetcher.fetch_all([artifact(path) for path in paths], jobs=3)) == 3
+
+
+def test_one_that_fails_does_not_keep_the_others(server: Server, fetcher: Fetcher) -> None:
+    with pytest.raises(DownloadError, match=r"^http://.*/one.tar: the server has no such file"):
+        fetcher.fetch_all([artifact("/one.tar"), artifact()])
+    assert COMPLETE[0] in files(fetcher.cache.folder)
+    with pytest.raises(DownloadError, match=r"^2 of 3 files could not be fetched:\n  .*one.tar.*\n  .*two.tar"):
+        fetcher.fetch_all([artifact("/one.tar"), artifact(), artifact("/two.tar")])
+
+
+def test_our_own_mistakes_are_not_swallowed(fetcher: Fetcher) -> None:
+    with pytest.raises(AttributeError):
+        fetcher.fetch_all([artifact(), None])  # type: ignore[list-item]
+
+
+def test_the_same_file_twice_is_downloaded_once(server: Server, fetcher: Fetcher) -> None:
+    first, second = fetcher.fetch_all([artifact(), artifact()])
+    assert first == second
+    assert len(server.requests) == 1
+
+
+FETCH = """
+import sys
+from pathlib import Path
+from converter.download import Fetcher
+from converter.zoo import Artifact
+cache, mirror, path = sys.argv[1:]
+Fetcher(cache_dir=Path(cache), mirror=mirror).fetch(Artifact("inference", "https://zoo.example" + path))
+"""
+
+
+def in_another_process(server: Server, cache: Path) -> subprocess.Popen[bytes]:
+    root = Path(__file__).resolve().parent.parent
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", FETCH, str(cache), server.url, TAR]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def partial_size(target: Path) -> int:
+    return target.with_name(target.name + PARTIAL).stat().st_size
+
+
+def test_processes_that_want_one_file_share_one_download(server: Server, fetcher: Fetcher) -> None:
+    go = threading.Event()
+
+    def waits(answer: http_server.Answer) -> None:
+        go.wait(30)
+        answer.serve()
+
+    server.pages[TAR].faults = [waits]
+    processes = [in_another_process(server, fetcher.cache.folder) for _ in range(2)]
+    target = fetcher.cache.path(server.url + TAR)
+    wait_for(lambda: bool(server.requests))
+    time.sleep(0.3)  # for the other to come to the lock
+    assert not target.exists()
+    go.set()
+    assert [process.wait(30) for process in processes] == [0, 0]
+    assert len(server.requests) == 1
+    assert target.read_bytes() == BODY
+    for process in processes:
+        process.stderr.close()  # type: ignore[union-attr]
+
+
+def test_ctrl_c_ends_several_downloads_at_once(server: Server, fetcher: Fetcher) -> None:
+    done = threading.Event()
+    paths = [f"/models/{number}.tar" for number in range(2)]
+    for path in paths:
+        server.pages[path] = Page(BODY, faults=[http_server.stalls_after(100_000, done)])
+
+    def interrupt() -> None:
+        wait_for(lambda: len(server.requests) == 2)
+        signal.raise_signal(signal.SIGINT) if False else os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        fetcher.fetch_all([artifact(path) for path in paths])
+    assert time.monotonic() - started < 3
+    done.set()
+
+
+# ---- the disk ----------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_without_room_is_told_before_the_download(
+    server: Server, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type(shutil.disk_usage("."))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**6, 10**6, 1000))
+    with pytest.raises(OutputError, match="200000 bytes are needed and 1000 are free"):
+        fetcher.fetch(artifact())
+    assert files(fetcher.cache.folder) == []
+
+
+def test_a_disk_that_fills_up_is_one_clear_line(server: Server, fetcher: Fetcher) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(
+            OutputError, match=r"x_infer.tar.partial: cannot be written \(File too large\); free the disk"
+        ):
+            fetcher.fetch(artifact())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert files(fetcher.cache.folder) == []
+
+
+def test_a_cache_that_cannot_be_written_is_one_clear_line(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the cache should be")
+    with pytest.raises(OutputError, match=r"cannot be written .* choose another cache with --cache or PADDLE2TORCH"):
+        new_fetcher(server, tmp_path).fetch(artifact())
+
+
+# ---- mirrors -----------------------------------------------------------------------------------------------------
+
+
+def test_a_mirror_s_folder_is_used_in_place(tmp_path: Path) -> None:
+    place = tmp_path / "models" / "x_infer.tar"
+    place.parent.mkdir()
+    place.write_bytes(BODY)
+    fetcher = Fetcher(cache_dir=tmp_path / "cache", mirror=tmp_path)
+    misspelt = artifact("/models/misspelt.tar", TAR)
+    assert fetcher.fetch(misspelt) == Fetched(place, "https://zoo.example" + TAR, sha256(BODY), len(BODY))
+    assert not (tmp_path / "cache").exists()
+    with pytest.raises(DownloadError, match="the zoo says 1"):
+        fetcher.fetch(artifact(size=1))
+    with pytest.raises(DownloadError, match=r"^one.tar: no such file; looked for .*one.tar, .*two.tar; ways on"):
+        fetcher.fetch(artifact("/one.tar", "/two.tar"))
+
+
+def test_a_mirror_stands_in_for_dictionaries_too(tmp_path: Path) -> None:
+    place = tmp_path / "words.txt"
+    place.write_text("a\n")
+    dictionary = Dictionary("https://zoo.example/words.txt", (), space=True)
+    assert Fetcher(cache_dir=tmp_path / "cache", mirror=tmp_path).fetch(dictionary).path == place
+
+
+def test_a_mirror_may_have_a_path_of_its_own(server: Server, tmp_path: Path) -> None:
+    server.pages["/base" + TAR] = Page(OTHER)
+    fetcher = Fetcher(cache_dir=tmp_path, mirror=server.url + "/base/", policy=QUICK)
+    assert fetcher.fetch(artifact()).path.read_bytes() == OTHER
+
+
+@pytest.mark.parametrize("mirror", ["nowhere/at/all", "ftp://server.example"])
+def test_a_mirror_that_cannot_be_one_is_refused(mirror: str) -> None:
+    with pytest.raises(SourceError, match=r"give a folder or an http\(s\) URL"):
+        Fetcher(mirror=mirror)
+
+
+def test_embedded_files_are_in_the_package(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="no such file; looked for .*converter/embedded/not_there.tar"):
+        Fetcher(cache_dir=tmp_path, mirror=tmp_path).fetch(Artifact("inference", "embedded:not_there.tar"))
+
+
+# ---- the cache ---------------------------------------------------------------------------------------------------
+
+
+def test_the_cache_tells_what_it_holds_and_is_cleaned(server: Server, fetcher: Fetcher) -> None:
+    done = fetcher.fetch(artifact())
+    server.pages["/half.tar"] = Page(BODY, faults=[http_server.drops_after(100_000), *[http_server.drops_after(0)] * 9])
+    with pytest.raises(DownloadError):
+        fetcher.fetch(artifact("/half.tar"))
+    complete, partial = fetcher.cache.entries()
+    assert (complete.url, complete.path, complete.size) == (server.url + TAR, done.path, len(BODY))
+    assert complete.record is not None
+    assert complete.record.sha256 == done.sha256
+    assert (partial.url, partial.record) == (server.url + "/half.tar", None)
+    assert 0 < partial.size < len(BODY)
+
+    assert fetcher.cache.clean(lambda entry: entry.record is None) == (partial,)
+    assert files(fetcher.cache.folder) == COMPLETE
+    assert fetcher.cache.clean() == (complete,)
+    assert files(fetcher.cache.folder) == [COMPLETE[1]]
+    assert fetcher.cache.entries() == ()
+
+
+def test_a_cleaned_cache_may_forget_everything(server: Server, fetcher: Fetcher) -> None:
+    fetcher.fetch(artifact())
+    fetcher.cache.clean(forget=True)
+    assert list(fetcher.cache.folder.rglob("*")) == []
+
+
+def test_a_file_that_is_being_downloaded_is_not_cleaned_away(
+    server: Server, fetcher: Fetcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = server.url + TAR
+    fetcher.fetch(artifact())
+    with fetcher.cache.lock(url), caplog.at_level(logging.WARNING):
+        assert Cache(fetcher.cache.folder).clean() == ()
+    assert "being downloaded by another process; left in place" in caplog.text
+    assert fetcher.cache.held(url)
+
+
+def test_a_damaged_record_is_as_good_as_none(server: Server, fetcher: Fetcher) -> None:
+    path = fetcher.fetch(artifact()).path
+    for text in ("{", "[]", json.dumps({"url": 1})):
+        path.with_name(path.name + RECORD).write_text(text)
+        assert fetcher.cache.entries() == ()
+        assert fetcher.fetch(artifact()).path.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("url", ["https://host.example", "https://host.example/", "https://host.example/a/../../b"])
+def test_a_url_that_names_no_file_has_no_place(tmp_path: Path, url: str) -> None:
+    with pytest.raises(DownloadError, match="names no file"):
+        Cache(tmp_path).path(url)
+
+
+def test_queries_tell_files_apart(tmp_path: Path) -> None:
+    first, second, third = (Cache(tmp_path).path(f"https://h.example/f{query}") for query in ("", "?a=1", "?a=2"))
+    assert len({first, second, third}) == 3
+
+
+def test_the_cache_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PADDLE2TORCH_CACHE", str(tmp_path))
+    assert default_folder() == tmp_path
+    monkeypatch.delenv("PADDLE2TORCH_CACHE")
+    assert default_folder().name == "paddle2torch"

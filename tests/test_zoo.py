@@ -1,0 +1,329 @@
+"""The zoo: what `model_zoo.yaml` lists, and how its loader reports mistakes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from architectures.registry import ARCHITECTURES
+from converter.download import Fetched
+from converter.errors import SourceError, ZooError
+from converter.zoo import Dictionary, Zoo, load_zoo, parse_zoo, zoo_path
+from converter.zoo_lock import lock_zoo
+
+URLS_OF_THE_LIST = "c23a657138969db07b0c1f93bf4eaf6b9e6c82dfaeee7dc8a87e472c80d32d3f"
+"""sha256 over the sorted tarball URLs of upstream's list, one a line."""
+
+
+@pytest.fixture(scope="module")
+def zoo() -> Zoo:
+    return load_zoo()
+
+
+def listed(zoo: Zoo) -> list:
+    """The models of upstream's list, without our own."""
+    return [model for model in zoo.models.values() if model.release != "embedded"]
+
+
+# ---- what the file lists -----------------------------------------------------------------------------------------
+
+
+def test_every_model_and_url_of_the_list_is_there(zoo: Zoo) -> None:
+    urls = sorted(artifact.url for model in listed(zoo) for artifact in model.artifacts.values())
+    assert len(listed(zoo)) == 44
+    assert len(set(urls)) == len(urls) == 90
+    assert hashlib.sha256("\n".join(urls).encode()).hexdigest() == URLS_OF_THE_LIST
+
+
+def test_models_by_task_and_release(zoo: Zoo) -> None:
+    counts = Counter((model.release, model.task) for model in listed(zoo))
+    assert counts == {
+        ("PP-OCRv3", "det"): 3,
+        ("PP-OCRv3", "rec"): 2,
+        ("PP-OCRv2", "det"): 1,
+        ("PP-OCRv2", "rec"): 1,
+        ("v2.0", "det"): 2,
+        ("v2.0", "rec"): 34,
+        ("v2.0", "cls"): 1,
+    }
+    assert Counter(kind for model in listed(zoo) for kind in model.artifacts) == {
+        "inference": 44,
+        "trained": 44,
+        "pretrained": 2,
+    }
+
+
+def test_a_plain_entry(zoo: Zoo) -> None:
+    model = zoo.get("ch_PP-OCRv3_det")
+    assert (model.task, model.release, model.size) == ("det", "PP-OCRv3", "3.8M")
+    assert model.languages == ("Chinese", "English", "multilingual")
+    assert model.architecture == "det_mobilenet_v3_rsefpn"
+    assert model.artifacts["trained"].url == (
+        "https://paddleocr.bj.bcebos.com/PP-OCRv3/chinese/ch_PP-OCRv3_det_distill_train.tar"
+    )
+    assert model.dictionary is None
+
+
+def test_group_defaults_and_patterns_are_filled_in(zoo: Zoo) -> None:
+    model = zoo.get("rs_latin_mobile_v2.0_rec")
+    assert model.description == "Lightweight model for Serbian (Latin) recognition"
+    assert model.revisions == ("2.0",)
+    assert model.artifacts["inference"].url == (
+        "https://paddleocr.bj.bcebos.com/dygraph_v2.0/multilingual/rs_latin_mobile_v2.0_rec_infer.tar"
+    )
+    upstream = "https://raw.githubusercontent.com/PaddlePaddle/PaddleOCR"
+    assert model.dictionary == Dictionary(
+        f"{upstream}/v2.6.0/ppocr/utils/dict/rs_dict.txt",
+        (f"{upstream}/release/2.6/ppocr/utils/dict/rs_dict.txt",),
+        space=False,
+    )
+
+
+def test_the_misspelt_url_has_its_alternative(zoo: Zoo) -> None:
+    artifact = zoo.get("ch_PP-OCRv2_rec").artifacts["inference"]
+    folder = "https://paddleocr.bj.bcebos.com/PP-OCRv2/chinese"
+    assert artifact.url == f"{folder}/ch_PP-OCRv2_infer.tar"
+    assert artifact.alternatives == (f"{folder}/ch_PP-OCRv2_rec_infer.tar",)
+
+
+def test_rows_of_both_revisions_are_one_entry(zoo: Zoo) -> None:
+    both = {model.name for model in listed(zoo) if model.revisions == ("2.0", "2.1")}
+    assert both == {
+        f"{name}_mobile_v2.0_rec" for name in ("en_number", "french", "german", "korean", "japan", "te", "ta")
+    }
+    only_new = {model.name for model in listed(zoo) if model.revisions == ("2.1",)}
+    assert only_new == {
+        f"{name}_mobile_v2.0_rec" for name in ("chinese_cht", "ka", "latin", "arabic", "cyrillic", "devanagari")
+    }
+
+
+def test_every_architecture_is_known_and_takes_the_parameters(zoo: Zoo) -> None:
+    for model in zoo.models.values():
+        architecture = ARCHITECTURES[model.architecture]
+        assert architecture.task == model.task, model.name
+        assert model.parameters.keys() <= architecture.parameters.keys(), model.name
+
+
+def test_only_these_dictionaries_do_not_fit_their_released_heads(zoo: Zoo, mirror: Path) -> None:
+    def classes(dictionary: Dictionary) -> int:
+        [place] = [url for url in (dictionary.url, *dictionary.alternatives) if "/release/2.6/" in url]
+        file = mirror / place.removeprefix("https://raw.githubusercontent.com/")
+        return 1 + file.read_bytes().count(b"\n") + dictionary.space
+
+    unfit = [
+        model.name
+        for model in listed(zoo)
+        if model.dictionary and classes(model.dictionary) != model.parameters.get("classes", classes(model.dictionary))
+    ]
+    assert unfit == ["german_mobile_v2.0_rec", "ru_mobile_v2.0_rec"]
+    assert classes(zoo.get("ch_PP-OCRv3_rec").dictionary) == 6625
+
+
+# ---- looking models up -------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_name_brings_suggestions(zoo: Zoo) -> None:
+    with pytest.raises(SourceError, match=r"^ch_pp-ocrv3_dett: no model .* did you mean ch_PP-OCRv3_det"):
+        zoo.get("ch_pp-ocrv3_dett")
+    with pytest.raises(SourceError, match="`python -m converter list` shows all"):
+        zoo.get("something else")
+
+
+def test_filters_narrow_each_other(zoo: Zoo) -> None:
+    assert len(zoo.filter()) == 45
+    names = [model.name for model in zoo.filter(task="rec", release="v2.0", language="serbian")]
+    assert names == ["rs_latin_mobile_v2.0_rec", "rs_cyrillic_mobile_v2.0_rec"]
+    assert zoo.filter(task="cls", release="PP-OCRv3") == ()
+
+
+# ---- mistakes ----------------------------------------------------------------------------------------------------
+
+SMALL_ZOO = """
+server: https://server.example/
+dictionaries: ["https://dictionaries.example/{file}"]
+groups:
+  a group:
+    release: v2.0
+    task: rec
+    architecture: some_network
+    languages: [English]
+    space: true
+    models:
+      first:
+        description: a model
+        size: 3M
+        dictionary: words.txt
+        inference: folder/first.tar
+"""
+
+
+def test_the_small_zoo_is_right() -> None:
+    [model] = parse_zoo(SMALL_ZOO, "small.yaml").models.values()
+    assert model.artifacts["inference"].url == "https://server.example/folder/first.tar"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("size: 3M", "size: 3", "first, size: expected a size such as 3.8M, found 3"),
+        ("size: 3M", "sise: 3M", "first, sise: unknown key; did you mean size?"),
+        ("size: 3M", "size: 3M\n        colour: red", "first, colour: unknown key; known are release"),
+        ("        size: 3M\n", "", "first, size: missing; expected a size such as 3.8M"),
+        ("size: 3M", "size: 3M\n        size: 4M", "line 15, size: stands a second time (first in line 14)"),
+        ("task: rec", "task: ocr", "group a group, task: expected one of det, rec, cls, found 'ocr'"),
+        ("release: v2.0", "release: 2.0", "group a group, release: expected one of PP-OCRv3"),
+        ("languages: [English]", "languages: English", "group a group, languages: expected a list of texts"),
+        ("space: true", "space: yes please", "group a group, space: expected true or false, found 'yes please'"),
+        ("    space: true\n", "", "first, space: missing; a recogniser needs true or false"),
+        ("        dictionary: words.txt\n", "", "first, dictionary: missing; a recogniser needs a text"),
+        ("task: rec", "task: det", "first, dictionary: only a recogniser (task: rec) has one; this is task: det"),
+        ("size: 3M", "size: 3M\n        revisions: [2.0]", "first, revisions: expected a list of texts, found [2.0]"),
+        ("size: 3M", "size: 3M\n        parameters: 63", "first, parameters: expected a mapping"),
+        ("      first:", "      first one:", "group a group, 'first one': expected a name of letters"),
+        ("inference: folder/first.tar", "inference: {size: 3}", "first, inference, url: missing"),
+        (
+            "inference: folder/first.tar",
+            "inference: http://x.example/a.tar",
+            "first, inference, url: expected a path, an",
+        ),
+        ("inference: folder/first.tar", "inference: ../../etc/passwd", "first, inference, url: expected a path, an"),
+        ("inference: folder/first.tar", "inference: embedded:../x.tar", "first, inference, url: expected a path, an"),
+        (
+            "inference: folder/first.tar",
+            "inference: a/{nmae}.tar",
+            "first, inference, url: unknown {nmae}; known is {name}",
+        ),
+        (
+            "inference: folder/first.tar",
+            "inference: {url: a.tar, sha256: ABC}",
+            "first, inference, sha256: expected 64 lower-case hex digits in quotes, found 'ABC'",
+        ),
+        (
+            "inference: folder/first.tar",
+            "inference: {url: a.tar, size: -1}",
+            "first, inference, size: expected a number of bytes, found -1",
+        ),
+        (
+            "inference: folder/first.tar",
+            "inference: {url: a.tar, alternatives: b.tar}",
+            "first, inference, alternatives: expected a list of texts, found 'b.tar'",
+        ),
+        ("server: https://server.example/", "", "the file, server: missing; expected a text"),
+        (
+            SMALL_ZOO[SMALL_ZOO.index("    models:") :],
+            "    models: {}",
+            "group a group, models: expected a mapping of one key or more, found {}",
+        ),
+        (
+            SMALL_ZOO,
+            "- a list",
+            "the file, content: expected a mapping with server, dictionaries, groups, found ['a list']",
+        ),
+    ],
+)
+def test_a_mistake_is_reported_with_entry_and_key(old: str, new: str, complaint: str) -> None:
+    assert old in SMALL_ZOO
+    with pytest.raises(ZooError) as caught:
+        parse_zoo(SMALL_ZOO.replace(old, new), "small.yaml")
+    assert complaint in str(caught.value)
+    assert str(caught.value).startswith("small.yaml: ")
+
+
+def test_all_mistakes_are_reported_at_once() -> None:
+    text = SMALL_ZOO.replace("size: 3M", "sise: 3M").replace("task: rec", "task: ocr").replace("folder/", "http://")
+    with pytest.raises(ZooError) as caught:
+        parse_zoo(text, "small.yaml")
+    first, *mistakes = str(caught.value).splitlines()
+    assert first == "small.yaml: 4 mistakes in the zoo, to be corrected:"
+    assert [line.split(":")[0].strip() for line in mistakes] == [
+        "group a group, task",
+        "first, sise",
+        "first, size",
+        "first, inference, url",
+    ]
+
+
+def test_a_model_in_two_groups_is_a_mistake() -> None:
+    again = SMALL_ZOO[SMALL_ZOO.index("  a group:") :].replace("a group", "another group")
+    with pytest.raises(ZooError, match=r"first, group another group: the model stands in an earlier group too"):
+        parse_zoo(SMALL_ZOO + again, "small.yaml")
+
+
+def test_what_is_not_yaml_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match=r"^small.yaml at line 2: not YAML"):
+        parse_zoo("a: 1\nb: [", "small.yaml")
+    with pytest.raises(ZooError, match="cannot be read"):
+        load_zoo(tmp_path / "nowhere.yaml")
+
+
+# ---- lock --------------------------------------------------------------------------------------------------------
+
+
+def fetched(name: str, size: int = 1234) -> Fetched:
+    return Fetched(Path(name), "https://anywhere.example", hashlib.sha256(name.encode()).hexdigest(), size)
+
+
+def test_lock_adds_measurements_and_nothing_else(tmp_path: Path, zoo: Zoo) -> None:
+    path = tmp_path / "zoo.yaml"
+    path.write_bytes(zoo_path().read_bytes())
+    measured = {
+        (model.name, kind): fetched(f"{model.name} {kind}") for model in zoo.models.values() for kind in model.artifacts
+    }
+    assert len(lock_zoo(path, measured)) == 92
+
+    locked = load_zoo(path)
+    assert {
+        (model.name, artifact.kind): (artifact.sha256, artifact.size)
+        for model in locked.models.values()
+        for artifact in model.artifacts.values()
+    } == {key: (file.sha256, file.size) for key, file in measured.items()}
+    unlocked = {
+        model.name: replace(
+            model, artifacts={k: replace(a, sha256=None, size=None) for k, a in model.artifacts.items()}
+        )
+        for model in locked.models.values()
+    }
+    assert unlocked == zoo.models
+    # Every line of the original is still there, in order; only a URL may have moved to a line of its own.
+    remaining = iter(path.read_text().splitlines())
+    for line in zoo_path().read_text().splitlines():
+        wanted = {line, *([f"          url: {line.split(': ')[1]}"] if ".tar" in line and ": " in line else [])}
+        assert any(candidate in wanted for candidate in remaining), line
+
+
+def test_locking_again_changes_only_what_changed(tmp_path: Path) -> None:
+    path = tmp_path / "zoo.yaml"
+    path.write_bytes(SMALL_ZOO.replace("folder/first.tar", "folder/first.tar  # the only one").encode())
+    assert lock_zoo(path, {("first", "inference"): fetched("old")}) == (("first", "inference"),)
+    before = path.read_bytes()
+    assert lock_zoo(path, {("first", "inference"): fetched("old")}) == ()
+    assert path.read_bytes() == before
+
+    lock_zoo(path, {("first", "inference"): fetched("new", 99)})
+    after = before.replace(fetched("old").sha256.encode(), fetched("new").sha256.encode()).replace(b"1234", b"99")
+    assert path.read_bytes() == after
+    assert b"url: folder/first.tar  # the only one\n" in after
+
+
+def test_lock_keeps_the_file_s_line_ends_and_flow_style(tmp_path: Path) -> None:
+    path = tmp_path / "zoo.yaml"
+    flow = SMALL_ZOO.replace("inference: folder/first.tar", "inference: {url: folder/first.tar}")
+    path.write_bytes(flow.replace("\n", "\r\n").encode())
+    lock_zoo(path, {("first", "inference"): fetched("x")})
+    sha = fetched("x").sha256
+    expected = flow.replace("first.tar}", f'first.tar, size: 1234, sha256: "{sha}"}}')
+    assert path.read_bytes() == expected.replace("\n", "\r\n").encode()
+
+
+def test_lock_refuses_a_file_that_it_cannot_edit(tmp_path: Path) -> None:
+    path = tmp_path / "zoo.yaml"
+    shared = SMALL_ZOO.replace("inference: folder", "inference: &one {url: folder").replace("first.tar", "first.tar}")
+    path.write_text(shared + "        trained: *one\n")
+    before = path.read_bytes()
+    with pytest.raises(ZooError, match="cannot be edited in place"):
+        lock_zoo(path, {("first", "inference"): fetched("x")})
+    assert path.read_bytes() == before
