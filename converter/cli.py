@@ -396,7 +396,7 @@ def convert_back(sources: tuple[str, ...], output: Path, reference: str | None, 
     from converter.source import load_source
     from converter.to_paddle import read_converted, write_checkpoint, write_inference
 
-    program = load_source(reference, open_zoo(), fetcher) if reference else None
+    program = load_source(reference, open_zoo(), fetcher, weights=False) if reference else None
     for text in sources:
         weights = read_converted(Path(text))
         note(f"{weights.name}: {weights.architecture}, {len(weights.tensors)} tensors")

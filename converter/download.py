@@ -179,7 +179,7 @@ class Fetcher:
 
     def _download(self, artifact: Artifact | Dictionary, remote: dict[str, str], overall: Overall | None) -> Fetched:
         """Download from the first URL that has the file."""
-        from converter.transfer import MissingError
+        from converter.transfer import MissingError, UnreachableError
 
         missing = []
         for url, place in remote.items():
@@ -187,6 +187,8 @@ class Fetcher:
                 return self._download_one(artifact, url, place, overall)
             except MissingError as error:
                 missing.append(str(error))
+            except UnreachableError as error:
+                raise DownloadError(f"{error}; {WAYS_ON}") from error
         raise DownloadError("; ".join(missing) + f"; {WAYS_ON}")
 
     def _download_one(self, artifact: Artifact | Dictionary, url: str, place: str, overall: Overall | None) -> Fetched:

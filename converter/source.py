@@ -35,7 +35,7 @@ class Source:
         model: the zoo's entry, where it is one.
         url: where the file came from, where it came from somewhere.
         sha256: of the file; of the tensors' file for a folder.
-        tensors: structured name (with prefixes, as in the file) → array.
+        tensors: structured name (with prefixes, as in the file) → array; empty where only a program was asked for.
         program: the inference program, where there is one.
         variables: structured name → the program's variable.
     """
@@ -52,7 +52,14 @@ class Source:
     variables: dict[str, str] | None = None
 
 
-def load_source(text: str, zoo: Zoo, fetcher: Fetcher, kind: str | None = None, member: str | None = None) -> Source:
+def load_source(
+    text: str,
+    zoo: Zoo,
+    fetcher: Fetcher,
+    kind: str | None = None,
+    member: str | None = None,
+    weights: bool = True,
+) -> Source:
     """Find, fetch if need be, and read a model.
 
     Args:
@@ -61,6 +68,7 @@ def load_source(text: str, zoo: Zoo, fetcher: Fetcher, kind: str | None = None, 
         fetcher: for zoo names.
         kind: "inference" (the default), "trained" or "pretrained", for zoo names.
         member: which checkpoint of an archive, where there are several.
+        weights: whether an inference model must have its weights; a program alone serves as a reference.
 
     Raises:
         SourceError: nothing of that name, or the model has no such artifact.
@@ -73,7 +81,7 @@ def load_source(text: str, zoo: Zoo, fetcher: Fetcher, kind: str | None = None, 
         model = zoo.get(text)  # raises, with names that are near
     if model is None:
         path = Path(text)
-        return _read(_stem(path), open_model_files(path, member), path)
+        return _read(_stem(path), open_model_files(path, member), path, weights=weights)
     kind = kind or "inference"
     artifact = model.artifacts.get(kind)
     if artifact is None:
@@ -97,31 +105,40 @@ def _read(
     model: Model | None = None,
     url: str | None = None,
     sha256: str | None = None,
+    weights: bool = True,
 ) -> Source:
     if files.checkpoint is not None:
         tensors = read_pdparams(files.checkpoint)
         sha256 = sha256 or _sha256(path, files.checkpoint.data)
         return Source(name, kind or "trained", path, files, model, url, sha256, tensors)
-    if files.program is None or files.parameters is None:
+    if files.program is None or (files.parameters is None and weights):
         raise SourceError(
             f"{path}: has no inference.pdmodel and .pdiparams, and no .pdparams; it does not hold a model"
         )
     program = read_pdmodel(files.program)
-    arrays = read_pdiparams(files.parameters, program.parameters)
     if files.info is None:
         raise SourceError(
             f"{path}: inference.pdiparams.info is missing, which names the tensors; it comes with the model's tarball"
         )
     names = read_info(files.info)
-    unnamed = [variable for variable in arrays if variable not in names]
+    unnamed = [variable.name for variable in program.parameters if variable.name not in names]
     if unnamed:
         raise FormatError(
             files.info.name, f"names no tensor for {unnamed[0]} and {len(unnamed) - 1} more; it is of another model"
         )
-    tensors = {names[variable]: array for variable, array in arrays.items()}
-    sha256 = sha256 or _sha256(path, files.parameters.data)
-    variables = {names[variable]: variable for variable in arrays}
-    return Source(name, kind or "inference", path, files, model, url, sha256, tensors, program, variables)
+    arrays = read_pdiparams(files.parameters, program.parameters) if files.parameters else {}
+    return Source(
+        name=name,
+        kind=kind or "inference",
+        path=path,
+        files=files,
+        model=model,
+        url=url,
+        sha256=sha256 or _sha256(path, (files.parameters or files.program).data),
+        tensors={names[variable]: array for variable, array in arrays.items()},
+        program=program,
+        variables={names[variable.name]: variable.name for variable in program.parameters},
+    )
 
 
 def _sha256(path: Path, data: memoryview) -> str:

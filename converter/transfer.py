@@ -73,6 +73,10 @@ class MissingError(DownloadError):
     """The server has nothing at the URL."""
 
 
+class UnreachableError(DownloadError):
+    """The server does not answer, or not well, however often it is asked."""
+
+
 class _PassingError(Exception):
     """A failure that may be over at the next try.
 
@@ -126,7 +130,8 @@ class Transfer:
 
         Raises:
             MissingError: the server has nothing there (404, 410).
-            DownloadError: the server refuses, keeps failing, or sends something else than announced.
+            UnreachableError: the server keeps failing.
+            DownloadError: the server refuses, or sends something else than announced.
             OutputError: the bytes cannot be written.
         """
         failures, furthest = 0, self._have()
@@ -139,9 +144,7 @@ class Transfer:
                 failures = 1 if have > furthest else failures + 1
                 furthest = max(furthest, have)
                 if failures >= self.policy.attempts:
-                    raise DownloadError(
-                        f"{self.url}: {failure}; gave up after {failures} tries without progress"
-                    ) from failure
+                    raise UnreachableError(f"{self.url}: {failure}; gave up after {failures} tries") from failure
                 self._wait(failure, failures)
 
     def discard(self) -> None:

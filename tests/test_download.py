@@ -18,15 +18,15 @@ from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
 
-import http_server
 import pytest
-from http_server import Page, Server
 
+import http_server
 from converter.cache import PARTIAL, RECORD, Cache, default_folder
 from converter.download import Fetched, Fetcher
 from converter.errors import DownloadError, OutputError, SourceError
 from converter.transfer import Policy
 from converter.zoo import Artifact, Dictionary
+from http_server import Page, Server
 
 BODY = random.Random(0).randbytes(200_000)
 OTHER = random.Random(1).randbytes(150_000)
@@ -222,19 +222,18 @@ def test_passing_troubles_are_waited_out(server: Server, fetcher: Fetcher, statu
     assert [request.status for request in server.requests] == [status, status, 200]
 
 
-@pytest.mark.parametrize("retry_after", ["1", formatdate(time.time() + 3600, usegmt=True)])
-def test_retry_after_is_heeded(server: Server, tmp_path: Path, retry_after: str) -> None:
-    waits: list[float] = []
-    patient = new_fetcher(server, tmp_path, Policy(attempts=2, backoff=100, longest_wait=4000))
-    patient._stop.wait = lambda wait: waits.append(wait)  # type: ignore[assignment]
-    server.pages[TAR].faults = [http_server.answers(429, Retry_After=retry_after)]
+def test_retry_after_is_heeded(server: Server, tmp_path: Path) -> None:
+    patient = new_fetcher(server, tmp_path, Policy(backoff=0.001, longest_wait=5))
+    server.pages[TAR].faults = [http_server.answers(429, Retry_After="1")]
+    started = time.monotonic()
     patient.fetch(artifact())
-    assert waits == [pytest.approx(1 if retry_after == "1" else 3600, abs=60 if retry_after != "1" else 0)]
+    assert 1 <= time.monotonic() - started < 4
 
 
-def test_a_server_that_asks_for_too_long_a_wait_is_given_up(server: Server, fetcher: Fetcher) -> None:
-    server.pages[TAR].faults = [http_server.answers(429, Retry_After="3600")]
-    with pytest.raises(DownloadError, match=r"answers 429 .* asks to come back in 3600 s"):
+@pytest.mark.parametrize("retry_after", ["3600", formatdate(time.time() + 3600, usegmt=True)])
+def test_a_server_that_asks_for_too_long_a_wait_is_given_up(server: Server, fetcher: Fetcher, retry_after: str) -> None:
+    server.pages[TAR].faults = [http_server.answers(429, Retry_After=retry_after)]
+    with pytest.raises(DownloadError, match=r"answers 429 .* asks to come back in 3[56]\d\d s"):
         fetcher.fetch(artifact())
 
 
@@ -474,7 +473,7 @@ def test_ctrl_c_ends_several_downloads_at_once(server: Server, fetcher: Fetcher)
 
     def interrupt() -> None:
         wait_for(lambda: len(server.requests) == 2)
-        signal.raise_signal(signal.SIGINT) if False else os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
     started = time.monotonic()
