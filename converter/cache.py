@@ -85,6 +85,9 @@ class Cache:
 
     def remember(self, url: str, sha256: str, size: int) -> None:
         """Take these as what the URL holds."""
+        known = self.record(url)
+        if known and (known.sha256, known.size) == (sha256, size):
+            return
         record = Record(url, sha256, size, datetime.now(UTC).isoformat(timespec="seconds"))
         with atomic_write(beside(self.path(url), RECORD)) as stream:
             stream.write(json.dumps(asdict(record), indent=1).encode())
@@ -92,10 +95,13 @@ class Cache:
     def held(self, url: str) -> Record | None:
         """The record of the URL's file where the file is here and still what it was; None else."""
         path, record = self.path(url), self.record(url)
-        if record is None or not path.is_file():
+        try:
+            if record is None or not path.is_file():
+                return None
+            if path.stat().st_size == record.size and sha256_of(path) == record.sha256:
+                return record
+        except OSError:  # cleaned away by another process in this moment, or not readable
             return None
-        if path.stat().st_size == record.size and sha256_of(path) == record.sha256:
-            return record
         logger.warning("%s: damaged in the cache (its sha256 is no longer %s); passed over", path, record.sha256)
         return None
 

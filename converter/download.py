@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -150,9 +150,7 @@ class Fetcher:
             raise DownloadError(
                 f"{artifact.url}: not in the cache {self.cache.folder}, and --offline was given; {WAYS_ON}"
             )
-        with self.cache.lock(next(iter(remote.values()))):
-            # Another process may have brought it while this one waited.
-            return self._here(artifact, places) or self._download(artifact, remote, overall)
+        return self._download(artifact, remote, overall)
 
     def _place(self, url: str) -> Path | str:
         """Where a URL of the zoo is to be had: a file, or the URL to ask."""
@@ -168,12 +166,18 @@ class Fetcher:
         for url, place in places.items():
             if isinstance(place, Path):
                 if place.is_file():
-                    fetched = Fetched(place, url, sha256_of(place), place.stat().st_size)
-                    _check(artifact, fetched, str(place))
+                    try:
+                        fetched = _measured(place, url)
+                    except OSError as error:
+                        raise DownloadError(
+                            f"{place}: cannot be read ({error.strerror}); check its permissions"
+                        ) from error
+                    if difference := _difference(artifact, fetched):
+                        raise DownloadError(f"{place}: {difference}")
                     return fetched
             elif record := self.cache.held(place):
                 fetched = Fetched(self.cache.path(place), url, record.sha256, record.size)
-                if _problem(artifact, fetched) is None:
+                if _difference(artifact, fetched) is None:
                     return fetched
         return None
 
@@ -184,7 +188,9 @@ class Fetcher:
         missing = []
         for url, place in remote.items():
             try:
-                return self._download_one(artifact, url, place, overall)
+                with self.cache.lock(place):
+                    # Another process may have brought it while this one waited.
+                    return self._here(artifact, {url: place}) or self._download_one(artifact, url, place, overall)
             except MissingError as error:
                 missing.append(str(error))
             except UnreachableError as error:
@@ -199,36 +205,32 @@ class Fetcher:
         with Bar(path.name, overall) as bar:
             size = getattr(artifact, "size", None)
             transfer = Transfer(self._session, place, path, self._policy or Policy(), size, bar, self._stop)
-            partial = transfer.run()
-            fetched = Fetched(path, url, sha256_of(partial), partial.stat().st_size)
-            if transfer.resumed and _problem(artifact, fetched):
+            fetched = _measured(transfer.run(), url)
+            if transfer.resumed and self._objection(artifact, fetched, place):
                 logger.warning("%s: the parts of the interrupted download do not fit together; starting over", place)
                 transfer.discard()
-                partial = transfer.run()
-                fetched = Fetched(path, url, sha256_of(partial), partial.stat().st_size)
-        try:
-            _check(artifact, fetched, place)
-            self._check_unchanged(artifact, fetched, place)
-        except DownloadError:
+                fetched = _measured(transfer.run(), url)
+        if objection := self._objection(artifact, fetched, place):
             transfer.discard()
-            raise
-        with writing(path):
-            partial.replace(path)
-        transfer.discard()
-        return fetched
-
-    def _check_unchanged(self, artifact: Artifact | Dictionary, fetched: Fetched, place: str) -> None:
-        """Remember the file where its URL is new; refuse it where the URL held something else before."""
-        known = self.cache.record(place)
-        if known and known.sha256 == fetched.sha256:
-            return
-        pinned = getattr(artifact, "sha256", None) == fetched.sha256
-        if known and not (pinned or self.accept_changed):
-            raise DownloadError(
-                f"{place}: changed since it was first seen ({known.first_seen}): sha256 was {known.sha256}, "
-                f"now is {fetched.sha256}; it was thrown away; if you trust the change, take it with --accept-changed"
-            )
+            raise DownloadError(f"{place}: {objection}")
         self.cache.remember(place, fetched.sha256, fetched.size)
+        with writing(path):
+            fetched.path.replace(path)
+        transfer.discard()
+        return replace(fetched, path=path)
+
+    def _objection(self, artifact: Artifact | Dictionary, fetched: Fetched, place: str) -> str | None:
+        """Why a downloaded file must not be used, if it must not."""
+        if problem := _difference(artifact, fetched):
+            return problem
+        known = self.cache.record(place)
+        pinned = getattr(artifact, "sha256", None) is not None
+        if known is None or known.sha256 == fetched.sha256 or pinned or self.accept_changed:
+            return None
+        return (
+            f"changed since it was first seen ({known.first_seen}): sha256 was {known.sha256}, "
+            f"now is {fetched.sha256}; it was thrown away; if you trust the change, take it with --accept-changed"
+        )
 
     @property
     def _session(self) -> requests.Session:
@@ -258,17 +260,17 @@ def _label(url: str) -> str:
     return url.rsplit("/", 1)[-1].removeprefix(EMBEDDED)
 
 
-def _problem(artifact: Artifact | Dictionary, fetched: Fetched) -> str | None:
+def _measured(path: Path, url: str) -> Fetched:
+    return Fetched(path, url, sha256_of(path), path.stat().st_size)
+
+
+def _difference(artifact: Artifact | Dictionary, fetched: Fetched) -> str | None:
     """How the file differs from what the zoo pins, if it does."""
     for what in ("size", "sha256"):
         expected, actual = getattr(artifact, what, None), getattr(fetched, what)
         if expected is not None and expected != actual:
-            return f"its {what} is {actual}, the zoo says {expected}"
+            return (
+                f"its {what} is {actual}, the zoo says {expected}; it was not used; "
+                "if upstream replaced the file and you trust that, measure it anew with `zoo lock`"
+            )
     return None
-
-
-def _check(artifact: Artifact | Dictionary, fetched: Fetched, place: str) -> None:
-    if problem := _problem(artifact, fetched):
-        raise DownloadError(
-            f"{place}: {problem}; it was not used; if upstream replaced the file and you trust that, run `zoo lock`"
-        )

@@ -77,6 +77,10 @@ class UnreachableError(DownloadError):
     """The server does not answer, or not well, however often it is asked."""
 
 
+class UnwantedError(DownloadError):
+    """What the server sends, or announces, cannot be the file."""
+
+
 class _PassingError(Exception):
     """A failure that may be over at the next try.
 
@@ -131,7 +135,8 @@ class Transfer:
         Raises:
             MissingError: the server has nothing there (404, 410).
             UnreachableError: the server keeps failing.
-            DownloadError: the server refuses, or sends something else than announced.
+            UnwantedError: what it sends is longer than it may be, or not as long as the zoo says.
+            DownloadError: the server refuses.
             OutputError: the bytes cannot be written.
         """
         failures, furthest = 0, self._have()
@@ -177,8 +182,8 @@ class Transfer:
             offset = self._offset(response, state, have)
             try:
                 self._receive(response, offset)
-            except OutputError:
-                self.discard()  # a full disk should not be kept full by half a file
+            except (OutputError, UnwantedError):
+                self.discard()  # a full disk, say, should not be kept full by half a file
                 raise
 
     def _resumable(self) -> tuple[_State | None, int]:
@@ -202,7 +207,7 @@ class Transfer:
             target = urljoin(url, response.headers["Location"])
             if urlsplit(target).scheme not in ("https", urlsplit(url).scheme):
                 raise DownloadError(
-                    f"{self.url}: refused: redirects from {url} to {target}, which is not safe against changes"
+                    f"{self.url}: refused: redirects from {url} to {target}, where others could change the file"
                 )
             url = target
         raise DownloadError(f"{self.url}: redirects more than {_MAX_REDIRECTS} times; check the URL")
@@ -251,7 +256,7 @@ class Transfer:
                     have += len(chunk)
                     self.bar.advance(len(chunk))
                     if have > self.policy.largest:
-                        raise DownloadError(f"{self.url}: more than {self.policy.largest} bytes; no model is as large")
+                        raise UnwantedError(f"{self.url}: more than {self.policy.largest} bytes; no model is as large")
                 stream.flush()
                 os.fsync(stream.fileno())
         if total is not None and have != total:
@@ -269,10 +274,9 @@ class Transfer:
         if total is None:
             return
         if self.size is not None and total != self.size:
-            self.discard()
-            raise DownloadError(f"{self.url}: the server announces {total} bytes, the zoo says {self.size}")
+            raise UnwantedError(f"{self.url}: the server announces {total} bytes, the zoo says {self.size}")
         if total > self.policy.largest:
-            raise DownloadError(f"{self.url}: the server announces {total} bytes; no model is as large")
+            raise UnwantedError(f"{self.url}: the server announces {total} bytes; no model is as large")
         missing = total - self._have()
         if missing > (free := shutil.disk_usage(self.partial.parent).free):
             raise OutputError(f"{self.partial}: {missing} bytes are needed and {free} are free; free the disk")

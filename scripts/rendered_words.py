@@ -23,7 +23,8 @@ JUDGED_SEED, JUDGED_WORDS, JUDGED_LENGTHS = 20260101, 1000, (2, 10)
 SAMPLE_TEXT = "PaddleOCR2026"
 
 # A batch is this wide, its words have these lengths, and so many batches in a hundred are like it. Narrow batches cost
-# least; the last two are what a model meets in use, where a short word is padded with zeros to 320 pixels.
+# least and are what a run starts with; the last two are what a model meets in use, where a short word is padded with
+# zeros to 320 pixels.
 WIDTHS = (
     (64, (1, 5), 15),
     (96, (2, 7), 30),
@@ -65,11 +66,19 @@ class Batch:
         return ids, lengths
 
 
-def training_batch(seed: int, step: int, size: int) -> Batch:
-    """The batch that a run's seed and a step name."""
+def training_batch(seed: int, step: int, size: int, first: bool) -> Batch:
+    """The batch that a run's seed and a step name.
+
+    Args:
+        seed: of the run.
+        step: within the run.
+        size: how many words.
+        first: whether the run is still in its first, narrow part.
+    """
     rng = np.random.default_rng([seed, step])
-    shares = np.array([share for _, _, share in WIDTHS])
-    width, lengths, _ = WIDTHS[rng.choice(len(WIDTHS), p=shares / shares.sum())]
+    widths = FIRST_WIDTHS if first else WIDTHS
+    shares = np.array([share for _, _, share in widths])
+    width, lengths, _ = widths[rng.choice(len(widths), p=shares / shares.sum())]
     words = [draw_word(rng, lengths, held_out=False) for _ in range(size)]
     return Batch(prepare([render(word, rng) for word in words], RECOGNITION_32, width), words)
 
@@ -106,7 +115,7 @@ def render(word: str, rng: np.random.Generator) -> np.ndarray:
     font = ImageFont.load_default(size)
     stroke = int(rng.integers(0, 1 + size // 18))
     left, right = (rng.uniform(0.05, 0.6, 2) * size).astype(int)
-    top, bottom = (rng.uniform(-0.08, 0.25, 2) * size).astype(int)
+    top, bottom = (rng.uniform(-0.05, 0.25, 2) * size).astype(int)
     width = int(font.getlength(word)) + 2 * stroke + left + right
     picture = Image.new("RGB", (width, sum(font.getmetrics()) + top + bottom), paper)
     ImageDraw.Draw(picture).text((left + stroke, top), word, font=font, fill=ink, stroke_width=stroke, stroke_fill=ink)
@@ -114,7 +123,7 @@ def render(word: str, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.5:
         picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.035) * size))
     pixels = np.asarray(picture, np.float32)
-    pixels = pixels + rng.normal(0, rng.uniform(0, 16), pixels.shape)
+    pixels = pixels + rng.normal(0, rng.uniform(0, 10), pixels.shape)
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
@@ -134,14 +143,14 @@ def _colours(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[int, ...]
     """Ink and paper, far enough apart in brightness to be read."""
     while True:
         ink, paper = rng.integers(0, 256, (2, 3))
-        if abs(int(ink.sum()) - int(paper.sum())) > 3 * 70:
+        if abs(int(ink.sum()) - int(paper.sum())) > 3 * 80:
             return tuple(map(int, ink)), tuple(map(int, paper))
 
 
 def _bend(picture: Image.Image, rng: np.random.Generator, paper: tuple[int, ...]) -> Image.Image:
-    """Slant, rotate by up to two degrees, and stretch, around the centre."""
-    angle, slant = np.deg2rad(rng.uniform(-2, 2)), rng.uniform(-0.15, 0.15)
-    stretch = float(np.exp(rng.uniform(-0.2, 0.2)))
+    """Slant, rotate by a degree or so, and stretch, around the centre."""
+    angle, slant = np.deg2rad(rng.uniform(-1.5, 1.5)), rng.uniform(-0.12, 0.12)
+    stretch = float(np.exp(rng.uniform(-0.15, 0.15)))
     size = (round(picture.width * stretch), picture.height)
     cos, sin = np.cos(angle), np.sin(angle)
     # Pillow wants the way back, from a new pixel to an old one.

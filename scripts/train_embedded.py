@@ -31,7 +31,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,7 @@ HEIGHT = RECOGNITION_32["size"]["height"]
 LABELS = ["", *CHARACTERS]
 CLASSES = len(LABELS)
 BATCH = 32
-STEPS = 3500
+STEPS = 3200
 PEAK_RATE = 3e-3
 # Paddle's own CPU kernels of these are several times slower than oneDNN's; the rest of the program keeps its own.
 ONEDNN_OPERATORS = ("conv2d", "depthwise_conv2d", "relu", "hard_swish")
@@ -137,11 +137,12 @@ def fit(seed: int, steps: int) -> tuple[dict[str, np.ndarray], dict]:
 def drawn_ahead(seed: int, steps: int, ahead: int = 4) -> Iterator[Batch]:
     """The run's batches in order, drawn by another process a few steps ahead of their use."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = deque(pool.submit(training_batch, seed, step, BATCH) for step in range(min(ahead, steps)))
-        for step in range(steps):
-            if step + ahead < steps:
-                waiting.append(pool.submit(training_batch, seed, step + ahead, BATCH))
-            yield waiting.popleft().result()
+        waiting: deque[Future[Batch]] = deque()
+        for step in range(steps + ahead):
+            if step < steps:
+                waiting.append(pool.submit(training_batch, seed, step, BATCH, step < steps // 3))
+            if step >= ahead:
+                yield waiting.popleft().result()
 
 
 # ---- judging ---------------------------------------------------------------------------------------------------------

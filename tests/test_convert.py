@@ -18,7 +18,6 @@ from converter import artifacts
 from converter.convert import Conversion, convert
 from converter.download import Fetcher
 from converter.errors import MappingError, OutputError, SourceError
-from converter.formats.pdparams import write_pdparams
 from converter.source import load_source
 from converter.zoo import load_zoo
 
@@ -182,43 +181,6 @@ def test_missing_file_and_unknown_name_are_told_apart() -> None:
         load_source("sub/none.tar", load_zoo(), Fetcher())
     with pytest.raises(SourceError, match="did you mean ch_PP-OCRv3_det"):
         load_source("ch_PP-OCRv3_dett", load_zoo(), Fetcher())
-
-
-# ---- what people bring -------------------------------------------------------------------------------------------
-
-
-def zeros(*names: str) -> dict[str, np.ndarray]:
-    return {name: np.zeros((4, 4), np.float32) for name in names}
-
-
-FOREIGN = [
-    ("ImageNet backbone", zeros("conv1_1._conv.weight", "out.weight"), "an ImageNet backbone, perhaps"),
-    ("quantised", zeros("backbone.conv.conv._layer.weight", "backbone.conv.conv._fake_quant_weight._scale", "head.fc.weight"), "quantised"),
-    ("PP-OCRv4 recogniser", zeros("backbone.conv1.conv.weight", "backbone.blocks2.0.dw_conv.conv_kxk.0.conv.weight", "head.ctc_head.fc.weight"), "PP-OCRv4 or newer"),
-    ("PP-OCRv4 server", zeros("backbone.stem.stem1.conv.weight", "head.fc.weight"), "PP-OCRv4 or newer"),
-    ("RARE", zeros("transform.loc_net.fc1.weight", "backbone.x", "head.attention_cell.i2h.weight"), "rectifies its input"),
-    ("attention head", zeros("backbone.conv1.conv.weight", "head.attention_cell.i2h.weight"), "academic"),
-    ("EAST", zeros("backbone.conv1_1._conv.weight", "head.f_score_conv.weight"), "academic"),
-    ("nothing of ours", zeros("backbone.patch_embed.weight", "head.tail.weight"), "fits no architecture"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("tensors", "message"), [row[1:] for row in FOREIGN], ids=[row[0] for row in FOREIGN])
-def test_foreign_checkpoints_are_named(tmp_path: Path, tensors: dict[str, np.ndarray], message: str) -> None:
-    path = tmp_path / "foreign.pdparams"
-    path.write_bytes(bytes(write_pdparams(tensors)))
-    with pytest.raises(MappingError, match=message):
-        converted(path)
-
-
-def test_a_pruned_model_is_named_with_the_shapes(tmp_path: Path) -> None:
-    tensors = random_tensors("det_mobilenet_v3_dbfpn")
-    key = "backbone.stage2.0.expand_conv.conv.weight"
-    tensors[key] = tensors[key][:100]
-    with pytest.raises(
-        MappingError, match=r"a pruned model, or one of another width.*\n.*nearest is det_mobilenet_v3_dbfpn"
-    ):
-        converted(write_checkpoint(tmp_path / "pruned.pdparams", tensors))
 
 
 def test_another_class_count_and_width_of_the_lstm_are_told_by_the_weights(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from converter.errors import FormatError
 from converter.formats.info import read_info
-from tests.format_samples import blob
+from format_samples import blob
 
 FACTS = {"stop_gradient": False, "trainable": True}
 

@@ -14,7 +14,7 @@ from converter.errors import FormatError
 from converter.formats.info import read_info
 from converter.formats.pdiparams import read_pdiparams, write_pdiparams
 from converter.formats.pdmodel import Variable, read_pdmodel
-from tests.format_samples import BFLOAT16, blob, record, tensor_description
+from format_samples import BFLOAT16, blob, record, tensor_description
 
 W = np.arange(6, dtype="<f4").reshape(2, 3)
 B = np.array([-1.5, 6e-45], "<f4")

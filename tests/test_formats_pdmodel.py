@@ -10,7 +10,7 @@ import pytest
 from converter.blob import Blob
 from converter.errors import FormatError
 from converter.formats.pdmodel import Operator, Variable, read_pdmodel, with_parameter_shapes
-from tests.format_samples import attribute, blob, double, field, linear_program, operator, program, variable
+from format_samples import attribute, blob, double, field, linear_program, operator, program, variable
 
 
 def test_a_program_becomes_records() -> None:

@@ -21,7 +21,7 @@ import pytest
 from converter.blob import Blob
 from converter.errors import FormatError
 from converter.formats.pdparams import read_pdparams, write_pdparams
-from tests.format_samples import blob, linear_program, record
+from format_samples import blob, linear_program, record
 
 W = np.arange(6, dtype="<f4").reshape(2, 3)
 B = np.array([1.5, -2.0], "<f4")

@@ -16,7 +16,7 @@ import pytest
 from converter.errors import FormatError
 from converter.formats.info import read_info
 from converter.formats.pdparams import read_pdparams
-from tests.format_samples import blob
+from format_samples import blob
 
 SECONDS = 3.0
 BYTES_PER_BYTE, BYTES_AT_ALL = 100, 2**20

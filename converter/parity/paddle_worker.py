@@ -3,14 +3,20 @@
 It answers requests, one JSON object per line, on stdin and stdout. Arrays travel in .npy files. Whatever Paddle itself
 prints goes to stderr, so that it cannot be mistaken for an answer.
 
-    {"command": "load", "folder": FOLDER, "form": "pdmodel" or "pir"} -> {"program": {feeds, fetches, parameters, operators}}
-    {"command": "run", "inputs": FILE, "fetch": [VALUE, ...], "outputs": FOLDER} -> {"files": [FILE, ...]}
+    {"command": "load", "folder": FOLDER, "form": "pdmodel" or "pir"}
+        -> {"program": {"feeds", "fetches", "parameters", "operators"}}
+    {"command": "run", "precision": "single" or "double", "inputs": FILE, "fetch": [VALUE, ...], "outputs": FOLDER}
+        -> {"files": [FILE, ...]}
 
 A failed request answers {"error": TEXT} and the process goes on. The first line, sent without a request, is a greeting:
 {"versions": {...}}, or {"unusable": TEXT} when this Python has no Paddle, or one that is too old.
 
 A value is named by its variable in a `.pdmodel`, and as "operator.result" (two indices) in an `inference.json`, which
 has no variable names.
+
+The program runs as it is, in single precision, and also with every float32 of it (variables, parameters, types that
+operators ask for) turned into float64. The operators, their attributes and the weights' values stay the same; what goes
+is rounding, which otherwise hides differences below 1e-5 and, in recurrent networks, feigns much larger ones.
 """
 
 from __future__ import annotations
@@ -18,23 +24,28 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
 import traceback
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TextIO
-
-import numpy as np
+from typing import Any, ClassVar, TextIO
 
 STEM = "inference"
 OLDEST_MAJOR = 3
 INSTALL = 'pip install "paddle2torch[parity]"'
 
-# The slot of a .pdmodel operator that holds its result; others (saved means, dropout masks) are by-products.
+# The slots of a .pdmodel operator that hold its result; others (saved means, dropout masks) are by-products.
 RESULT_SLOTS = ("Out", "Output", "Y")
 
 # Operators of an inference.json that compute nothing.
 PIR_PARAMETER, PIR_FEED, PIR_FETCH = "builtin.parameter", "pd_op.data", "pd_op.fetch"
+# How an inference.json spells float32: the type of a value, and what an operator is asked to produce.
+PIR_SINGLE_TO_DOUBLE = {
+    '"0.t_f32"': '"0.t_f64"',
+    '"1.a_dtype","D":"float32"': '"1.a_dtype","D":"float64"',
+}
 
 
 class UnusablePaddleError(Exception):
@@ -60,48 +71,117 @@ def import_paddle() -> Any:
         raise UnusablePaddleError(f"PaddlePaddle cannot be imported ({error})") from error
     if int(paddle.__version__.split(".")[0]) < OLDEST_MAJOR:
         raise UnusablePaddleError(
-            f"PaddlePaddle {paddle.__version__} is too old, {OLDEST_MAJOR}.0 or newer is needed; install it with: {INSTALL}"
+            f"PaddlePaddle {paddle.__version__} is too old; version {OLDEST_MAJOR} or newer is needed: {INSTALL}"
         )
     paddle.enable_static()
     return paddle
 
 
-class PdmodelProgram:
+class LoadedProgram:
+    """A program in memory, with an executor and parameters of its own.
+
+    Args:
+        paddle: the module.
+        folder: has `inference.*`.
+        double: whether to turn it into double precision.
+    """
+
+    def __init__(self, paddle: Any, folder: Path, double: bool) -> None:
+        self.paddle = paddle
+        self.dtype = "float64" if double else "float32"
+        self.executor = paddle.static.Executor(paddle.CPUPlace())
+        self.scope = paddle.base.core.Scope()
+        with self.active():
+            self.program, self.feeds, fetches = self._load(folder, double)
+            self._index(fetches)
+            if double:
+                self._widen_parameters()
+
+    def _mode(self) -> AbstractContextManager[Any]:
+        """The setting of Paddle under which such programs are loaded and run."""
+        raise NotImplementedError
+
+    def _load(self, folder: Path, double: bool) -> tuple[Any, list[str], list[Any]]:
+        """Program, names of the inputs, and outputs."""
+        raise NotImplementedError
+
+    def _index(self, fetches: list[Any]) -> None:
+        """Set `fetches` and `parameters`, and prepare the naming of values."""
+        raise NotImplementedError
+
+    def operators(self) -> list[dict[str, Any]]:
+        """The operators in execution order: type, inputs and result."""
+        raise NotImplementedError
+
+    def _targets(self, names: list[str]) -> list[Any]:
+        """What the executor calls these values."""
+        raise NotImplementedError
+
+    fetches: list[str]
+    parameters: dict[str, list[int]]
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Make this program's mode and parameters Paddle's current ones."""
+        with self._mode(), self.paddle.static.scope_guard(self.scope):
+            yield
+
+    def _widen_parameters(self) -> None:
+        import numpy as np
+
+        for name in self.parameters:
+            tensor = self.scope.find_var(name).get_tensor()
+            values = np.asarray(tensor)
+            if values.dtype == np.float32:
+                tensor.set(values.astype(np.float64), self.paddle.CPUPlace())
+
+    def describe(self) -> dict[str, Any]:
+        """The program as JSON."""
+        return {
+            "feeds": self.feeds,
+            "fetches": self.fetches,
+            "parameters": self.parameters,
+            "operators": self.operators(),
+        }
+
+    def run(self, inputs: Any, fetch: list[str]) -> list[Any]:
+        """The values `fetch` for these inputs."""
+        with self.active():
+            return self.executor.run(
+                self.program, feed={self.feeds[0]: inputs.astype(self.dtype)}, fetch_list=self._targets(fetch)
+            )
+
+
+class PdmodelProgram(LoadedProgram):
     """A `.pdmodel`: variables by name, every one of which can be fetched."""
 
-    def __init__(self, paddle: Any, program: Any, feeds: list[str], fetches: list[Any]) -> None:
-        self.program = program
-        self.feeds = feeds
-        self.fetches = [variable.name for variable in fetches]
+    def _mode(self) -> AbstractContextManager[Any]:
+        return self.paddle.pir_utils.OldIrGuard()
 
-    @staticmethod
-    def mode(paddle: Any) -> AbstractContextManager[Any]:
-        """The setting of Paddle under which the program is loaded and run."""
-        return paddle.pir_utils.OldIrGuard()
+    def _load(self, folder: Path, double: bool) -> tuple[Any, list[str], list[Any]]:
+        loaded = self.paddle.static.load_inference_model(str(folder / STEM), self.executor)
+        if double:
+            self._widen_program(loaded[0].global_block())
+        return loaded
 
-    def widen(self, paddle: Any, scope: Any) -> None:
-        """Turn the program and its parameters to double precision."""
-        types = paddle.base.core.VarDesc.VarType
-        block = self.program.global_block()
+    def _widen_program(self, block: Any) -> None:
+        types = self.paddle.base.core.VarDesc.VarType
         for name, variable in block.vars.items():
-            if name in ("feed", "fetch") or variable.dtype != types.FP32:
-                continue
-            variable.desc.set_dtype(types.FP64)
-            if variable.persistable:
-                tensor = scope.find_var(name).get_tensor()
-                tensor.set(np.asarray(tensor).astype(np.float64), paddle.CPUPlace())
+            if name not in ("feed", "fetch") and variable.dtype == types.FP32:
+                variable.desc.set_dtype(types.FP64)
         for op in block.ops:
             for attribute in op.attr_names:
                 if attribute.endswith("dtype") and op.attr(attribute) == int(types.FP32):
                     op._set_attr(attribute, int(types.FP64))
 
-    def parameters(self) -> dict[str, list[int]]:
-        """Shape of every parameter, by variable name."""
+    def _index(self, fetches: list[Any]) -> None:
+        self.fetches = [variable.name for variable in fetches]
         variables = self.program.global_block().vars.values()
-        return {v.name: list(v.shape) for v in variables if v.persistable and v.name not in ("feed", "fetch")}
+        self.parameters = {
+            v.name: list(v.shape) for v in variables if v.persistable and v.name not in ("feed", "fetch")
+        }
 
     def operators(self) -> list[dict[str, Any]]:
-        """The operators in execution order: type, inputs and result."""
         return [self._operator(op) for op in self.program.global_block().ops if op.type not in ("feed", "fetch")]
 
     @staticmethod
@@ -109,49 +189,51 @@ class PdmodelProgram:
         results = [name for slot in RESULT_SLOTS if slot in op.output_names for name in op.output(slot)]
         return {"type": op.type, "inputs": list(op.input_arg_names), "result": results[0] if results else None}
 
-    def targets(self, names: list[str]) -> list[Any]:
-        """What the executor calls these values."""
+    def _targets(self, names: list[str]) -> list[Any]:
         return names
 
 
-class PirProgram:
+class PirProgram(LoadedProgram):
     """An `inference.json`: values are anonymous, so they are called by the position of their operator."""
 
-    def __init__(self, paddle: Any, program: Any, feeds: list[str], fetches: list[Any]) -> None:
-        self.program = program
-        self.feeds = feeds
+    def _mode(self) -> AbstractContextManager[Any]:
+        return nullcontext()  # Paddle's default
+
+    def _load(self, folder: Path, double: bool) -> tuple[Any, list[str], list[Any]]:
+        if double:
+            # Values cannot change their type in memory, but the file is plain text.
+            text = (folder / f"{STEM}.json").read_text(encoding="utf-8")
+            for single, wide in PIR_SINGLE_TO_DOUBLE.items():
+                text = text.replace(single, wide)
+            parameters = folder / f"{STEM}.pdiparams"
+            folder = folder / "double"
+            folder.mkdir(exist_ok=True)
+            (folder / f"{STEM}.json").write_text(text, encoding="utf-8")
+            shutil.copyfile(parameters, folder / parameters.name)
+        return self.paddle.static.load_inference_model(str(folder / STEM), self.executor)
+
+    def _index(self, fetches: list[Any]) -> None:
         self._names: dict[Any, str] = {}
         self._values: dict[str, Any] = {}
-        self._parameters: dict[str, list[int]] = {}
+        self.parameters = {}
         for index, op in enumerate(self._operations()):
-            self._name_results(index, op)
+            for position, value in enumerate(op.results()):
+                name = self._name(op) or f"{index}.{position}"
+                self._names[value.id], self._values[name] = name, value
+                # Others are states that an operator wants and that no file holds.
+                if op.name() == PIR_PARAMETER and value.persistable:
+                    self.parameters[name] = list(value.shape)
         self.fetches = [self._names[value.id] for value in fetches]
 
     @staticmethod
-    def mode(paddle: Any) -> AbstractContextManager[Any]:
-        """The setting of Paddle under which the program is loaded and run: its default."""
-        return nullcontext()
+    def _name(op: Any) -> str | None:
+        attribute = {PIR_PARAMETER: "parameter_name", PIR_FEED: "name"}.get(op.name())
+        return op.attrs()[attribute] if attribute else None
 
     def _operations(self) -> list[Any]:
         return list(self.program.global_block().ops)
 
-    def _name_results(self, index: int, op: Any) -> None:
-        for position, value in enumerate(op.results()):
-            name = f"{index}.{position}"
-            if op.name() == PIR_PARAMETER:
-                name = op.attrs()["parameter_name"]
-                if value.persistable:  # others are states that an operator wants and that no file holds
-                    self._parameters[name] = list(value.shape)
-            elif op.name() == PIR_FEED:
-                name = op.attrs()["name"]
-            self._names[value.id], self._values[name] = name, value
-
-    def parameters(self) -> dict[str, list[int]]:
-        """Shape of every parameter, by parameter name."""
-        return self._parameters
-
     def operators(self) -> list[dict[str, Any]]:
-        """The operators in execution order: type, inputs and result."""
         passive = (PIR_PARAMETER, PIR_FEED, PIR_FETCH)
         return [self._operator(op) for op in self._operations() if op.name() not in passive]
 
@@ -160,9 +242,8 @@ class PirProgram:
         results = [self._names[value.id] for value in op.results()]
         return {"type": op.name().removeprefix("pd_op."), "inputs": inputs, "result": results[0] if results else None}
 
-    def targets(self, names: list[str]) -> list[Any]:
-        """What the executor calls these values."""
-        # The executor keeps the fetch operators of earlier requests, and takes their results for the new request's.
+    def _targets(self, names: list[str]) -> list[Any]:
+        # The executor keeps the fetch operators of earlier requests, and would take their results for this one's.
         block = self.program.global_block()
         for op in self._operations():
             if op.name() == PIR_FETCH:
@@ -170,72 +251,41 @@ class PirProgram:
         return [self._values[name] for name in names]
 
 
-FORMS = {"pdmodel": PdmodelProgram, "pir": PirProgram}
-
-
 class Worker:
-    """Holds one program at a time and runs it."""
+    """Holds one model at a time, in both precisions, and runs it."""
+
+    FORMS: ClassVar[dict[str, type[LoadedProgram]]] = {"pdmodel": PdmodelProgram, "pir": PirProgram}
 
     def __init__(self, paddle: Any) -> None:
         self.paddle = paddle
-        self.model: PdmodelProgram | PirProgram | None = None
-        self.executor: Any = None
-        self.scope: Any = None
+        self.programs: dict[str, LoadedProgram] = {}
 
-    def load(self, folder: str, form: str, double: bool=False) -> dict[str, Any]:
-        """Load FOLDER/inference.*, in place of the program held so far, and describe it."""
-        static = self.paddle.static
-        kind = FORMS[form]
-        self.executor, self.scope = static.Executor(self.paddle.CPUPlace()), self.paddle.base.core.Scope()
-        with kind.mode(self.paddle), static.scope_guard(self.scope):
-            loaded = static.load_inference_model(str(Path(folder) / STEM), self.executor)
-            self.model = kind(self.paddle, *loaded)
-            if double: self.model.widen(self.paddle, self.scope)
-            description = {
-                "feeds": self.model.feeds,
-                "fetches": self.model.fetches,
-                "parameters": self.model.parameters(),
-                "operators": self.model.operators(),
-            }
-        return {"program": description}
+    def load(self, folder: str, form: str) -> dict[str, Any]:
+        """Load FOLDER/inference.*, in place of the model held so far, and describe it."""
+        kind = self.FORMS[form]
+        self.programs = {}
+        self.programs = {name: kind(self.paddle, Path(folder), name == "double") for name in ("single", "double")}
+        return {"program": self.programs["single"].describe()}
 
-    def run(self, inputs: str, fetch: list[str], outputs: str) -> dict[str, Any]:
+    def run(self, precision: str, inputs: str, fetch: list[str], outputs: str) -> dict[str, Any]:
         """Run the program on the array in the file `inputs`; write the values `fetch` into the folder `outputs`."""
-        if self.model is None:
-            raise RuntimeError("no program is loaded")
-        with self.model.mode(self.paddle), self.paddle.static.scope_guard(self.scope):
-            arrays = self.executor.run(
-                self.model.program,
-                feed={self.model.feeds[0]: np.load(inputs, allow_pickle=False)},
-                fetch_list=self.model.targets(fetch),
-            )
+        import numpy as np
+
+        arrays = self.programs[precision].run(np.load(inputs, allow_pickle=False), fetch)
         files = [str(Path(outputs) / f"{index}.npy") for index in range(len(arrays))]
         for file, array in zip(files, arrays, strict=True):
             np.save(file, np.asarray(array), allow_pickle=False)
         return {"files": files}
 
-
-def versions(paddle: Any) -> dict[str, str]:
-    """The versions behind this process's results."""
-    return {"paddlepaddle": paddle.__version__, "numpy": np.__version__, "python": platform.python_version()}
-
-
-def claim_stdout() -> TextIO:
-    """Keep stdout for the answers alone; what any library prints there, in Python or below it, goes to stderr."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return answers
-
-
-def answer(worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
-    """The answer to one request; never raises."""
-    command = request.pop("command")
-    try:
-        return {"load": worker.load, "run": worker.run}[command](**request)
-    except Exception as error:
-        # Paddle's messages carry C++ stacks; the log has all of it, the answer the line that says what happened.
-        traceback.print_exc(file=sys.stderr)
-        return {"error": summary(error)}
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one request; never raises."""
+        command = request.pop("command")
+        try:
+            return {"load": self.load, "run": self.run}[command](**request)
+        except Exception as error:
+            # Paddle's messages carry C++ stacks; stderr has all of it, the answer the line that says what happened.
+            traceback.print_exc(file=sys.stderr)
+            return {"error": summary(error)}
 
 
 def summary(error: Exception) -> str:
@@ -243,6 +293,18 @@ def summary(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if "Error:" in line or line.startswith("(")]
     return f"{type(error).__name__}: {(telling or lines or ['no message'])[-1]}"
+
+
+def versions(paddle: Any) -> dict[str, str]:
+    """The versions behind this process's results."""
+    return {"paddlepaddle": paddle.__version__, "python": platform.python_version()}
+
+
+def claim_stdout() -> TextIO:
+    """Keep stdout for the answers alone; what any library prints there, in Python or below it, goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answers
 
 
 def main() -> int:
@@ -261,7 +323,7 @@ def main() -> int:
     worker = Worker(paddle)
     send({"versions": versions(paddle)})
     for line in sys.stdin:
-        send(answer(worker, json.loads(line)))
+        send(worker.answer(json.loads(line)))
     return 0
 
 

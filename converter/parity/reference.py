@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from converter.errors import PaddleError
 START_LIMIT = 120.0  # seconds; importing Paddle from a cold disk takes a while
 REQUEST_LIMIT = 300.0  # seconds; the slowest request seen takes about three
 STDERR_TAIL = 5  # lines quoted in a message
+Precision = Literal["single", "double"]
 WORKER_COMMAND = (sys.executable, "-m", "converter.parity.paddle_worker")
 
 
@@ -114,7 +115,7 @@ class PaddleWorker:
 
     @property
     def versions(self) -> dict[str, str]:
-        """The versions of Paddle, NumPy and Python in the process.
+        """The versions of Paddle and Python in the process.
 
         Raises:
             PaddleError: see `load`.
@@ -122,20 +123,21 @@ class PaddleWorker:
         with self._lock:
             return self._started().versions
 
-    def load(self, folder: Path, form: str, double: bool = False) -> ReferenceProgram:
+    def load(self, folder: Path, form: str) -> ReferenceProgram:
         """Load FOLDER/inference.pdmodel (form "pdmodel") or FOLDER/inference.json (form "pir") with its .pdiparams.
 
         Raises:
             PaddleError: Paddle is missing or too old, refuses the model, crashes, or does not answer in time.
         """
-        return ReferenceProgram.from_json(self._ask("load", folder=str(folder), form=form, double=double)["program"])
+        return ReferenceProgram.from_json(self._ask("load", folder=str(folder), form=form)["program"])
 
-    def run(self, inputs: np.ndarray, fetch: Sequence[str]) -> dict[str, np.ndarray]:
+    def run(self, inputs: np.ndarray, fetch: Sequence[str], precision: Precision = "single") -> dict[str, np.ndarray]:
         """Run the loaded program; return the named values.
 
         Args:
             inputs: float32 (N, 3, H, W).
             fetch: names of values, as the program's operators have them.
+            precision: that of the program as it is, or "double" for the same program in float64.
 
         Raises:
             PaddleError: see `load`.
@@ -143,13 +145,15 @@ class PaddleWorker:
         with tempfile.TemporaryDirectory(dir=self._folder.name) as name:
             folder = Path(name)
             np.save(folder / "inputs.npy", inputs, allow_pickle=False)
-            answer = self._ask("run", inputs=str(folder / "inputs.npy"), fetch=list(fetch), outputs=name)
+            answer = self._ask("run", precision=precision, inputs=str(folder / "inputs.npy"), fetch=list(fetch), outputs=name)
             arrays = [np.load(file, allow_pickle=False) for file in answer["files"]]
         return dict(zip(fetch, arrays, strict=True))
 
-    def submit(self, inputs: np.ndarray, fetch: Sequence[str]) -> Future[dict[str, np.ndarray]]:
+    def submit(
+        self, inputs: np.ndarray, fetch: Sequence[str], precision: Precision = "single"
+    ) -> Future[dict[str, np.ndarray]]:
         """`run`, at the same time as the caller's own work."""
-        return self._background.submit(self.run, inputs, fetch)
+        return self._background.submit(self.run, inputs, fetch, precision)
 
     def _started(self) -> _Process:
         if self._process is None:

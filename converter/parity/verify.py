@@ -1,12 +1,20 @@
-"""Run Paddle and PyTorch on the same input, and judge every layer, the output and the answer."""
+"""Run Paddle and PyTorch on the same input, and judge every layer, the output and the answer.
+
+Layers and output are judged in double precision: both frameworks run the same operators on the same weights without
+rounding to speak of, so that equal networks agree to some 1e-7 and a tight tolerance is honest. In single precision
+the frameworks' own rounding reaches 1e-5 in a plain network and 1e-2 in a recurrent one whose weights make it chaotic;
+those errors are reported beside, and what people use, the answer, is compared in single precision.
+"""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,24 +28,37 @@ from converter.parity.compare import Answer, Difference, compare_answers, measur
 from converter.parity.inputs import Case, default_cases, image_cases
 from converter.parity.pairing import Layer, pair_layers
 from converter.parity.programs import write_program
-from converter.parity.reference import PaddleWorker
+from converter.parity.reference import PaddleWorker, Precision
 from converter.source import Source
 
 if TYPE_CHECKING:
     from converter.convert import Conversion
 
-TOLERANCE = 1e-5
+# Equal networks were seen to differ by 1e-7 at most: PP-OCR's own hard sigmoid has slope 0.1666667 in Paddle, 1/6 here.
+TOLERANCE = 1e-6
 # Blank paper answers 0, noise 0.014 and more, text 0.4 and more (measured over the zoo).
 LEAST_RESPONSE = 1e-3
+# A change d of all values before a sigmoid or softmax changes the relative result by at most 2d.
+STEEPNESS = 2.0
 
 
 @dataclass(frozen=True)
 class LayerResult:
-    """One layer on one batch."""
+    """One layer on one batch.
+
+    Attributes:
+        layer: which.
+        shape: of its output.
+        difference: PyTorch against Paddle in double precision, what is judged.
+        single: the same in single precision, where rounding has its part.
+        rounding: Paddle's own rounding: its single against its double precision, as a largest relative error.
+    """
 
     layer: Layer
     shape: tuple[int, ...]
     difference: Difference
+    single: Difference
+    rounding: float
 
 
 @dataclass(frozen=True)
@@ -48,15 +69,17 @@ class CaseResult:
         case: the batch.
         response: how much of Paddle's values before the last activation is owed to the pictures, 0 to about 1.
         layers: in the program's execution order.
-        output: the final output.
-        answers: one per picture.
-        maps: Paddle's and PyTorch's final output; detectors only.
+        output: the final output, in double precision.
+        steepness: how much larger than the error before it the last activation may make that of the output.
+        answers: one per picture, from the final output in single precision.
+        maps: Paddle's and PyTorch's final output in single precision; detectors only.
     """
 
     case: Case
     response: float
     layers: tuple[LayerResult, ...]
     output: Difference
+    steepness: float
     answers: tuple[Answer, ...]
     maps: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -95,7 +118,7 @@ class ParityResult:
         task: "det", "rec" or "cls".
         architecture: its name.
         parameters: of the architecture.
-        tolerance: largest error allowed for layers and output.
+        tolerance: largest error allowed for a layer, in double precision.
         cases: one per batch.
         source: the Paddle weights.
         reference: the file whose program ran them.
@@ -130,8 +153,9 @@ class ParityResult:
                     f"{name}: proves nothing: Paddle's output is nearly constant, blank pictures give the same but for"
                     f" {result.response:.1e} of it (at least {LEAST_RESPONSE:g} is needed); give another picture"
                 )
-            if not result.output.error <= self.tolerance:
-                lines.append(f"{name}: final output: {describe_difference(result.output)}")
+            allowed = self.tolerance * result.steepness
+            if not result.output.error <= allowed:
+                lines.append(f"{name}: final output: {describe_difference(result.output)}, {allowed:.1e} allowed")
             lines += [
                 f"{name}: picture {index}: Paddle says {answer.reference}, PyTorch {answer.candidate}"
                 + ("" if answer.overlap is None else f", overlap {answer.overlap:.4f}")
@@ -205,7 +229,7 @@ def verify(
         weights: a `.pth` or `.safetensors` to check in place of the conversion's own tensors.
         images: the user's pictures, in place of the rendered text.
         cases: the very batches to run, in place of both.
-        tolerance: largest relative error allowed for any layer and the output.
+        tolerance: largest relative error allowed for any layer, in double precision.
         worker: a running Paddle process; one is started for this call otherwise.
 
     Raises:
@@ -222,7 +246,8 @@ def verify(
         session = stack.enter_context(Session(conversion, reference or conversion.source, worker))
         model = conversion.build() if weights is None else load_weights(conversion, weights)
         labels = conversion.labels.labels if conversion.labels else None
-        results = tuple(session.run(model, case, labels) for case in cases)
+        models = in_both_precisions(model)
+        results = tuple(session.run(models, case, labels) for case in cases)
         return ParityResult(
             name=conversion.name,
             task=task,
@@ -235,6 +260,25 @@ def verify(
             weights=WeightFile("converted, in memory", None) if weights is None else _digest(weights),
             versions=_versions(worker),
         )
+
+
+Outputs = tuple[dict[str, np.ndarray], np.ndarray]  # by module path, and the final one
+NOT_CALLED = Difference(math.inf, math.inf, "the module was not called")
+
+
+@dataclass(frozen=True)
+class PaddleRun:
+    """Paddle at work on one batch: values by name, once they are there.
+
+    Attributes:
+        single: every layer's value and the output, of the program as it is.
+        double: the same in double precision.
+        blank: the value before the last activation, for blank pictures.
+    """
+
+    single: Future[dict[str, np.ndarray]]
+    double: Future[dict[str, np.ndarray]]
+    blank: Future[dict[str, np.ndarray]]
 
 
 class Session:
@@ -269,61 +313,78 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
 
-    def paddle_values(self, case: Case) -> Mapping[str, np.ndarray]:
-        """Every layer's value and the output in Paddle, by value name."""
-        return self._worker.run(case.array, self._fetch)
+    def run(self, models: Mapping[Precision, Any], case: Case, labels: Sequence[str] | None = None) -> CaseResult:
+        """Run one batch through both frameworks, at the same time, and compare.
 
-    @property
-    def _fetch(self) -> list[str]:
-        return list(dict.fromkeys([*(layer.value for layer in self.layers), self._output]))
+        Args:
+            models: the PyTorch network in both precisions.
+            case: the batch.
+            labels: a text per class, where known.
+        """
+        return self.judge(case, self.start_paddle(case), self.run_torch(models, case), labels)
 
-    def run(self, model: Any, case: Case, labels: Sequence[str] | None = None) -> CaseResult:
-        """Run one batch through both frameworks, at the same time, and compare."""
+    def start_paddle(self, case: Case) -> PaddleRun:
+        """Have Paddle work on a batch, in the background."""
+        fetch = list(dict.fromkeys([*(layer.value for layer in self.layers), self._output]))
+        return PaddleRun(
+            single=self._worker.submit(case.array, fetch, "single"),
+            double=self._worker.submit(case.array, fetch, "double"),
+            blank=self._worker.submit(blank(case.array), [self._pre_activation], "single"),
+        )
+
+    def run_torch(self, models: Mapping[Precision, Any], case: Case) -> dict[Precision, Outputs]:
+        """Layer outputs and final output of the network, in both precisions."""
         from converter.parity.capture import run_with_layers
 
-        in_paddle = self._worker.submit(case.array, self._fetch)
-        on_blank = self._worker.submit(blank(case.array), [self._pre_activation])
-        outputs, final = run_with_layers(model, [layer.module for layer in self.layers], case.array)
-        return self.judge(case, in_paddle.result(), on_blank.result()[self._pre_activation], outputs, final, labels)
+        modules = [layer.module for layer in self.layers]
+        dtypes: dict[Precision, type] = {"single": np.float32, "double": np.float64}
+        return {
+            precision: run_with_layers(models[precision], modules, case.array.astype(dtype))
+            for precision, dtype in dtypes.items()
+        }
 
     def judge(
         self,
         case: Case,
-        values: Mapping[str, np.ndarray],
-        blank_value: np.ndarray,
-        outputs: Mapping[str, np.ndarray],
-        final: np.ndarray,
+        paddle: PaddleRun,
+        torch: Mapping[Precision, Outputs],
         labels: Sequence[str] | None = None,
     ) -> CaseResult:
-        """Compare what the two frameworks computed.
-
-        Args:
-            case: the batch.
-            values: Paddle's, by value name.
-            blank_value: Paddle's value before the last activation for blank pictures.
-            outputs: the modules', by module path.
-            final: PyTorch's final output.
-            labels: a text per class, where known.
-        """
-        task = self._conversion.architecture.task
+        """Compare what the two frameworks computed."""
+        single, double, task = paddle.single.result(), paddle.double.result(), self._conversion.architecture.task
+        pre_activation = single[self._pre_activation]
+        final = single[self._output], torch["single"][1]
         return CaseResult(
             case=case,
-            response=response(values[self._pre_activation], blank_value),
-            layers=tuple(_compare_layer(layer, values[layer.value], outputs.get(layer.module)) for layer in self.layers),
-            output=measure(values[self._output], final),
-            answers=tuple(compare_answers(task, values[self._output], final, labels)),
-            maps=(values[self._output], final) if task == "det" else None,
+            response=response(pre_activation, paddle.blank.result()[self._pre_activation]),
+            layers=tuple(self._judge_layer(layer, single, double, torch) for layer in self.layers),
+            output=measure(double[self._output], torch["double"][1]),
+            steepness=max(1.0, STEEPNESS * float(np.abs(pre_activation).max())),
+            answers=tuple(compare_answers(task, *final, labels)),
+            maps=final if task == "det" else None,
         )
 
+    @staticmethod
+    def _judge_layer(
+        layer: Layer,
+        single: Mapping[str, np.ndarray],
+        double: Mapping[str, np.ndarray],
+        torch: Mapping[Precision, Outputs],
+    ) -> LayerResult:
+        values = {"single": single[layer.value], "double": double[layer.value]}
+        if layer.time_major:
+            values = {precision: value.transpose(1, 0, 2) for precision, value in values.items()}
+        differences = {
+            precision: NOT_CALLED if (output := torch[precision][0].get(layer.module)) is None else measure(value, output)
+            for precision, value in values.items()
+        }
+        rounding = measure(values["double"], values["single"]).max_error
+        return LayerResult(layer, values["double"].shape, differences["double"], differences["single"], rounding)
 
-def _compare_layer(layer: Layer, value: np.ndarray, output: np.ndarray | None) -> LayerResult:
-    if layer.time_major:
-        value = value.transpose(1, 0, 2)
-    if output is None:
-        difference = Difference(math.inf, math.inf, "the module was not called")
-    else:
-        difference = measure(value, output)
-    return LayerResult(layer, value.shape, difference)
+
+def in_both_precisions(model: Any) -> dict[Precision, Any]:
+    """The network, and a copy of it in double precision."""
+    return {"single": model, "double": copy.deepcopy(model).double()}
 
 
 def blank(array: np.ndarray) -> np.ndarray:
