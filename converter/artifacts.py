@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from architectures.loading import HEADER_KEY
 from converter import __version__
 from converter.convert import Conversion
 from converter.files import atomic_write
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCHEMA_VERSION = 1
 
@@ -45,10 +49,16 @@ def metadata(conversion: Conversion) -> dict[str, Any]:
 
 
 def write(conversion: Conversion, folder: Path) -> list[Path]:
+    """Write a conversion's three files; see `write_files`."""
+    return write_files(conversion.state, metadata(conversion), folder)
+
+
+def write_files(state: Mapping[str, Tensor], account: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write the three files; each appears only when it is complete, the `.json` last.
 
     Args:
-        conversion: what to write.
+        state: a module's state dict.
+        account: what `metadata` returns; its "name" is the files' stem.
         folder: where; made if need be. Files of an earlier conversion of the same name are replaced.
 
     Returns:
@@ -60,14 +70,13 @@ def write(conversion: Conversion, folder: Path) -> list[Path]:
     import torch
     from safetensors.torch import save
 
-    account = metadata(conversion)
-    stem = folder / conversion.name
+    stem = folder / account["name"]
     paths = [stem.with_name(stem.name + suffix) for suffix in (".pth", ".safetensors", ".json")]
     with atomic_write(paths[0]) as file:
-        torch.save(conversion.state, file)
+        torch.save(dict(state), file)
     with atomic_write(paths[1]) as file:
         # One key only: the order of several would differ from run to run.
-        file.write(save(conversion.state, {HEADER_KEY: json.dumps(account, ensure_ascii=False)}))
+        file.write(save(dict(state), {HEADER_KEY: json.dumps(account, ensure_ascii=False)}))
     with atomic_write(paths[2]) as file:
         file.write((json.dumps(account, ensure_ascii=False, indent=1) + "\n").encode())
     return paths
