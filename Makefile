@@ -2,15 +2,19 @@
 #
 #   make convert                       the embedded sample: fetch, convert, compare with Paddle, read a picture
 #   make convert MODEL=NAME [KIND=trained] [MIRROR=FOLDER_OR_URL] [OUTPUT=converted]
-#   make test | lint | clean
+#   make parity [MODEL=NAME | MODELS="NAME NAME" | MODELS=all]   verdicts in parity/, with pages to look at
+#   make test | lint | format | clean
 
 PYTHON ?= python3
 MODEL  ?= embedded_rec
 OUTPUT ?= converted
+REPORT ?= parity
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 
-.PHONY: convert test lint format clean venv
+FROM   := $(if $(KIND),--kind $(KIND)) $(if $(MIRROR),--mirror $(MIRROR))
+
+.PHONY: convert parity test lint format clean venv
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -26,7 +30,11 @@ $(VENV)/.installed: constraints.txt setup.cfg pyproject.toml setup.py
 	@touch $@
 
 convert: venv
-	@$(RUN) -m converter convert $(MODEL) --verify $(if $(KIND),--kind $(KIND)) $(if $(MIRROR),--mirror $(MIRROR)) --output $(OUTPUT)
+	@$(RUN) -m converter convert $(MODEL) --verify $(FROM) --output $(OUTPUT)
+
+parity: venv
+	@$(RUN) -m converter verify $(if $(filter all,$(MODELS)),--all,$(or $(MODELS),$(MODEL))) $(FROM) \
+		--report $(REPORT) --summary $(REPORT)/summary.json
 
 test: venv
 	$(RUN) -m pytest --numprocesses auto $(ARGS)
@@ -40,5 +48,5 @@ format: venv
 	$(RUN) -m ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info converted .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info converted parity .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -96,15 +97,18 @@ def open_model_files(path: Path, member: str | None = None) -> ModelFiles:
         ArchiveError: the archive is broken, refused, or holds no model.
     """
     try:
-        path.stat()
+        mode = path.stat().st_mode
     except OSError as error:
         raise SourceError(f"{path}: cannot be opened ({error.strerror}); check the path") from error
-    if not path.is_dir() and (reason := _NOT_WEIGHTS.get(path.suffix.lower())):
-        raise SourceError(f"{path}: {reason}")
-    if not path.is_dir() and _role(path.name):
-        if member is not None:
-            raise SourceError(f"{path}: is a single file, so no member {member!r} can be picked from it")
-        return _from_siblings(path)
+    if not stat.S_ISDIR(mode):
+        if not stat.S_ISREG(mode):
+            raise SourceError(f"{path}: neither a file nor a folder; give a file that can be read twice")
+        if reason := _NOT_WEIGHTS.get(path.suffix.lower()):
+            raise SourceError(f"{path}: {reason}")
+        if _role(path.name):
+            if member is not None:
+                raise SourceError(f"{path}: is a single file, so no member {member!r} can be picked from it")
+            return _from_siblings(path)
     container = open_container(path)
     candidates = _candidates(container.sizes)
     if not candidates:
@@ -116,9 +120,9 @@ def open_model_files(path: Path, member: str | None = None) -> ModelFiles:
 
 def _role(name: str) -> tuple[str, str] | None:
     """(name without its suffix, role) of a model's file; None for any other."""
-    for suffix in sorted(_ROLES, key=len, reverse=True):
+    for suffix, role in _ROLES.items():
         if name.endswith(suffix):
-            return name.removesuffix(suffix), _ROLES[suffix]
+            return name.removesuffix(suffix), role
     return None
 
 

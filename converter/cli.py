@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converter import __version__
-from converter.errors import ConverterError
+from converter.errors import ConverterError, ParityError
 
 if TYPE_CHECKING:
     from converter.convert import Conversion
     from converter.download import Fetcher
+    from converter.parity.prover import Prover
     from converter.zoo import Model, Zoo
 
 INTERRUPTED = 130
@@ -284,6 +286,7 @@ def inspect(
     help="Which way: paddle turns a converted .pth or .safetensors back into a .pdparams.",
 )
 @referring
+@click.option("--verify", "proving", is_flag=True, help="Compare with Paddle first, and write nothing if it disagrees.")
 def convert(
     sources: tuple[str, ...],
     kind: str | None,
@@ -298,6 +301,7 @@ def convert(
     output: Path,
     target: str,
     reference: str | None,
+    proving: bool,
 ) -> None:
     """Convert models to PyTorch, or back.
 
@@ -317,20 +321,138 @@ def convert(
 
     zoo, fetcher = open_zoo(), open_fetcher(mirror, cache, offline)
     config = read_config(config_file, branch) if config_file else None
-    for text in sources:
-        source = load_source(text, zoo, fetcher, kind, member)
-        conversion = convert_source(
-            source,
-            architecture=architecture,
-            branch=branch,
-            dictionary=dictionary,
-            config=config,
-            fetcher=fetcher,
-        )
-        paths = artifacts.write(conversion, output)
-        report_conversion(conversion)
-        for path in paths:
-            click.echo(path)
+    with ExitStack() as stack:
+        prover = stack.enter_context(open_prover(zoo, fetcher, reference)) if proving else None
+        for text in sources:
+            source = load_source(text, zoo, fetcher, kind, member)
+            note(f"converting {source.path.name}")
+            conversion = convert_source(
+                source,
+                architecture=architecture,
+                branch=branch,
+                dictionary=dictionary,
+                config=config,
+                fetcher=fetcher,
+            )
+            report_conversion(conversion)
+            result = None
+            if prover is not None:
+                note("comparing with Paddle, layer by layer")
+                result = prover.prove(conversion)
+                if not result.passed:
+                    raise ParityError(prover.table(result) + "\n  nothing was written")
+            for path in artifacts.write(conversion, output):
+                click.echo(path)
+            if prover is not None:
+                for line in prover.summary(result):
+                    click.echo(line)
+
+
+@main.command()
+@click.argument("sources", nargs=-1, metavar="SOURCE...")
+@click.option("--all", "everything", is_flag=True, help="Every model of the zoo.")
+@choosing
+@describing
+@referring
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Check this converted .pth or .safetensors, ours or anyone's, in place of a conversion.",
+)
+@click.option(
+    "--image",
+    "images",
+    type=click.Path(path_type=Path, dir_okay=False),
+    multiple=True,
+    help="A picture of yours in place of the rendered text; may be repeated.",
+)
+@click.option("--tolerance", type=float, help="Largest relative error allowed for a layer, in double precision.")
+@click.option(
+    "--report", type=click.Path(path_type=Path, file_okay=False), help="Folder for NAME/parity.json and parity.html."
+)
+@click.option(
+    "--summary", "summary_file", type=click.Path(path_type=Path, dir_okay=False), help="File for all verdicts as JSON."
+)
+@fetching
+def verify(
+    sources: tuple[str, ...],
+    everything: bool,
+    kind: str | None,
+    member: str | None,
+    branch: str | None,
+    architecture: str | None,
+    dictionary: Path | None,
+    config_file: Path | None,
+    reference: str | None,
+    weights: Path | None,
+    images: tuple[Path, ...],
+    tolerance: float | None,
+    report: Path | None,
+    summary_file: Path | None,
+    mirror: str | None,
+    cache: Path | None,
+    offline: bool,
+) -> None:
+    """Prove that PyTorch computes what Paddle computes.
+
+    Paddle runs the released program (or --reference) with the SOURCE's weights, PyTorch the converted module, on the
+    same pictures; every layer, the output and the answer are compared. Exits with 0 only when all hold for every
+    SOURCE; all are tried.
+    """
+    from converter.config import read_config
+    from converter.convert import convert as convert_source
+    from converter.source import load_source
+
+    if not sources and not everything:
+        raise click.UsageError("name a SOURCE, or give --all")
+    if weights is not None and len(sources) != 1:
+        raise click.UsageError("--weights goes with one SOURCE")
+    zoo, fetcher = open_zoo(), open_fetcher(mirror, cache, offline)
+    if everything:
+        sources = tuple(name for name, model in zoo.models.items() if (kind or "inference") in model.artifacts)
+    config = read_config(config_file, branch) if config_file else None
+    verdicts: list[dict[str, Any]] = []
+    with open_prover(zoo, fetcher, reference) as prover:
+        for text in sources:
+            try:
+                source = load_source(text, zoo, fetcher, kind, member)
+                conversion = convert_source(
+                    source,
+                    architecture=architecture,
+                    branch=branch,
+                    dictionary=dictionary,
+                    config=config,
+                    fetcher=fetcher,
+                )
+                result = prover.prove(conversion, weights=weights, images=images, tolerance=tolerance)
+            except ConverterError as error:
+                if len(sources) == 1:
+                    raise
+                note(f"error: {text}: {error}")
+                verdicts.append({"name": text, "passed": False, "error": str(error)})
+                continue
+            click.echo(prover.table(result))
+            verdicts.append(prover.verdict(result))
+            for path in prover.report(result, report) if report else ():
+                click.echo(path)
+    failed = [verdict["name"] for verdict in verdicts if not verdict["passed"]]
+    if summary_file is not None:
+        write_json({"passed": not failed, "models": verdicts}, summary_file)
+    if failed:
+        raise ParityError(f"{len(failed)} of {len(verdicts)} models failed: {', '.join(failed)}")
+
+
+def write_json(value: Any, path: Path) -> None:
+    from converter.files import atomic_write
+
+    with atomic_write(path) as file:
+        file.write((json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def open_prover(zoo: Zoo, fetcher: Fetcher, reference: str | None) -> Prover:
+    from converter.parity.prover import Prover
+
+    return Prover(zoo, fetcher, reference)
 
 
 @main.command()

@@ -28,11 +28,12 @@ SAMPLE_TEXT = "PaddleOCR2026"
 WIDTHS = (
     (64, (1, 5), 15),
     (96, (2, 7), 30),
-    (128, (3, 9), 25),
-    (160, (4, 12), 12),
-    (320, (1, 10), 10),
-    (320, (8, 24), 8),
+    (128, (3, 9), 28),
+    (160, (4, 12), 13),
+    (320, (1, 10), 8),
+    (320, (8, 24), 6),
 )
+FIRST_WIDTHS = WIDTHS[:2]
 
 # How a word picks its characters; the last one, a free mix, is what serial numbers and file names look like.
 STYLES: tuple[Callable[[np.random.Generator, int], str], ...] = (
@@ -133,6 +134,16 @@ def sample_picture() -> Image.Image:
     picture = Image.new("RGB", (int(font.getlength(SAMPLE_TEXT)) + 24, 48), (238, 233, 220))
     ImageDraw.Draw(picture).text((12, 1), SAMPLE_TEXT, font=font, fill=(32, 48, 92))
     return picture
+
+
+def edit_distance(left: str, right: str) -> int:
+    """Levenshtein's distance."""
+    row = list(range(len(right) + 1))
+    for i, a in enumerate(left, 1):
+        previous, row[0] = row[0], i
+        for j, b in enumerate(right, 1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (a != b))
+    return row[-1]
 
 
 def _pick(rng: np.random.Generator, alphabet: str, length: int) -> str:

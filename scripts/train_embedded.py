@@ -39,7 +39,15 @@ import numpy as np
 from architectures.registry import RECOGNITION_32
 from converter.reading.ctc import decode
 from converter.reading.preprocess import load_picture, prepare
-from scripts.rendered_words import CHARACTERS, SAMPLE_TEXT, Batch, judged_batches, sample_picture, training_batch
+from scripts.rendered_words import (
+    CHARACTERS,
+    SAMPLE_TEXT,
+    Batch,
+    edit_distance,
+    judged_batches,
+    sample_picture,
+    training_batch,
+)
 
 HEIGHT = RECOGNITION_32["size"]["height"]
 LABELS = ["", *CHARACTERS]
@@ -63,14 +71,14 @@ def train(output: Path, seed: int, steps: int) -> None:
     """Train from the seed and write the training tarball."""
     import paddle
 
-    started = time.monotonic()
+    started, worked = time.monotonic(), time.process_time()
     weights, schedule = fit(seed, steps)
-    minutes = (time.monotonic() - started) / 60
+    minutes, processor_minutes = (time.monotonic() - started) / 60, (time.process_time() - worked) / 60
     paddle.disable_static()
     network = build_network()
     network.set_state_dict(weights)
     accuracy = judge(lambda inputs: network(paddle.to_tensor(inputs)).numpy())
-    print(f"seed {seed}: {steps} steps in {minutes:.1f} minutes; {accuracy}")
+    print(f"seed {seed}: {steps} steps in {minutes:.1f} minutes ({processor_minutes:.1f} of a core); {accuracy}")
 
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder, "best_accuracy.pdparams")
@@ -177,16 +185,6 @@ def judge(run: Callable[[np.ndarray], np.ndarray]) -> Accuracy:
 def read_texts(probabilities: np.ndarray) -> list[str]:
     """Probabilities (N, T, CLASSES) → what they say."""
     return [str(reading) for reading in decode(probabilities, LABELS)]
-
-
-def edit_distance(left: str, right: str) -> int:
-    """Levenshtein's distance."""
-    row = list(range(len(right) + 1))
-    for i, a in enumerate(left, 1):
-        previous, row[0] = row[0], i
-        for j, b in enumerate(right, 1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (a != b))
-    return row[-1]
 
 
 # ---- saving ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Iterable
 
@@ -107,3 +108,53 @@ def record(dims: Iterable[int], data: bytes, element_type: int = FLOAT32, levels
     levels = tuple(levels)
     lod = struct.pack("<Q", len(levels)) + b"".join(struct.pack("<Q", len(each)) + each for each in levels)
     return struct.pack("<I", 0) + lod + struct.pack("<Ii", 0, len(description)) + description + data
+
+
+# ---- inference.json, by hand
+
+
+def pir_type(dims: Iterable[int], element: str = "f32") -> dict:
+    return {"#": "0.t_dtensor", "D": [{"#": f"0.t_{element}"}, list(dims), "NCHW", [], 0]}
+
+
+def pir_parameter(number: int, name: str, dims: Iterable[int], stored: int | None = 1, element: str = "f32") -> dict:
+    """A parameter; without its flags where `stored` is None, as files made for inference alone have it."""
+    record = {"#": "p", "A": [0, 1, 1, name], "DA": [], "O": {"%": number, "TT": pir_type(dims, element)}, "QA": []}
+    return record if stored is None else {**record, "OA": [stored, 0, 1]}
+
+
+def pir_operator(kind: str, operands: Iterable[int], results: dict[int, dict], attributes: Iterable[dict] = ()) -> dict:
+    """An operator: numbers of its operands, type by number of its results."""
+    return {
+        "#": kind,
+        "A": list(attributes),
+        "I": [{"%": number} for number in operands],
+        "O": [{"%": number, "TT": type_} for number, type_ in results.items()],
+    }
+
+
+def pir_attribute(name: str, kind: str, data: object) -> dict:
+    return {"N": name, "AT": {"#": kind, "D": data}}
+
+
+def pir_program(operators: Iterable[dict], blocks: int = 1, magic: str = "pir") -> bytes:
+    block = {"#": "block_0", "args": [], "ops": list(operators)}
+    region = {"#": "region_0", "blocks": [block] * blocks}
+    base = {"magic": magic, "trainable": True, "version": 1}
+    return json.dumps({"base_code": base, "program": {"regions": [region]}}).encode()
+
+
+def pir_linear() -> bytes:
+    """x @ w + b, with a state that no file holds, and an operand and a result that are not there."""
+    return pir_program(
+        [
+            pir_parameter(1, "w", (3, 2)),
+            pir_parameter(2, "state", (), stored=0, element="ui8"),
+            pir_parameter(3, "b", (2,)),
+            pir_operator("1.data", (), {4: pir_type((-1, 3))}, [pir_attribute("name", "0.a_str", "x")]),
+            pir_operator("1.matmul", (4, 1, 0), {5: pir_type((-1, 2)), 0: {"#": "NULL"}}),
+            pir_operator("0.combine", (5, 3), {6: {"#": "0.t_vec", "D": [pir_type((-1, 2)), pir_type((2,))]}}),
+            pir_operator("1.add_n", (6,), {7: pir_type((-1, 2))}),
+            pir_operator("1.fetch", (7,), {8: pir_type((-1, 2))}, [pir_attribute("col", "0.a_i32", 0)]),
+        ]
+    )

@@ -23,18 +23,21 @@ SMALL_CHANNEL, SMALL_VARIANCE = 4, 2.0**-10  # one channel in so many; its varia
 NORM_BOUNDS = {"weight": (0.7, 1.2), "bias": (-0.3, 0.7), "_mean": (-0.3, 0.3), "_variance": (0.5, 1.5)}
 BIAS_BOUNDS = (-0.2, 0.2)
 LSTM_SPREAD = 2.0
-# (pattern, factor on the spread). The transformer adds to what its layer norms read: all that is added, and what it is
-# added to, is made small, so that their variance is.
+# (pattern of a name, factor). First the transformer: what its layer norms read, and all that is added to it, is made
+# small, so that its variance is. The others keep the signal alive through narrow layers without activation, and within
+# bounds where branches are summed.
 FACTORS = (
-    (r"encoder\.conv2\.norm\.(weight|bias)", 2.0**-5),
-    (r"mixer\.proj\.(weight|bias)", 2.0**-5),
-    (r"mlp\.fc2\.(weight|bias)", 2.0**-5),
+    (r"encoder\.conv2\.norm\.(weight|bias)", 2.0**-7),
+    (r"mixer\.proj\.(weight|bias)", 2.0**-7),
+    (r"mlp\.fc2\.(weight|bias)", 2.0**-7),
     (r"expand_conv\.conv\.weight", 0.7),
+    (r"blocks\.\d+\.bottleneck_conv\.bn\.weight", 1.8),
+    (r"_(depthwise|pointwise)_conv\._batch_norm\.weight", 1.2),
     (r"linear_conv\.bn\.weight", 0.7),
     (r"bb_\d_\d\.conv[12]\._batch_norm\.weight", 0.6),
     (r"neck\.(in|p)\w*_conv\.", 0.5),
     (r"head\.binarize\.conv3\.weight", 0.25),
-    (r"head\.fc\d?\.weight", 2.0),
+    (r"head\.fc\.weight", 0.4),
 )
 
 

@@ -270,10 +270,17 @@ def test_files_that_are_not_weights_are_explained(tmp_path: Path, name: str, rea
 def test_an_archive_without_a_model_says_what_it_holds(write: Callable[[dict[str, bytes]], Path]) -> None:
     with pytest.raises(ArchiveError, match=r"holds no model; expected .*; found a.txt, config.json$"):
         open_model_files(write({"a.txt": b"", "config.json": b"{}"}))
-    with pytest.raises(ArchiveError, match=r"it is empty$"):
-        open_model_files(write({}))
     with pytest.raises(ArchiveError, match="give one of the archives in it, such as deep/x_infer.tar"):
         open_model_files(write({"deep/x_infer.tar": b""}))
+
+
+def test_an_empty_archive_is_told(save: Callable[..., Path], tmp_path: Path) -> None:
+    for data in (gzip.compress(tar_bytes({})), zip_bytes({})):
+        with pytest.raises(ArchiveError, match=r"holds no model; .* it is empty$"):
+            open_model_files(save(data))
+    (tmp_path / "x.tar").unlink()
+    with pytest.raises(SourceError, match=r"holds no model; .* it is empty$"):
+        open_model_files(tmp_path)
 
 
 def test_what_is_neither_archive_nor_model_is_refused(save: Callable[..., Path], tmp_path: Path) -> None:
@@ -283,6 +290,9 @@ def test_what_is_neither_archive_nor_model_is_refused(save: Callable[..., Path],
         open_model_files(save(b"", "x.tar"))
     with pytest.raises(SourceError, match=r"cannot be opened \(No such file or directory\)"):
         open_model_files(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe.tar")
+    with pytest.raises(SourceError, match="neither a file nor a folder"):
+        open_model_files(tmp_path / "pipe.tar")
     with pytest.raises(SourceError, match=r"cannot be opened \(File name too long\)"):
         open_model_files(tmp_path / ("x" * 1000))
 
@@ -431,10 +441,9 @@ def test_a_gzip_bomb_behind_the_end_of_the_tar_stops(
     save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(container, "ALWAYS_UNPACKED", 1 << 22)
-    bomb = gzip.compress(tar_bytes(TRAINED), 1) + gzip.compress(bytes(1 << 26), 1)
-    action = refused(save(bomb, "x.tar.gz"), "it unpacks to more than 6[0-9]* bytes|unpacks to more than 4194304")
     monkeypatch.setattr(container, "MAX_RATIO", 1)
-    assert peak_memory(action) < 1 << 23
+    path = save(gzip.compress(tar_bytes(TRAINED)) + gzip.compress(bytes(1 << 26), 1), "x.tar.gz")
+    assert peak_memory(refused(path, "it unpacks to more than 4194304 bytes")) < 1 << 23
 
 
 def test_a_gzip_bomb_of_headers_stops(save: Callable[..., Path]) -> None:
@@ -461,6 +470,13 @@ def test_a_zip_bomb_that_lies_about_its_size_inflates_no_further(save: Callable[
     told = data.replace(struct.pack("<I", 1 << 26), struct.pack("<I", 1000))
     assert told != data
     assert peak_memory(refused(save(told, "x.zip"), "broken or cut short")) < 1 << 20
+
+
+def test_a_zip_member_that_is_shorter_than_it_says_is_refused(save: Callable[..., Path]) -> None:
+    data = zip_bytes({"x.pdparams": b"the weights" * 100})
+    told = data.replace(struct.pack("<I", 1100), struct.pack("<I", 1101))
+    with pytest.raises(ArchiveError, match="broken or cut short .x.pdparams ends early"):
+        open_model_files(save(told, "x.zip"))
 
 
 def test_a_zip_s_huge_directory_is_not_read(save: Callable[..., Path]) -> None:
@@ -492,12 +508,11 @@ SIZE, TYPE = slice(124, 136), slice(156, 157)
 
 BROKEN_TARS = {
     "a negative size": (header_with(SIZE, b"\xff" * 12), "a header has .* for a number"),
-    "a size that is no number": (header_with(SIZE, b"99999999999"), "a header has b'99999999999' for a number"),
+    "a size that is no number": (header_with(SIZE, b"99999999999"), "a header has b'99999999999.* for a number"),
     "a size beyond the file": (header_with(SIZE, b"\x80" + b"\xff" * 11), "it is cut short, or made to overwhelm"),
-    "a member cut short": (tar_bytes({"x.pdparams": bytes(4096)})[:2048], "it is cut short, or made to overwhelm"),
+    "a member cut short": (tar_bytes({"x.pdparams": bytes(4096)})[:2048], "it is cut short, "),
     "a header cut short": (tar_bytes({"x.pdparams": bytes(512)})[:1100], "ends inside a header at byte 1024"),
     "a header of noise": (tar_bytes(TRAINED)[:1024] + b"noise" * 200, "no valid header at byte 1024"),
-    "a long name of a gigabyte": (header_with(SIZE, b"%o" % (1 << 30)).replace(b"0", b"0"), "cut short"),
     "an endless name": (header_with(TYPE, b"L", bytes(70_000)), "a header of 70000 bytes, where 65536 are plenty"),
     "a name cut short": (header_with(TYPE, b"L", bytes(600))[:700], "ends inside a header"),
     "a pax header without a length": (header_with(TYPE, b"x", b"path=x\n"), "a pax header that does not follow"),
@@ -521,12 +536,12 @@ BROKEN_TARS = {
 @pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["tar", "tar.gz"])
 def test_a_broken_tar_is_one_error(save: Callable[..., Path], case: str, compress: Callable[[bytes], bytes]) -> None:
     data, problem = BROKEN_TARS[case]
-    with pytest.raises(ArchiveError, match=f"{problem}|ends inside its member"):
+    with pytest.raises(ArchiveError, match=problem):
         open_model_files(save(compress(data)))
 
 
 def test_a_pax_header_is_obeyed(save: Callable[..., Path]) -> None:
-    pax = header_with(TYPE, b"x", b"18 path=y.pdparams\n"[:18] + b"\n")
+    pax = header_with(TYPE, b"x", b"19 path=y.pdparams\n")
     assert open_model_files(save(pax[:-1024] + tar_bytes({"x.pdparams": b""}))).checkpoint.name == "x.tar:y.pdparams"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
@@ -145,13 +146,26 @@ def test_a_file_that_changed_between_tries_is_downloaded_anew(server: Server, fe
     assert server.requests[1].status == 200
 
 
-def test_a_changed_file_is_noticed_where_if_range_is_ignored(server: Server, fetcher: Fetcher) -> None:
-    server.pages[TAR] = Page(
-        BODY,
-        heeds_if_range=False,
-        faults=[http_server.drops_after(100_000), http_server.changes_to(OTHER, '"second"')],
-    )
-    assert fetcher.fetch(artifact()).path.read_bytes() == OTHER
+@pytest.mark.parametrize(
+    ("body", "etag"), [(BODY[::-1], '"second"'), (OTHER, '"first"')], ids=["another etag", "another length"]
+)
+def test_a_changed_file_is_noticed_where_if_range_is_ignored(
+    server: Server, fetcher: Fetcher, body: bytes, etag: str
+) -> None:
+    faults = [http_server.drops_after(100_000), http_server.changes_to(body, etag)]
+    server.pages[TAR] = Page(BODY, heeds_if_range=False, faults=faults)
+    assert fetcher.fetch(artifact()).path.read_bytes() == body
+    assert [request.status for request in server.requests] == [200, 206, 200]
+
+
+def test_a_rest_that_is_encoded_is_not_taken(server: Server, fetcher: Fetcher) -> None:
+    def encodes(answer: http_server.Answer) -> None:
+        start = int(answer.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        place = f"bytes {start}-{len(BODY) - 1}/{len(BODY)}"
+        answer.answer(206, {"Content-Encoding": "gzip", "Content-Range": place, "ETag": '"first"'})
+
+    server.pages[TAR].faults = [http_server.drops_after(100_000), encodes]
+    assert fetcher.fetch(artifact()).path.read_bytes() == BODY
     assert [request.status for request in server.requests] == [200, 206, 200]
 
 
@@ -172,7 +186,7 @@ def test_without_progress_it_gives_up(server: Server, fetcher: Fetcher) -> None:
     server.pages[TAR].faults = [http_server.drops_after(0)] * 10
     with pytest.raises(DownloadError, match=r"x_infer.tar: the connection dropped; gave up after 3 tries"):
         fetcher.fetch(artifact())
-    assert len(server.requests) == 3
+    assert resumed_at(server) == [None, None, None]
 
 
 def test_a_slow_server_is_given_up_and_resumed(server: Server, tmp_path: Path) -> None:
@@ -190,9 +204,9 @@ def test_a_slow_server_is_given_up_and_resumed(server: Server, tmp_path: Path) -
 def test_a_killed_download_leaves_no_file_and_is_resumed(server: Server, fetcher: Fetcher) -> None:
     done = threading.Event()
     server.pages[TAR].faults = [http_server.stalls_after(100_000, done)]
-    process = in_another_process(server, fetcher.cache.folder)
-    [target] = [fetcher.cache.path(server.url + TAR)]
-    wait_for(lambda: target.with_name(target.name + PARTIAL).exists() and partial_size(target) > 50_000)
+    process = in_another_process(server, fetcher.cache.folder, TAR)
+    target = fetcher.cache.path(server.url + TAR)
+    wait_for(lambda: partial_size(target) > 50_000)
     process.kill()
     process.wait()
     done.set()
@@ -421,15 +435,17 @@ import sys
 from pathlib import Path
 from converter.download import Fetcher
 from converter.zoo import Artifact
-cache, mirror, path = sys.argv[1:]
-Fetcher(cache_dir=Path(cache), mirror=mirror).fetch(Artifact("inference", "https://zoo.example" + path))
+cache, mirror, *paths = sys.argv[1:]
+artifacts = [Artifact("inference", "https://zoo.example" + path) for path in paths]
+Fetcher(cache_dir=Path(cache), mirror=mirror).fetch_all(artifacts)
 """
 
 
-def in_another_process(server: Server, cache: Path) -> subprocess.Popen[bytes]:
+def in_another_process(server: Server, cache: Path, *paths: str) -> subprocess.Popen[bytes]:
+    """A process that fetches the paths."""
     root = Path(__file__).resolve().parent.parent
     environment = os.environ | {"PYTHONPATH": str(root)}
-    command = [sys.executable, "-c", FETCH, str(cache), server.url, TAR]
+    command = [sys.executable, "-c", FETCH, str(cache), server.url, *paths]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
 
 
@@ -441,7 +457,9 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def partial_size(target: Path) -> int:
-    return target.with_name(target.name + PARTIAL).stat().st_size
+    """Bytes that have come for a file so far."""
+    partial = target.with_name(target.name + PARTIAL)
+    return partial.stat().st_size if partial.exists() else 0
 
 
 def test_processes_that_want_one_file_share_one_download(server: Server, fetcher: Fetcher) -> None:
@@ -452,7 +470,7 @@ def test_processes_that_want_one_file_share_one_download(server: Server, fetcher
         answer.serve()
 
     server.pages[TAR].faults = [waits]
-    processes = [in_another_process(server, fetcher.cache.folder) for _ in range(2)]
+    processes = [in_another_process(server, fetcher.cache.folder, TAR) for _ in range(2)]
     target = fetcher.cache.path(server.url + TAR)
     wait_for(lambda: bool(server.requests))
     time.sleep(0.3)  # for the other to come to the lock
@@ -470,17 +488,37 @@ def test_ctrl_c_ends_several_downloads_at_once(server: Server, fetcher: Fetcher)
     paths = [f"/models/{number}.tar" for number in range(2)]
     for path in paths:
         server.pages[path] = Page(BODY, faults=[http_server.stalls_after(100_000, done)])
+    process = in_another_process(server, fetcher.cache.folder, *paths)
+    targets = [fetcher.cache.path(server.url + path) for path in paths]
+    wait_for(lambda: all(partial_size(target) > 50_000 for target in targets))
+    process.send_signal(signal.SIGINT)
+    try:
+        _, said = process.communicate(timeout=5)
+    finally:
+        process.kill()
+        done.set()
+    assert b"KeyboardInterrupt" in said
+    assert not any(target.exists() for target in targets)
 
-    def interrupt() -> None:
-        wait_for(lambda: len(server.requests) == 2)
-        os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=interrupt).start()
-    started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        fetcher.fetch_all([artifact(path) for path in paths])
-    assert time.monotonic() - started < 3
-    done.set()
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_shown_on_a_terminal_only(
+    server: Server, fetcher: Fetcher, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.pages["/other.tar"] = Page(OTHER)
+    both = [artifact(), artifact("/other.tar")]
+    fetcher.fetch_all(both)
+    assert capsys.readouterr() == ("", "")
+
+    fetcher.cache.clean()
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    fetcher.fetch_all(both)
+    for label in ("2 files", "x_infer.tar", "other.tar"):
+        assert f"{label}:" in sys.stderr.getvalue()  # type: ignore[attr-defined]
 
 
 # ---- the disk ----------------------------------------------------------------------------------------------------

@@ -104,6 +104,7 @@ REFUSED = {
     "a long description": (header(2**31 - 1), "the description of b cannot have 2147483647 bytes"),
     "a negative description": (header(-1), "the description of b cannot have -1 bytes"),
     "a broken description": (header(4) + b"\xff" * 40, "the description of b cannot be read"),
+    "a description without type": (header(2) + b"\x10\x02" + bytes(8), "the description of b cannot be read"),
     "endless LoD": (struct.pack("<IQ", 0, 2**63), "b should take 8 bytes, 0 are left"),
     "a checkpoint": (b"\x80\x04}.", "is a pickle, not a .pdiparams file"),
     "a Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer"),

@@ -77,6 +77,7 @@ REFUSED = {
     "no block": (program([], blocks=0), "has 0 blocks"),
     "control flow": (program([], blocks=2), "has 2 blocks .* loops or branches"),
     "cut short": (linear_program()[:-20], "cut short, damaged"),
+    "an attribute without type": (program([], [operator("any", {}, {}, [field(1, "odd")])]), "cut short, damaged"),
     "a variable twice": (program([variable("w", (1,)), variable("w", (2,))]), "'w' stands in it twice"),
     "unknown attribute type": (
         program([], [operator("any", {}, {}, [attribute("odd", 99)])]), "attribute 'odd' has type 99"),
@@ -109,9 +110,10 @@ def test_new_shapes_change_nothing_else() -> None:
     assert with_parameter_shapes(blob(linear_program()), {}) == linear_program()
 
 
-def test_new_shapes_are_for_parameters_only() -> None:
-    with pytest.raises(FormatError, match="has no parameter x, whose shape"):
-        with_parameter_shapes(blob(linear_program()), {"x": (1, 3)})
+@pytest.mark.parametrize("name", ["x", "feed", "nothing"])
+def test_new_shapes_are_for_parameters_only(name: str) -> None:
+    with pytest.raises(FormatError, match=f"has no parameter {name}, whose shape"):
+        with_parameter_shapes(blob(linear_program()), {name: (1, 3)})
 
 
 def test_released_programs_are_kept_byte_for_byte(mirror: Path) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from architectures.registry import ARCHITECTURES
-from converter.download import Fetched
+from converter.download import Fetched, Fetcher
 from converter.errors import SourceError, ZooError
 from converter.zoo import Dictionary, Zoo, load_zoo, parse_zoo, zoo_path
-from converter.zoo_lock import lock_zoo
+from converter.zoo_lock import lock_zoo, measure
 
 URLS_OF_THE_LIST = "c23a657138969db07b0c1f93bf4eaf6b9e6c82dfaeee7dc8a87e472c80d32d3f"
 """sha256 over the sorted tarball URLs of upstream's list, one a line."""
@@ -267,6 +267,20 @@ def fetched(name: str, size: int = 1234) -> Fetched:
     return Fetched(Path(name), "https://anywhere.example", hashlib.sha256(name.encode()).hexdigest(), size)
 
 
+def test_measuring_takes_what_comes_whatever_is_pinned(tmp_path: Path) -> None:
+    second = "      second: {description: b, size: 1M, dictionary: d.txt, inference: folder/second.tar}\n"
+    pinned = SMALL_ZOO.replace("folder/first.tar", "{url: folder/first.tar, size: 1}")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "first.tar").write_bytes(b"tarball")
+    small, fetcher = parse_zoo(pinned + second, "small.yaml"), Fetcher(cache_dir=tmp_path, mirror=tmp_path)
+    measured, failures = measure(small, fetcher)
+    assert {key: file.size for key, file in measured.items()} == {("first", "inference"): 7}
+    assert [str(failure).split(":")[0] for failure in failures] == ["second.tar"]
+    assert measure(small, fetcher, names=["second"])[0] == {}
+    with pytest.raises(SourceError, match="third: no model of that name"):
+        measure(small, fetcher, names=["third"])
+
+
 def test_lock_adds_measurements_and_nothing_else(tmp_path: Path, zoo: Zoo) -> None:
     path = tmp_path / "zoo.yaml"
     path.write_bytes(zoo_path().read_bytes())
@@ -309,14 +323,25 @@ def test_locking_again_changes_only_what_changed(tmp_path: Path) -> None:
     assert b"url: folder/first.tar  # the only one\n" in after
 
 
-def test_lock_keeps_the_file_s_line_ends_and_flow_style(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("inference: {url: folder/first.tar}", 'inference: {url: folder/first.tar, size: 1234, sha256: "SHA"}'),
+        (
+            "inference: folder/first.tar",
+            'inference:\n          url: folder/first.tar\n          size: 1234\n          sha256: "SHA"',
+        ),
+    ],
+    ids=["flow", "block"],
+)
+def test_lock_keeps_line_ends_and_style(tmp_path: Path, before: str, after: str) -> None:
+    def as_on_windows(line: str) -> bytes:
+        return SMALL_ZOO.replace("inference: folder/first.tar", line).replace("\n", "\r\n").encode()
+
     path = tmp_path / "zoo.yaml"
-    flow = SMALL_ZOO.replace("inference: folder/first.tar", "inference: {url: folder/first.tar}")
-    path.write_bytes(flow.replace("\n", "\r\n").encode())
+    path.write_bytes(as_on_windows(before))
     lock_zoo(path, {("first", "inference"): fetched("x")})
-    sha = fetched("x").sha256
-    expected = flow.replace("first.tar}", f'first.tar, size: 1234, sha256: "{sha}"}}')
-    assert path.read_bytes() == expected.replace("\n", "\r\n").encode()
+    assert path.read_bytes() == as_on_windows(after.replace("SHA", fetched("x").sha256))
 
 
 def test_lock_refuses_a_file_that_it_cannot_edit(tmp_path: Path) -> None:

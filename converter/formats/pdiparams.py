@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from converter.blob import Blob
 from converter.errors import FormatError
 from converter.formats.foreign import PARAMETERS, refuse_foreign
-from converter.formats.pdmodel import ELEMENT_NAMES, Variable, message_class
+from converter.formats.pdmodel import ELEMENT_NAMES, Variable, message_class, parse_message
 from converter.formats.tensors import ELEMENT_TYPES, byte_count, is_possible, little_endian, widen_bfloat16
 
 _ELEMENT_NUMBERS = {name: number for number, name in ELEMENT_NAMES.items()}
@@ -122,10 +121,8 @@ class _Reader:
         length = self.number("<i", name)
         if not 0 < length <= _MAX_DESCRIPTION:
             self.fail(f"the description of {name} cannot have {length} bytes; the file is damaged or another model's")
-        described = message_class("Tensor")()
-        try:
-            described.ParseFromString(bytes(self.take(length, name)))
-        except DecodeError:
+        described = parse_message("Tensor", self.take(length, name))
+        if described is None:
             self.fail(f"the description of {name} cannot be read; the file is damaged")
         return described
 

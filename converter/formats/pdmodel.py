@@ -7,7 +7,7 @@ here are passed over when reading and kept when writing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -132,6 +132,11 @@ _SCALAR_FIELDS: Mapping[int, str] = {1: "b", 2: "i", 3: "r", 4: "c"}
 _PROVENANCE = frozenset({"op_callstack", "op_namescope", "op_device", "op_role", "op_role_var"})
 
 
+# Operators that hand a network its inputs and take its outputs, here and in Paddle 3's programs.
+_FEEDS = frozenset({"feed", "pd_op.feed", "pd_op.data"})
+_FETCHES = frozenset({"fetch", "pd_op.fetch"})
+
+
 @dataclass(frozen=True)
 class Variable:
     """A variable of a program.
@@ -147,6 +152,11 @@ class Variable:
     dtype: str | None
     shape: tuple[int, ...] | None
     persistable: bool
+
+    @property
+    def is_parameter(self) -> bool:
+        """Whether a `.pdiparams` file has it."""
+        return self.persistable and self.shape is not None
 
 
 @dataclass(frozen=True)
@@ -176,24 +186,27 @@ class Program:
     @property
     def parameters(self) -> tuple[Variable, ...]:
         """The persistable tensors in the order of a `.pdiparams` file, which is that of their names."""
-        stored = (each for each in self.variables.values() if each.persistable and each.shape is not None)
-        return tuple(sorted(stored, key=lambda variable: variable.name))
+        parameters = (each for each in self.variables.values() if each.is_parameter)
+        return tuple(sorted(parameters, key=lambda variable: variable.name))
 
     @property
     def feeds(self) -> tuple[str, ...]:
         """The network's inputs, in order."""
-        return self._columns("feed", lambda operator: operator.outputs)
+        return tuple(name for end in self._ends(_FEEDS) for names in end.outputs.values() for name in names)
 
     @property
     def fetches(self) -> tuple[str, ...]:
         """The network's outputs, in order."""
-        return self._columns("fetch", lambda operator: operator.inputs)
+        return tuple(name for end in self._ends(_FETCHES) for names in end.inputs.values() for name in names)
 
-    def _columns(self, kind: str, side: Callable[[Operator], dict[str, tuple[str, ...]]]) -> tuple[str, ...]:
-        slot = {"feed": "Out", "fetch": "X"}[kind]
-        ends = [each for each in self.operators if each.type == kind]
-        ends.sort(key=lambda operator: operator.attributes.get("col", 0))
-        return tuple(name for operator in ends for name in side(operator).get(slot, ()))
+    def _ends(self, kinds: frozenset[str]) -> list[Operator]:
+        return sorted((each for each in self.operators if each.type in kinds), key=_column)
+
+
+def _column(end: Operator) -> int:
+    """Which of the network's inputs or outputs an operator is for; Paddle 3 gives inputs in order instead."""
+    column = end.attributes.get("col", 0)
+    return column if isinstance(column, int) else 0
 
 
 def read_pdmodel(blob: Blob) -> Program:
@@ -230,9 +243,9 @@ def with_parameter_shapes(blob: Blob, shapes: Mapping[str, tuple[int, ...]]) -> 
     program = _parse(blob)
     left = dict(shapes)
     for message in _main_block(blob, program).vars:
-        shape = left.pop(checked_name(blob.name, message.name), None) if message.persistable else None
-        if shape is not None:
-            message.type.dense_tensor.tensor.dims[:] = shape
+        variable = _variable(blob, message)
+        if variable.is_parameter and variable.name in left:
+            message.type.dense_tensor.tensor.dims[:] = left.pop(variable.name)
     if left:
         raise FormatError(blob.name, f"has no parameter {', '.join(sorted(left))}, whose shape was to be set")
     return program.SerializeToString()
@@ -242,6 +255,16 @@ def with_parameter_shapes(blob: Blob, shapes: Mapping[str, tuple[int, ...]]) -> 
 def message_class(name: str) -> type[Message]:
     """The protobuf class of a message of the schema above."""
     return message_factory.GetMessageClass(_pool().FindMessageTypeByName(f"paddle2torch.{name}"))
+
+
+def parse_message(name: str, data: memoryview) -> Any:
+    """A message of the schema above, or None where the bytes are not one, or one without a required field."""
+    message = message_class(name)()
+    try:
+        message.ParseFromString(bytes(data))
+    except DecodeError:
+        return None
+    return message if message.IsInitialized() else None
 
 
 @cache
@@ -265,14 +288,12 @@ def _parse(blob: Blob) -> Any:
     refuse_foreign(blob, PROGRAM, "a .pdmodel program")
     if len(blob.data) > MAX_PROGRAM_BYTES:
         raise FormatError(blob.name, f"{len(blob.data)} bytes are too many for a program (at most {MAX_PROGRAM_BYTES})")
-    program = message_class("Program")()
-    try:
-        program.ParseFromString(bytes(blob.data))
-    except DecodeError as error:
+    program = parse_message("Program", blob.data)
+    if program is None:
         raise FormatError(
             blob.name,
             "cannot be read as a Paddle program (ProgramDesc); it is cut short, damaged, or something else",
-        ) from error
+        )
     return program
 
 

@@ -1,13 +1,13 @@
 """The one table from operators to PyTorch.
 
-`OPERATORS` has for each operator of the graph form a function that computes it; the function's parameters are the
-operator's slots and attributes, and their annotations say which is which: a `Tensor` is read from the graph, `Sizes`
+`OPERATORS` has for each operator of the graph form a function that computes it. The function's parameters are the
+operator's slots and attributes, and their annotations say which is which: a `Tensor` is a value of the graph, `Sizes`
 and `Number` may be either, anything else is an attribute. `LAYERS` has, for operators with parameters, the `nn` module
 that holds them.
 
-Sizes are computed by Paddle's graphs as small integer tensors. Here they are plain numbers: `shape` gives a tuple,
-and what may be applied to sizes (slicing, stacking, arithmetic) takes numbers and tuples as well as tensors. So
-`torch.export` and `torch.compile` see ordinary arithmetic on sizes, and dynamic ones stay dynamic.
+Paddle's graphs compute sizes as small integer tensors. Here they are plain numbers: `shape` gives a tuple, and what may
+be applied to sizes (slicing, stacking, arithmetic) takes numbers and tuples as well as tensors. So `torch.export` and
+`torch.compile` see ordinary arithmetic on sizes, and what is dynamic stays dynamic.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from converter.graph.form import Node
+
 Number = int | float | Tensor
 Sizes = Sequence[int | Tensor] | Tensor
 
-# Closer than float32 can tell from the plain fraction that was meant.
+# Numbers of float32 precision that stand for the same plain fraction differ by less.
 SAME = 1e-6
 
 
@@ -33,7 +36,7 @@ SAME = 1e-6
 
 
 def numbers(value: Any) -> tuple[int, ...]:
-    """Sizes however they come, as a tuple: a number, a tuple, a tensor, or a list of those."""
+    """Sizes as a tuple, however they come: a number, a tuple, a tensor, or a list of those."""
     if isinstance(value, Tensor):
         return tuple(value.reshape(-1).tolist())
     if isinstance(value, (list, tuple)):
@@ -42,21 +45,21 @@ def numbers(value: Any) -> tuple[int, ...]:
 
 
 def is_sizes(*values: Any) -> bool:
-    """Whether all of these are numbers or tuples of numbers rather than tensors."""
+    """Whether these are numbers or tuples of numbers, and none is a tensor."""
     return not any(isinstance(value, Tensor) for value in values)
 
 
 def as_tensor(value: Any, like: Tensor) -> Tensor:
-    """A tensor for what may be sizes, on another one's device."""
+    """What may be sizes as a tensor, on the device of another one."""
     return value if isinstance(value, Tensor) else torch.tensor(value, device=like.device)
 
 
 def per_size(function: Callable[..., Any], *values: Any) -> Any:
-    """A function of numbers, applied to numbers or, element by element, to tuples."""
+    """A function of numbers applied to numbers or, element by element, to tuples."""
     length = max((len(value) for value in values if isinstance(value, (list, tuple))), default=None)
     if length is None:
         return function(*values)
-    spread = [value if isinstance(value, (list, tuple)) and len(value) > 1 else numbers(value) * length for value in values]
+    spread = [value if len(value) > 1 else value * length for value in map(numbers, values)]
     return tuple(function(*each) for each in zip(*spread, strict=True))
 
 
@@ -66,7 +69,6 @@ def torch_dtype(name: str) -> torch.dtype:
 
 
 def shape(x: Tensor) -> tuple[int, ...]:
-    """The sizes of a tensor."""
     return tuple(x.shape)
 
 
@@ -103,20 +105,21 @@ def conv2d_transpose(
 def batch_norm(
     x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, *, epsilon: float, momentum: float
 ) -> Tensor:
+    """With the statistics of training; `momentum` is the share of the old ones that an update keeps."""
     return F.batch_norm(x, mean, variance, weight, bias, momentum=1 - momentum, eps=epsilon)
 
 
 def layer_norm(
     x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *, axis: int, epsilon: float
 ) -> Tensor:
+    """Over all axes from `axis` on; weight and bias are flat."""
     sizes = x.shape[axis:]
-    # Paddle keeps weight and bias flat.
     weight, bias = (each if each is None else each.reshape(sizes) for each in (weight, bias))
     return F.layer_norm(x, sizes, weight, bias, epsilon)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, transposed: bool) -> Tensor:
-    """x·W + b; `transposed` says that W lies as [in, out]."""
+    """x·W + b; `transposed` where W lies as [in, out]."""
     return F.linear(x, weight.t() if transposed else weight, bias)
 
 
@@ -129,28 +132,28 @@ def lstm(
     num_layers: int,
     bidirectional: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(T, N, C) → output (T, N, directions · hidden), last hidden and cell state; weights in Paddle's order."""
-    directions = 1 + bidirectional
+    """(T, N, C) → (T, N, directions · hidden), last hidden and last cell state; the weights in Paddle's order."""
     if state is None:
-        zeros = x.new_zeros(num_layers * directions, x.shape[1], hidden_size)
+        zeros = x.new_zeros(num_layers * (1 + bidirectional), x.shape[1], hidden_size)
         state = [zeros, zeros]
-    flat = [weights[index] for index in lstm_order(num_layers, bidirectional).values()]
+    flat = [weights[place] for place in lstm_order(num_layers, bidirectional).values()]
     return torch.lstm(x, state, flat, True, num_layers, 0.0, False, bidirectional, False)
 
 
 def lstm_order(num_layers: int, bidirectional: bool) -> dict[str, int]:
-    """Name of each tensor in `nn.LSTM`, in its order, and where the tensor stands in Paddle's list of weights.
+    """The tensors of an `nn.LSTM` in its order, and where each stands in Paddle's list of weights.
 
-    Paddle has all weights first, then all biases; within each, layer by layer and direction by direction, those of the
-    input before those of the hidden state.
+    Paddle has all weights first, then all biases; within each it goes layer by layer and direction by direction, that
+    of the input before that of the hidden state.
     """
     directions = ("", "_reverse") if bidirectional else ("",)
-    order = {}
-    for index, (layer, direction) in enumerate((n, d) for n in range(num_layers) for d in directions):
-        for kind, base in (("weight", 0), ("bias", 2 * num_layers * len(directions))):
-            for offset, source in enumerate(("ih", "hh")):
-                order[f"{kind}_{source}_l{layer}{direction}"] = base + 2 * index + offset
-    return order
+    cells = [f"_l{layer}{direction}" for layer in range(num_layers) for direction in directions]
+    return {
+        f"{kind}_{gate}{cell}": first + 2 * index + offset
+        for index, cell in enumerate(cells)
+        for kind, first in (("weight", 0), ("bias", 2 * len(cells)))
+        for offset, gate in enumerate(("ih", "hh"))
+    }
 
 
 # ---- pooling, resizing, padding ----------------------------------------------------------------------------------
@@ -166,38 +169,32 @@ def pool2d(
     ceil_mode: bool,
     exclusive: bool,
 ) -> Tensor:
-    """Max or average pooling.
-
-    Args:
-        padding: top, bottom, left, right, or "same".
-        exclusive: whether an average leaves out padded pixels.
-    """
+    """Max or average pooling; `padding` is top, bottom, left, right, or "same"; `exclusive` averages leave it out."""
     top, bottom, left, right = same_padding(x, kernel, stride) if isinstance(padding, str) else padding
+    even = top == bottom and left == right
     if kind == "max":
-        if (top, left) != (bottom, right):
-            x, top, left = F.pad(x, (left, right, top, bottom), value=float("-inf")), 0, 0
-        return F.max_pool2d(x, kernel, stride, (top, left), ceil_mode=ceil_mode)
-    if (top, left) == (bottom, right):
-        divisor = None if exclusive else kernel[0] * kernel[1]
-        return F.avg_pool2d(x, kernel, stride, (top, left), ceil_mode, not exclusive, divisor)
+        x = x if even else F.pad(x, (left, right, top, bottom), value=float("-inf"))
+        return F.max_pool2d(x, kernel, stride, (top, left) if even else 0, ceil_mode=ceil_mode)
     area = kernel[0] * kernel[1]
-    sums = F.avg_pool2d(F.pad(x, (left, right, top, bottom)), kernel, stride, 0, ceil_mode, divisor_override=1)
-    if not exclusive:
-        return sums / area
-    inside = F.pad(torch.ones_like(x[:1, :1]), (left, right, top, bottom))
-    return sums / F.avg_pool2d(inside, kernel, stride, 0, ceil_mode, divisor_override=1)
+    if even:
+        return F.avg_pool2d(x, kernel, stride, (top, left), ceil_mode, not exclusive, None if exclusive else area)
+
+    def window_sums(of: Tensor) -> Tensor:
+        return F.avg_pool2d(F.pad(of, (left, right, top, bottom)), kernel, stride, 0, ceil_mode, divisor_override=1)
+
+    return window_sums(x) / (window_sums(torch.ones_like(x[:1, :1])) if exclusive else area)
 
 
 def adaptive_pool2d(x: Tensor, *, kind: str, size: list[int]) -> Tensor:
     pool = {"max": F.adaptive_max_pool2d, "avg": F.adaptive_avg_pool2d}[kind]
-    return pool(x, size[0] if size[0] == size[1] else size)
+    return pool(x, size)
 
 
-def same_padding(x: Tensor, kernel: list[int], stride: list[int]) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right such that the output has ⌈size / stride⌉ pixels; the odd one goes to the end."""
-    sides = []
+def same_padding(x: Tensor, kernel: list[int], stride: list[int]) -> tuple[int, ...]:
+    """Top, bottom, left, right such that there are ⌈size / stride⌉ results; an odd pixel goes to the end."""
+    sides: list[int] = []
     for size, reach, step in zip(x.shape[2:], kernel, stride, strict=True):
-        total = max((-(-size // step) - 1) * step + reach - size, 0)
+        total = max(((size + step - 1) // step - 1) * step + reach - size, 0)
         sides += [total // 2, total - total // 2]
     return tuple(sides)
 
@@ -209,34 +206,26 @@ def pad_same(x: Tensor, *, kernel: list[int], stride: list[int]) -> Tensor:
 
 
 def pad(x: Tensor, *, padding: list[int], mode: str = "constant", value: float = 0.0) -> Tensor:
-    """Padding as for `F.pad`: pairs of before and after, last axis first."""
+    """Padding in the order of `F.pad`: before and after, from the last axis on."""
     return F.pad(x, padding, mode, value if mode == "constant" else None)
 
 
 def interpolate(
-    x: Tensor,
-    size: Sizes | None = None,
-    *,
-    scale: list[float] | None = None,
-    mode: str,
-    align_corners: bool,
+    x: Tensor, size: Sizes | None = None, *, scale: list[float] | None = None, mode: str, align_corners: bool
 ) -> Tensor:
-    """Resize to `size` or by `scale`."""
+    """To `size`, or by the factors `scale`."""
     if size is not None:
         size = numbers(size)
-    if mode == "nearest":
-        if align_corners:
-            return nearest_aligned(x, size if size is not None else [int(s * f) for s, f in zip(x.shape[2:], scale)])
-        return F.interpolate(x, size, scale, mode)
-    return F.interpolate(x, size, scale, mode, align_corners)
+    if mode == "nearest" and align_corners:
+        return nearest_aligned(x, size or [int(n * factor) for n, factor in zip(x.shape[2:], scale, strict=True)])
+    return F.interpolate(x, size, scale, mode, None if mode == "nearest" else align_corners)
 
 
 def nearest_aligned(x: Tensor, size: Sequence[int]) -> Tensor:
     """Nearest neighbour with the corner pixels kept at the corners, which PyTorch does not offer."""
-    for axis, (old, new) in enumerate(zip(x.shape[2:], size, strict=True), 2):
-        step = (old - 1) / (new - 1) if new > 1 else 0.0
-        index = (torch.arange(new, device=x.device) * step + 0.5).to(torch.int64)
-        x = x.index_select(axis, index)
+    for axis, new in enumerate(size, 2):
+        step = (x.shape[axis] - 1) / (new - 1) if new > 1 else 0.0
+        x = x.index_select(axis, (torch.arange(new, device=x.device) * step + 0.5).to(torch.int64))
     return x
 
 
@@ -275,7 +264,7 @@ def gelu(x: Tensor, *, approximate: bool) -> Tensor:
     return F.gelu(x, approximate="tanh" if approximate else "none")
 
 
-def softplus(x: Tensor, *, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+def softplus(x: Tensor, *, beta: float, threshold: float) -> Tensor:
     return F.softplus(x, beta, threshold)
 
 
@@ -291,11 +280,15 @@ def clip(x: Tensor, minimum: Number | None = None, maximum: Number | None = None
     return torch.clamp(x, minimum, maximum)
 
 
+def dropout(x: Tensor, *, p: float, upscale: bool) -> Tensor:
+    return x if upscale else x * (1 - p)
+
+
 class Dropout(nn.Module):
-    """Paddle's dropout: nothing but a factor in evaluation.
+    """Paddle's dropout, of which evaluation leaves a factor at most.
 
     Args:
-        p: the share of values that training sets to zero.
+        p: the share of the values that training sets to zero.
         upscale: whether training makes up for them; otherwise evaluation multiplies by 1 - p.
     """
 
@@ -304,72 +297,106 @@ class Dropout(nn.Module):
         self.p, self.upscale = p, upscale
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = F.dropout(x, self.p, self.training)
+        if not self.training:
+            return dropout(x, p=self.p, upscale=self.upscale)
+        kept = F.dropout(x, self.p)
         return kept if self.upscale else kept * (1 - self.p)
 
     def extra_repr(self) -> str:
-        return f"p={self.p}, upscale={self.upscale}"
-
-
-def dropout(x: Tensor, *, p: float, upscale: bool) -> Tensor:
-    return x if upscale else x * (1 - p)
+        return f"p={self.p:g}, upscale={self.upscale}"
 
 
 # ---- arithmetic --------------------------------------------------------------------------------------------------
 
 
-def aligned(x: Tensor, y: Tensor, axis: int) -> Tensor:
-    """y with trailing axes of one, such that its first axis stands at x's axis `axis`; -1 aligns the last ones."""
+def aligned(y: Tensor, x: Tensor, axis: int) -> Tensor:
+    """y with axes of one appended, so that its first axis stands at x's axis `axis`; -1 leaves the last at the last."""
     if axis == -1 or y.dim() == 0:
         return y
-    # Paddle drops trailing axes of one before it aligns.
+    # Paddle drops y's last axes of one before it aligns.
     while axis + y.dim() > x.dim() and y.shape[-1] == 1:
         y = y.squeeze(-1)
     return y.reshape(*y.shape, *[1] * (x.dim() - axis - y.dim()))
 
 
-def binary(on_tensors: Callable[..., Tensor], on_numbers: Callable[..., Any] | None = None) -> Callable[..., Any]:
-    """An operator of two operands, with Paddle's axis broadcasting, that works on sizes too."""
+def binary(
+    name: str, on_tensors: Callable[..., Tensor], on_numbers: Callable[..., Any] | None = None
+) -> Callable[..., Any]:
+    """An operator with two operands: Paddle's axis broadcasting, and sizes where it has a function for numbers."""
 
-    def apply(x: Number, y: Number, *, axis: int = -1) -> Tensor:
+    def apply(x: Number, y: Number, *, axis: int = -1) -> Any:
         if on_numbers is not None and is_sizes(x, y):
             return per_size(on_numbers, x, y)
         like = x if isinstance(x, Tensor) else y
         x, y = as_tensor(x, like), as_tensor(y, like)
-        if x.dim() >= y.dim():
-            y = aligned(x, y, axis)
-        else:
-            x = aligned(y, x, axis)
-        return on_tensors(x, y)
+        if x.dim() < y.dim():
+            return on_tensors(aligned(x, y, axis), y)
+        return on_tensors(x, aligned(y, x, axis))
 
-    # The name by which generated code finds the function again, see the end of this file.
-    return apply
+    return named(apply, name)
 
 
-def divide_numbers(x: int, y: int) -> int:
-    """Paddle divides integers without remainder, towards zero; sizes are never negative."""
-    return x // y
+def reduction(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A reduction over some axes, or over all where none is given."""
+
+    def apply(x: Tensor, *, axes: list[int], keepdim: bool) -> Tensor:
+        return function(x, tuple(axes) or tuple(range(x.dim())), keepdim)
+
+    return named(apply, name)
 
 
-def power(x: Number, y: Number) -> Tensor:
-    if is_sizes(x, y):
-        return per_size(operator.pow, x, y)
-    like = x if isinstance(x, Tensor) else y
-    return torch.pow(as_tensor(x, like), y)
+def named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The function under the name by which this module has it; generated code and pickles find it by that."""
+    function.__name__ = function.__qualname__ = name
+    return function
 
 
-def scale(x: Tensor, factor: Number, *, bias: float = 0.0, bias_first: bool = False) -> Tensor:
-    """factor·x + bias, or factor·(x + bias)."""
+def divide_tensors(x: Tensor, y: Tensor) -> Tensor:
+    whole = not (x.is_floating_point() or y.is_floating_point())
+    return torch.div(x, y, rounding_mode="trunc" if whole else None)
+
+
+def product(x: Tensor, axes: Sequence[int], keepdim: bool) -> Tensor:
+    for axis in sorted((axis % x.dim() for axis in axes), reverse=True):
+        x = torch.prod(x, axis, keepdim)
+    return x
+
+
+add = binary("add", torch.add, operator.add)
+subtract = binary("subtract", torch.sub, operator.sub)
+multiply = binary("multiply", torch.mul, operator.mul)
+divide = binary("divide", divide_tensors, operator.floordiv)  # integers without remainder; sizes are never negative
+floor_divide = binary("floor_divide", torch.floor_divide, operator.floordiv)
+remainder = binary("remainder", torch.remainder, operator.mod)
+maximum = binary("maximum", torch.maximum, max)
+minimum = binary("minimum", torch.minimum, min)
+power = binary("power", torch.pow, operator.pow)
+
+equal = binary("equal", torch.eq)
+not_equal = binary("not_equal", torch.ne)
+less_than = binary("less_than", torch.lt)
+less_equal = binary("less_equal", torch.le)
+greater_than = binary("greater_than", torch.gt)
+greater_equal = binary("greater_equal", torch.ge)
+logical_and = binary("logical_and", torch.logical_and)
+logical_or = binary("logical_or", torch.logical_or)
+
+mean = reduction("mean", torch.mean)
+sum_axes = reduction("sum_axes", torch.sum)
+max_axes = reduction("max_axes", torch.amax)
+min_axes = reduction("min_axes", torch.amin)
+prod_axes = reduction("prod_axes", product)
+
+
+def scale(x: Tensor, factor: Number, *, bias: float = 0.0, bias_first: bool = False) -> Any:
+    """factor·x + bias, or factor·(x + bias), of the same data type."""
+    before, after = (bias, 0.0) if bias_first else (0.0, bias)
     if is_sizes(x, factor):
-        return per_size(lambda n: int(factor * (n + bias) if bias_first else factor * n + bias), x)
-    dtype = x.dtype
-    if bias_first and bias:
-        x = x + bias
-    if not isinstance(factor, (int, float)) or factor != 1:
-        x = x * factor
-    if not bias_first and bias:
-        x = x + bias
-    return x.to(dtype)
+        return per_size(lambda size: torch.sym_int((size + before) * factor + after), x)
+    y = x + before if before else x
+    y = y if is_sizes(factor) and factor == 1 else y * factor
+    y = y + after if after else y
+    return y if y.dtype == x.dtype else y.to(x.dtype)
 
 
 def matmul(x: Tensor, y: Tensor, *, transpose_x: bool = False, transpose_y: bool = False) -> Tensor:
@@ -378,29 +405,18 @@ def matmul(x: Tensor, y: Tensor, *, transpose_x: bool = False, transpose_y: bool
     return torch.matmul(x, y)
 
 
+def assign(x: Tensor) -> Tensor:
+    return x
+
+
 def where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return torch.where(condition, x, y)
 
 
-def cast(x: Tensor, *, dtype: str) -> Tensor:
+def cast(x: Tensor, *, dtype: str) -> Any:
     if is_sizes(x):
-        return per_size(float if dtype.startswith("float") else int, x)
+        return per_size(torch.sym_float if dtype.startswith("float") else torch.sym_int, x)
     return x.to(torch_dtype(dtype))
-
-
-def reduction(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A reduction over some axes, or over all when there are none."""
-
-    def apply(x: Tensor, *, axes: list[int], keepdim: bool) -> Tensor:
-        return function(x, tuple(axes) or tuple(range(x.dim())), keepdim)
-
-    return apply
-
-
-def product(x: Tensor, axes: Sequence[int], keepdim: bool) -> Tensor:
-    for axis in sorted((axis % x.dim() for axis in axes), reverse=True):
-        x = torch.prod(x, axis, keepdim)
-    return x
 
 
 def argmax(x: Tensor, *, axis: int | None, keepdim: bool, dtype: str) -> Tensor:
@@ -410,30 +426,26 @@ def argmax(x: Tensor, *, axis: int | None, keepdim: bool, dtype: str) -> Tensor:
 # ---- rearranging -------------------------------------------------------------------------------------------------
 
 
-def reshape(x: Tensor, shape: Sizes) -> Tensor:
-    """To new sizes; 0 stands for the old size at that place, -1 for what is left."""
+def reshape(x: Tensor, shape: Sizes) -> Any:
+    """To new sizes; 0 stands for the old size at its place, -1 for what is left."""
     if is_sizes(x):
         return numbers(x) if numbers(shape) else numbers(x)[0]
-    return x.reshape([x.shape[place] if size == 0 else size for place, size in enumerate(_static(numbers(shape)))])
-
-
-def _static(sizes: Sequence[int]) -> Sequence[int]:
-    return sizes
+    return x.reshape([x.shape[place] if size == 0 else size for place, size in enumerate(numbers(shape))])
 
 
 def flatten(x: Tensor, *, start: int, stop: int) -> Tensor:
     return x.flatten(start, stop)
 
 
-def squeeze(x: Tensor, *, axes: list[int]) -> Tensor:
-    """Without these axes, as far as they have one element; without all such axes when none is given."""
+def squeeze(x: Tensor, *, axes: list[int]) -> Any:
+    """Without these axes, as far as they are of one element; without all such axes where none is given."""
     if is_sizes(x):
         return numbers(x)[0]
     return x.squeeze(tuple(axes)) if axes else x.squeeze()
 
 
-def unsqueeze(x: Tensor, *, axes: list[int]) -> Tensor:
-    """With axes of one element at these places, made one after another."""
+def unsqueeze(x: Tensor, *, axes: list[int]) -> Any:
+    """With axes of one element, made one after another."""
     if is_sizes(x):
         return numbers(x)
     for axis in axes:
@@ -445,21 +457,20 @@ def transpose(x: Tensor, *, axes: list[int]) -> Tensor:
     return x.permute(axes)
 
 
-def concat(x: list[Tensor], *, axis: int) -> Tensor:
-    if is_sizes(*x):
-        return numbers(x)
-    like = next(each for each in x if isinstance(each, Tensor))
-    return torch.cat([as_tensor(each, like) for each in x], axis)
+def concat(x: list[Tensor], *, axis: int) -> Any:
+    return torch.cat(_all_tensors(x), axis) if not is_sizes(*x) else numbers(x)
 
 
-def stack(x: list[Tensor], *, axis: int) -> Tensor:
-    if is_sizes(*x):
-        return numbers(x)
-    like = next(each for each in x if isinstance(each, Tensor))
-    return torch.stack([as_tensor(each, like) for each in x], axis)
+def stack(x: list[Tensor], *, axis: int) -> Any:
+    return torch.stack(_all_tensors(x), axis) if not is_sizes(*x) else numbers(x)
 
 
-def split(x: Tensor, *, parts: int | None = None, sizes: list[int] | None = None, axis: int) -> tuple[Tensor, ...]:
+def _all_tensors(values: Sequence[Any]) -> list[Tensor]:
+    like = next(value for value in values if isinstance(value, Tensor))
+    return [as_tensor(value, like) for value in values]
+
+
+def split(x: Tensor, *, axis: int, parts: int | None = None, sizes: list[int] | None = None) -> tuple[Tensor, ...]:
     """Into equal parts, or into parts of these sizes, one of which may be -1 for what is left."""
     total = x.shape[axis]
     if sizes is None:
@@ -468,32 +479,26 @@ def split(x: Tensor, *, parts: int | None = None, sizes: list[int] | None = None
     return torch.split(x, [left if size < 0 else size for size in sizes], axis)
 
 
-def unbind(x: Tensor, *, axis: int) -> tuple[Tensor, ...]:
-    if is_sizes(x):
-        return numbers(x)
-    return torch.unbind(x, axis)
+def unbind(x: Tensor, *, axis: int) -> tuple[Any, ...]:
+    return numbers(x) if is_sizes(x) else torch.unbind(x, axis)
 
 
 def slice_axes(
     x: Tensor, starts: Sizes, ends: Sizes, *, axes: list[int], steps: list[int] | None = None, squeezed: list[int]
-) -> Tensor:
-    """x[starts:ends:steps] along some axes, without the axes `squeezed`."""
+) -> Any:
+    """x[starts:ends:steps] along some axes, then without the axes `squeezed`."""
     steps = steps or [1] * len(axes)
     parts = [slice(*each) for each in zip(numbers(starts), numbers(ends), steps, strict=True)]
     if is_sizes(x):
-        kept = x[parts[0]]
+        kept = numbers(x)[parts[0]]
         return kept[0] if squeezed else kept
-    for axis, part, step in zip(axes, parts, steps, strict=True):
-        if step < 0:
-            index = torch.arange(x.shape[axis], device=x.device)
-            x = x.index_select(axis, index[part.start : None].flip(0)[: None] if False else _backwards(index, part))
-        else:
-            x = x[(slice(None),) * (axis % x.dim()) + (part,)]
+    for axis, part in zip(axes, parts, strict=True):
+        x = x[(slice(None),) * (axis % x.dim()) + (part,)]
     return x.squeeze(tuple(squeezed)) if squeezed else x
 
 
 def expand(x: Tensor, shape: Sizes) -> Tensor:
-    """To new sizes by repeating axes of one element; -1 keeps a size."""
+    """To new sizes, by repeating what is of one element; -1 keeps a size."""
     return x.expand(numbers(shape))
 
 
@@ -501,12 +506,12 @@ def tile(x: Tensor, repeats: Sizes) -> Tensor:
     return torch.tile(x, numbers(repeats))
 
 
-def gather(x: Tensor, index: Tensor, *, axis: int) -> Tensor:
-    """Picks along an axis by a list of indices."""
+def gather(x: Tensor, index: Tensor, *, axis: int) -> Any:
+    """What stands at these places of an axis."""
     if is_sizes(x, index):
         return per_size(lambda place: x[place], index)
-    index = as_tensor(index, x)
-    return x.index_select(axis, index.reshape(-1).to(torch.int64))
+    like = x if isinstance(x, Tensor) else index
+    return as_tensor(x, like).index_select(axis, as_tensor(index, like).reshape(-1).to(torch.int64))
 
 
 def flip(x: Tensor, *, axes: list[int]) -> Tensor:
@@ -516,18 +521,312 @@ def flip(x: Tensor, *, axes: list[int]) -> Tensor:
 # ---- constants ---------------------------------------------------------------------------------------------------
 
 
-def full(shape: Sizes, value: Number, *, dtype: str) -> Tensor:
-    """A constant; integers of at most one axis are sizes."""
+def full(shape: Sizes, value: Number, *, dtype: str, like: Tensor) -> Any:
+    """One value everywhere, on the device of `like`; integers along at most one axis are sizes."""
     sizes = numbers(shape)
     if isinstance(value, Tensor):
         return value.reshape(()).to(torch_dtype(dtype)).expand(sizes)
     if "int" in dtype and len(sizes) <= 1:
         return (int(value),) * sizes[0] if sizes else int(value)
-    return torch.full(sizes, value, dtype=torch_dtype(dtype))
+    return torch.full(sizes, value, dtype=torch_dtype(dtype), device=like.device)
 
 
-def constant(*, values: list[float], shape: list[int], dtype: str) -> Tensor:
-    """Given values; integers of at most one axis are sizes."""
+def full_batch(x: Tensor, *, shape: list[int], value: float, dtype: str, input_axis: int, output_axis: int) -> Tensor:
+    """One value everywhere; the size of one axis is that of one of x's."""
+    sizes = [x.shape[input_axis] if axis == output_axis else size for axis, size in enumerate(shape)]
+    return torch.full(sizes, value, dtype=torch_dtype(dtype), device=x.device)
+
+
+def full_like(x: Tensor, value: Number, *, dtype: str | None) -> Tensor:
+    return torch.full_like(x, value, dtype=torch_dtype(dtype) if dtype else None)
+
+
+def constant(*, values: list[float], shape: list[int], dtype: str, like: Tensor) -> Any:
+    """Given values, on the device of `like`; integers along at most one axis are sizes."""
     if "int" in dtype and len(shape) <= 1:
         return tuple(values) if shape else values[0]
-    return torch.tensor(values, dtype=torch_dtype(dtype)).reshape(shape)
+    return torch.tensor(values, dtype=torch_dtype(dtype), device=like.device).reshape(shape)
+
+
+# ---- the table ---------------------------------------------------------------------------------------------------
+
+# Operators with one operand and no attribute, which Paddle and PyTorch compute alike.
+UNARY: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "abs": torch.abs,
+    "ceil": torch.ceil,
+    "cos": torch.cos,
+    "erf": torch.erf,
+    "exp": torch.exp,
+    "floor": torch.floor,
+    "log": torch.log,
+    "logical_not": torch.logical_not,
+    "logsigmoid": F.logsigmoid,
+    "mish": F.mish,
+    "reciprocal": torch.reciprocal,
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "round": torch.round,
+    "rsqrt": torch.rsqrt,
+    "sigmoid": torch.sigmoid,
+    "sign": torch.sign,
+    "sin": torch.sin,
+    "softsign": F.softsign,
+    "sqrt": torch.sqrt,
+    "square": torch.square,
+    "tanh": torch.tanh,
+}
+
+OPERATORS: Mapping[str, Callable[..., Any]] = {
+    **UNARY,
+    "assign": assign,
+    "shape": shape,
+    "conv2d": conv2d,
+    "conv2d_transpose": conv2d_transpose,
+    "batch_norm": batch_norm,
+    "layer_norm": layer_norm,
+    "linear": linear,
+    "lstm": lstm,
+    "pool2d": pool2d,
+    "adaptive_pool2d": adaptive_pool2d,
+    "pad_same": pad_same,
+    "pad": pad,
+    "interpolate": interpolate,
+    "hard_sigmoid": hard_sigmoid,
+    "hard_swish": hard_swish,
+    "swish": swish,
+    "leaky_relu": leaky_relu,
+    "elu": elu,
+    "prelu": prelu,
+    "gelu": gelu,
+    "softplus": softplus,
+    "softmax": softmax,
+    "log_softmax": log_softmax,
+    "clip": clip,
+    "dropout": dropout,
+    "add": add,
+    "subtract": subtract,
+    "multiply": multiply,
+    "divide": divide,
+    "floor_divide": floor_divide,
+    "remainder": remainder,
+    "maximum": maximum,
+    "minimum": minimum,
+    "power": power,
+    "equal": equal,
+    "not_equal": not_equal,
+    "less_than": less_than,
+    "less_equal": less_equal,
+    "greater_than": greater_than,
+    "greater_equal": greater_equal,
+    "logical_and": logical_and,
+    "logical_or": logical_or,
+    "mean": mean,
+    "sum": sum_axes,
+    "max": max_axes,
+    "min": min_axes,
+    "prod": prod_axes,
+    "scale": scale,
+    "matmul": matmul,
+    "where": where,
+    "cast": cast,
+    "argmax": argmax,
+    "reshape": reshape,
+    "flatten": flatten,
+    "squeeze": squeeze,
+    "unsqueeze": unsqueeze,
+    "transpose": transpose,
+    "concat": concat,
+    "stack": stack,
+    "split": split,
+    "unbind": unbind,
+    "slice": slice_axes,
+    "expand": expand,
+    "tile": tile,
+    "gather": gather,
+    "flip": flip,
+    "full": full,
+    "full_batch": full_batch,
+    "full_like": full_like,
+    "constant": constant,
+}
+
+# Filled in with the network's first input, which tells the device.
+LIKE = "like"
+
+# What the annotations of the functions say: a value of the graph, and which of those may be an attribute instead.
+SLOT_KINDS = {"Tensor": "tensor", "list[Tensor]": "list", "Number": "tensor", "Sizes": "sizes"}
+EITHER = ("Number", "Sizes")
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What an operator takes.
+
+    Attributes:
+        slots: those that hold values of the graph, and of what kind: "tensor" for one value, "list" for several,
+            "sizes" for one or several.
+        attributes: names of those that hold plain values; what is in both may be either.
+        required: slots and attributes that must be there.
+        like: whether it wants to be shown a tensor of the network's device.
+    """
+
+    slots: dict[str, str]
+    attributes: frozenset[str]
+    required: frozenset[str]
+    like: bool
+
+
+@cache
+def signature(type_: str) -> Signature:
+    """The signature of an operator of the table."""
+    if type_ in UNARY:
+        return Signature({"x": "tensor"}, frozenset(), frozenset({"x"}), like=False)
+    parameters = inspect.signature(OPERATORS[type_]).parameters
+    given = {name: str(each.annotation).removesuffix(" | None") for name, each in parameters.items() if name != LIKE}
+    slots = {name: SLOT_KINDS[kind] for name, kind in given.items() if kind in SLOT_KINDS}
+    return Signature(
+        slots=slots,
+        attributes=frozenset(name for name, kind in given.items() if kind not in SLOT_KINDS or kind in EITHER),
+        required=frozenset(name for name in given if parameters[name].default is inspect.Parameter.empty),
+        like=LIKE in parameters,
+    )
+
+
+def mistake(node: Node) -> str | None:
+    """What is wrong with a node as far as the table can tell; None where it is fine."""
+    if node.type not in OPERATORS:
+        return f"there is no operator {node.type!r}"
+    expected = signature(node.type)
+    filled = {slot for slot, values in node.inputs.items() if values}
+    single = {slot for slot in filled if expected.slots.get(slot) == "tensor" and len(node.inputs[slot]) != 1}
+    wrong = (
+        (filled - expected.slots.keys())
+        | (node.attributes.keys() - expected.attributes)
+        | (expected.required - filled - node.attributes.keys())
+        | single
+    )
+    return f"the operator {node.type} has wrong, missing or computed {', '.join(sorted(wrong))}" if wrong else None
+
+
+# ---- operators that hold parameters ------------------------------------------------------------------------------
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """How an operator becomes a module.
+
+    Attributes:
+        tensors: the module's tensors by name, and the variables that fill them.
+        build: makes the module, from the operator and the shapes of its variables.
+        slots: those that the module's tensors fill; the other one is the module's input.
+        transposed: whether Paddle stores the weight as [in, out].
+        fits: whether a module can do what the operator says.
+        outputs: where in what the module returns each output stands; () for all of it.
+    """
+
+    tensors: Callable[[Node], dict[str, str]]
+    build: Callable[[Node, Shapes], nn.Module]
+    slots: tuple[str, ...]
+    transposed: Callable[[Node], bool] = lambda _: False
+    fits: Callable[[Node], bool] = lambda _: True
+    outputs: tuple[tuple[int, ...], ...] = ((),)
+
+
+def by_slot(**names: str) -> Callable[[Node], dict[str, str]]:
+    """The variables of these slots under the module's names for them."""
+
+    def tensors(node: Node) -> dict[str, str]:
+        return {name: node.inputs[slot][0] for slot, name in names.items() if node.inputs.get(slot)}
+
+    return tensors
+
+
+def lstm_tensors(node: Node) -> dict[str, str]:
+    order = lstm_order(node.attributes["num_layers"], node.attributes["bidirectional"])
+    return {name: node.inputs["weights"][place] for name, place in order.items()}
+
+
+def build_conv2d(node: Node, shapes: Shapes) -> nn.Module:
+    given, weight = node.attributes, shapes[node.inputs["weight"][0]]
+    return nn.Conv2d(
+        weight[1] * given["groups"],
+        weight[0],
+        tuple(weight[2:]),
+        tuple(given["stride"]),
+        tuple(given["padding"]),
+        tuple(given["dilation"]),
+        given["groups"],
+        bias=bool(node.inputs.get("bias")),
+    )
+
+
+def build_conv2d_transpose(node: Node, shapes: Shapes) -> nn.Module:
+    given, weight = node.attributes, shapes[node.inputs["weight"][0]]
+    return nn.ConvTranspose2d(
+        weight[0],
+        weight[1] * given["groups"],
+        tuple(weight[2:]),
+        tuple(given["stride"]),
+        tuple(given["padding"]),
+        tuple(given["output_padding"]),
+        given["groups"],
+        bool(node.inputs.get("bias")),
+        tuple(given["dilation"]),
+    )
+
+
+def build_batch_norm(node: Node, shapes: Shapes) -> nn.Module:
+    given = node.attributes
+    return nn.BatchNorm2d(shapes[node.inputs["weight"][0]][0], given["epsilon"], 1 - given["momentum"])
+
+
+def build_layer_norm(node: Node, shapes: Shapes) -> nn.Module:
+    return nn.LayerNorm(shapes[node.inputs["weight"][0]], node.attributes["epsilon"], bias=bool(node.inputs.get("bias")))
+
+
+def build_linear(node: Node, shapes: Shapes) -> nn.Module:
+    weight = shapes[node.inputs["weight"][0]]
+    inside, outside = weight if node.attributes["transposed"] else weight[::-1]
+    return nn.Linear(inside, outside, bias=bool(node.inputs.get("bias")))
+
+
+def build_lstm(node: Node, shapes: Shapes) -> nn.Module:
+    given = node.attributes
+    return nn.LSTM(
+        shapes[node.inputs["weights"][0]][1],
+        given["hidden_size"],
+        given["num_layers"],
+        bidirectional=given["bidirectional"],
+    )
+
+
+LAYERS: Mapping[str, Layer] = {
+    "conv2d": Layer(by_slot(weight="weight", bias="bias"), build_conv2d, ("weight", "bias")),
+    "conv2d_transpose": Layer(by_slot(weight="weight", bias="bias"), build_conv2d_transpose, ("weight", "bias")),
+    "batch_norm": Layer(
+        by_slot(weight="weight", bias="bias", mean="running_mean", variance="running_var"),
+        build_batch_norm,
+        ("weight", "bias", "mean", "variance"),
+    ),
+    "layer_norm": Layer(
+        by_slot(weight="weight", bias="bias"),
+        build_layer_norm,
+        ("weight", "bias"),
+        fits=lambda node: node.attributes["axis"] == -1 and bool(node.inputs.get("weight")),
+    ),
+    "linear": Layer(
+        by_slot(weight="weight", bias="bias"),
+        build_linear,
+        ("weight", "bias"),
+        transposed=lambda node: node.attributes["transposed"],
+    ),
+    "lstm": Layer(
+        lstm_tensors,
+        build_lstm,
+        ("weights",),
+        fits=lambda node: not node.inputs.get("state"),
+        outputs=((0,), (1, 0), (1, 1)),
+    ),
+}

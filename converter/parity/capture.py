@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,28 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from converter.parity.reference import half_of_the_cores
 
-class SinglePrecisionConstants(TorchDispatchMode):
-    """Rounds the constants of a double-precision run (slopes, epsilons, scales) to single precision.
+# The slope that upstream's networks give their second hard sigmoid, where PyTorch's own has 1/6.
+HARD_SIGMOID_SLOPE = 0.1666667
 
-    Paddle stores an operator's attributes as float32, so that its double-precision run has 0.2 as 0.200000003. Without
+
+class ConstantsAsStored(TorchDispatchMode):
+    """Rounds the constants of a double-precision run (slopes, epsilons, scales) to what a Paddle program has of them.
+
+    An operator's attributes are float32 there, so that Paddle's double-precision run has 0.2 as 0.200000003. Without
     the same rounding here that would be the largest difference of all, and a recurrent network multiplies it.
     """
 
     def __torch_dispatch__(
-        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        if func is torch.ops.aten.hardsigmoid.default:
+            return (args[0] * _rounded(HARD_SIGMOID_SLOPE) + 0.5).clamp(0.0, 1.0)
         return func(*map(_rounded, args), **{name: _rounded(value) for name, value in (kwargs or {}).items()})
 
 
@@ -37,7 +49,9 @@ def parametrised_modules(model: nn.Module) -> list[str]:
     ]
 
 
-def run_with_layers(model: nn.Module, modules: Iterable[str], inputs: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def run_with_layers(
+    model: nn.Module, modules: Iterable[str], inputs: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Run a network and keep what some of its modules return.
 
     Args:
@@ -59,11 +73,15 @@ def run_with_layers(model: nn.Module, modules: Iterable[str], inputs: np.ndarray
 
         return hook
 
+    threads = torch.get_num_threads()
     handles = [model.get_submodule(path).register_forward_hook(keep(path)) for path in modules]
     try:
-        with torch.inference_mode(), SinglePrecisionConstants():
+        torch.set_num_threads(min(threads, half_of_the_cores()))
+        constants = ConstantsAsStored() if inputs.dtype == np.float64 else nullcontext()
+        with torch.inference_mode(), constants:
             final = model(torch.from_numpy(inputs)).numpy()
     finally:
+        torch.set_num_threads(threads)
         for handle in handles:
             handle.remove()
     return outputs, final

@@ -14,7 +14,13 @@ from converter.reading.preprocess import load_picture, prepare
 
 SEED = 20220428
 LINES = ("Parity 2.6", "TORCH & 47", "37,50 EUR")
-PAGE = ("Paddle and Torch read 1984", "Total 37,50 EUR (incl. 19%)", "The quick brown fox jumps", "over the lazy dog", "0123456789")
+PAGE = (
+    "Paddle and Torch read 1984",
+    "Total 37,50 EUR (incl. 19%)",
+    "The quick brown fox jumps",
+    "over the lazy dog",
+    "0123456789",
+)
 PAPER, INK = (250, 248, 240), (20, 24, 60)
 GRAIN = 8  # standard deviation, of 255
 

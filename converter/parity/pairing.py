@@ -53,7 +53,7 @@ def pair_layers(
             activation is not applied to a layer's output.
     """
     values = _completing_operators(program, keys)
-    _refuse(program.parameters.keys() - keys.keys(), "parameters of the Paddle program belong to no tensor of the model")
+    _refuse(program.parameters.keys() - keys.keys(), "parameters of the Paddle program are no tensor of the model")
     _refuse(set(modules) - values.keys() - set(absent), "modules have parameters but no operator of the Paddle program")
     _refuse(values.keys() - set(modules), "module paths of the parameters do not exist in the model")
     last_input = _last_activation_input(program)

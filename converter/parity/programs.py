@@ -100,9 +100,9 @@ def write_program(conversion: Conversion, reference: Source, folder: Path) -> Pr
     program, form = (
         (reference.files.program, "pdmodel") if reference.files.program is not None else (reference.files.pir, "pir")
     )
-    if program is None or reference.files.parameters is None:
+    if program is None:
         raise SourceError(f"{reference.path}: is no inference model; give one with --reference")
-    if reference is conversion.source:
+    if reference is conversion.source and reference.files.parameters is not None:
         program_bytes, parameter_bytes = program.data, reference.files.parameters.data
     else:
         arrays = {name: _source_array(conversion, key) for name, key in keys.items()}
@@ -145,6 +145,5 @@ def _source_array(conversion: Conversion, key: str) -> np.ndarray:
 
 
 def _changed_shapes(reference: Source, arrays: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    names = reference.variables or {}
-    shapes = {variable: reference.tensors[structured].shape for structured, variable in names.items()}
+    shapes = {variable.name: variable.shape for variable in reference.program.parameters}
     return {name: array.shape for name, array in arrays.items() if array.shape != shapes[name]}

@@ -145,7 +145,9 @@ class PaddleWorker:
         with tempfile.TemporaryDirectory(dir=self._folder.name) as name:
             folder = Path(name)
             np.save(folder / "inputs.npy", inputs, allow_pickle=False)
-            answer = self._ask("run", precision=precision, inputs=str(folder / "inputs.npy"), fetch=list(fetch), outputs=name)
+            answer = self._ask(
+                "run", precision=precision, inputs=str(folder / "inputs.npy"), fetch=list(fetch), outputs=name
+            )
             arrays = [np.load(file, allow_pickle=False) for file in answer["files"]]
         return dict(zip(fetch, arrays, strict=True))
 
@@ -229,7 +231,9 @@ class _Process:
         try:
             line = self._lines.get(timeout=limit)
         except queue.Empty:
-            raise PaddleError(f"Paddle did not answer within {limit:g} s while {doing}; it was stopped{self._words()}") from None
+            raise PaddleError(
+                f"Paddle did not answer within {limit:g} s while {doing}; it was stopped{self._words()}"
+            ) from None
         if not line:
             raise PaddleError(f"Paddle's process ended ({self._ending()}) while {doing}{self._words()}")
         answer = json.loads(line)
@@ -269,7 +273,14 @@ class _Process:
 
 
 def _environment() -> dict[str, str]:
-    """The caller's environment, in which the worker finds this package whatever its working folder is."""
+    """The caller's environment, in which the worker finds this package whatever its working folder is, and half of the
+    cores for Paddle unless the caller has set its threads."""
     package_parent = str(Path(converter.__file__).resolve().parent.parent)
     search_path = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(search_path)}
+    threads = os.environ.get("OMP_NUM_THREADS", str(half_of_the_cores()))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(search_path), "OMP_NUM_THREADS": threads}
+
+
+def half_of_the_cores() -> int:
+    """Threads for each of the two frameworks, which work at the same time; more would wait for one another."""
+    return max(1, (os.cpu_count() or 1) // 2)

@@ -1,0 +1,258 @@
+"""`inference.json`: a program as Paddle 3 writes it (PIR), read into the records of a `.pdmodel`.
+
+Keys are short: `#` is what a thing is, `%` the number of a value, `I` and `O` an operator's operands and results, `A`
+its attributes with name `N` and content `AT`, `TT` a type, `D` data, `VD` a number that JSON cannot have. Operands and
+results have places, no names; value 0 is none at all. Parameters are operators of type `p` with attributes of their
+own (the last is the name), whose flags in `OA` begin with whether they are stored in the `.pdiparams` beside the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+from converter.blob import Blob
+from converter.errors import FormatError
+from converter.formats.foreign import PIR, refuse_foreign
+from converter.formats.names import checked_name
+from converter.formats.pdmodel import MAX_PROGRAM_BYTES, Operator, Program, Variable
+
+_DIALECTS: Mapping[str, str] = {"0": "builtin", "1": "pd_op", "2": "cf", "3": "custom_op", "4": "pd_dist"}
+_PARAMETER = "p"
+_FEEDS = frozenset({"pd_op.data", "pd_op.feed"})
+_NO_VALUE = 0
+
+_ELEMENT_TYPES: Mapping[str, str] = {
+    "t_bool": "bool",
+    "t_i8": "int8",
+    "t_ui8": "uint8",
+    "t_i16": "int16",
+    "t_i32": "int32",
+    "t_i64": "int64",
+    "t_f8e4m3fn": "float8_e4m3fn",
+    "t_f8e5m2": "float8_e5m2",
+    "t_f16": "float16",
+    "t_bf16": "bfloat16",
+    "t_f32": "float32",
+    "t_f64": "float64",
+    "t_c64": "complex64",
+    "t_c128": "complex128",
+}
+_TENSOR = "t_dtensor"
+
+# Upper case of what `VD` has.
+_NOT_FINITE: Mapping[str, float] = {"INF": float("inf"), "-INF": float("-inf"), "NAN": float("nan")}
+
+# JSON of a program nests attributes in arrays in operators; types of lists of tensors add a few more levels.
+_MAX_NESTING = 16
+
+
+def read_pir(blob: Blob) -> Program:
+    """The program of an `inference.json`.
+
+    Operators keep the names, attributes and order of operands that PIR has (`pd_op.conv2d`). The one value in each
+    slot has the slot's place as key: `{"0": ("x",), "1": ("",)}`, where the empty name says that an optional operand is
+    not given. Parameters and inputs have their own names, other values those of their place: `31.0` is the first result
+    of the operator 31, parameters counted. Parameters are variables, not operators; those that are not stored in a
+    `.pdiparams` are not persistable.
+
+    Raises:
+        FormatError: the file is damaged or something else, or the network has control flow.
+    """
+    refuse_foreign(blob, PIR, "an inference.json of Paddle 3")
+    return _Reader(blob.name).program(_parsed(blob))
+
+
+def _parsed(blob: Blob) -> object:
+    if len(blob.data) > MAX_PROGRAM_BYTES:
+        raise FormatError(blob.name, f"{len(blob.data)} bytes are too many for a program (at most {MAX_PROGRAM_BYTES})")
+    try:
+        return json.loads(str(blob.data, "utf-8"))
+    except json.JSONDecodeError as error:
+        raise FormatError(blob.name, f"is cut short or damaged: {error.msg}", error.pos) from error
+    except (ValueError, RecursionError) as error:
+        raise FormatError(blob.name, "is no JSON that Paddle writes (not UTF-8, or of absurd size or depth)") from error
+
+
+class _Reader:
+    """The names of the values met so far, and the records made."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.names: dict[int, str] = {_NO_VALUE: ""}
+        self.variables: dict[str, Variable] = {}
+
+    def fail(self, problem: str) -> NoReturn:
+        raise FormatError(self.file, problem)
+
+    def get(self, record: object, key: str, kind: type, where: str) -> Any:
+        """A part of a JSON object that must be there and of this type."""
+        value = record.get(key) if isinstance(record, dict) else None
+        if type(value) is not kind:
+            self.fail(f"{key!r} of {where} is missing or not a {kind.__name__}; the file is damaged or not of Paddle 3")
+        return value
+
+    # ---- the program
+
+    def program(self, content: object) -> Program:
+        base = self.get(content, "base_code", dict, "the file")
+        if base.get("magic") != "pir":
+            self.fail("is not a program of Paddle 3: its magic is not 'pir'")
+        regions = self.get(self.get(content, "program", dict, "the file"), "regions", list, "the program")
+        blocks = self.get(regions[0], "blocks", list, "a region") if len(regions) == 1 else []
+        if len(blocks) != 1:
+            self.fail(f"the program has {len(regions)} regions and {len(blocks)} blocks in the first, not one of each")
+        operators = []
+        for place, record in enumerate(self.get(blocks[0], "ops", list, "the block")):
+            if self.get(record, "#", str, f"operator {place}") == _PARAMETER:
+                self.parameter(record, place)
+            else:
+                operators.append(self.operator(record, place))
+        return Program(self.variables, tuple(operators))
+
+    def parameter(self, record: dict, place: int) -> None:
+        where = f"parameter {place}"
+        name = checked_name(self.file, next(reversed(self.get(record, "A", list, where)), None))
+        # Without the flags, which files made for inference alone lack, all parameters are stored.
+        flags = record.get("OA") or [1]
+        if not isinstance(flags, list):
+            self.fail(f"the flags of {where} are not a list; the file is damaged")
+        self.define(self.get(record, "O", dict, where), name, persistable=bool(flags[0]))
+
+    def operator(self, record: dict, place: int) -> Operator:
+        kind = _full_name(checked_name(self.file, record["#"]))
+        where = f"operator {place} ({kind})"
+        if record.get("regions"):
+            self.fail(f"{where} has a body: loops and branches are not converted")
+        attributes = {}
+        for each in self.get(record, "A", list, where):
+            name = checked_name(self.file, self.get(each, "N", str, f"an attribute of {where}"))
+            attributes[name] = self.value(self.get(each, "AT", dict, f"{name} of {where}"), f"{name} of {where}")
+        inputs = {
+            str(index): (self.known(each, where),) for index, each in enumerate(self.get(record, "I", list, where))
+        }
+        outputs = {}
+        for index, result in enumerate(self.get(record, "O", list, where)):
+            name = attributes.get("name") if kind in _FEEDS else f"{place}.{index}"
+            outputs[str(index)] = (self.define(result, checked_name(self.file, name)),)
+        return Operator(kind, inputs, outputs, attributes)
+
+    # ---- values
+
+    def known(self, operand: object, where: str) -> str:
+        """The name of a value that an earlier operator has computed, or "" for none."""
+        number = self.get(operand, "%", int, f"an operand of {where}")
+        if number not in self.names:
+            self.fail(f"{where} reads value {number}, which nothing computes before it; the file is damaged")
+        return self.names[number]
+
+    def define(self, result: object, name: str, persistable: bool = False) -> str:
+        """Take up a new value. One that is null, as a result that is not asked for, has the number 0 again."""
+        number = self.get(result, "%", int, name)
+        dtype, shape = self.tensor_type(self.get(result, "TT", dict, name), name)
+        if number == _NO_VALUE:
+            return ""
+        if number in self.names or name in self.variables:
+            self.fail(f"value {number} ({name}) is computed twice; the file is damaged")
+        self.names[number] = name
+        self.variables[name] = Variable(name, dtype, shape, persistable)
+        return name
+
+    def tensor_type(self, record: dict, where: str) -> tuple[str | None, tuple[int, ...] | None]:
+        """Element type and shape; None for both where the value is no tensor, but a list of them, say."""
+        if _local_name(self.get(record, "#", str, f"the type of {where}")) != _TENSOR:
+            return None, None
+        content = self.get(record, "D", list, f"the type of {where}")
+        if len(content) < 2 or not isinstance(content[1], list) or not all(type(size) is int for size in content[1]):
+            self.fail(f"the type of {where} has no shape; the file is damaged")
+        element = _local_name(self.get(content[0], "#", str, f"the type of {where}"))
+        if element not in _ELEMENT_TYPES:
+            self.fail(f"{where} has element type {element!r}, which is not known")
+        return _ELEMENT_TYPES[element], tuple(content[1])
+
+    # ---- attributes
+
+    def value(self, record: dict, where: str, depth: int = 0) -> object:
+        """An attribute's content as a plain value."""
+        if depth > _MAX_NESTING:
+            self.fail(f"{where} is nested too deeply; the file is damaged")
+        kind = _local_name(self.get(record, "#", str, where))
+        if kind == "a_array":
+            items = self.get(record, "D", list, where)
+            return [self.value(each, f"an element of {where}", depth + 1) for each in items]
+        if "VD" in record:
+            return self.not_finite(record["VD"], where)
+        content = record.get("D")
+        try:
+            return _PLAIN[kind](content) if kind in _PLAIN else content
+        except (TypeError, IndexError, KeyError, OverflowError):
+            self.fail(f"the content of {where} is not that of {kind}; the file is damaged")
+
+    def not_finite(self, text: object, where: str) -> float:
+        if not isinstance(text, str) or text.upper() not in _NOT_FINITE:
+            self.fail(f"{where} is no number; the file is damaged")
+        return _NOT_FINITE[text.upper()]
+
+
+def _full_name(name: str) -> str:
+    """`1.conv2d` as `pd_op.conv2d`."""
+    dialect, _, rest = name.partition(".")
+    return f"{_DIALECTS.get(dialect, dialect)}.{rest}"
+
+
+def _local_name(name: str) -> str:
+    """`0.t_f32` as `t_f32`."""
+    return name.rpartition(".")[2]
+
+
+def _of(*kinds: type) -> Callable[[Any], Any]:
+    """Passes values of exactly these types (a bool is no int)."""
+
+    def check(value: object) -> object:
+        if type(value) not in kinds:
+            raise TypeError(value)
+        return value
+
+    return check
+
+
+_number = _of(int, float, bool)
+
+
+def _integers(values: Any) -> list[int]:
+    return [_of(int)(value) for value in _of(list)(values)]
+
+
+def _complex(parts: Any) -> complex:
+    return complex(*map(_number, parts))
+
+
+def _scalar(parts: Any) -> object:
+    """A number behind the name of its type; complex numbers have two."""
+    return _number(parts[1]) if len(parts) == 2 else _complex(parts[1:])
+
+
+def _dtype(record: Any) -> str:
+    name = _local_name(_of(str)(record["#"]))
+    return _ELEMENT_TYPES.get(name, name)
+
+
+# What is made of the data of each kind of attribute. Those of other kinds (places, meshes) are left as JSON has them.
+_PLAIN: Mapping[str, Callable[[Any], object]] = {
+    "a_bool": _of(bool),
+    "a_i32": _of(int),
+    "a_i64": _of(int),
+    "a_index": _of(int),
+    "a_f32": lambda value: float(_number(value)),
+    "a_f64": lambda value: float(_number(value)),
+    "a_c64": _complex,
+    "a_c128": _complex,
+    "a_str": _of(str),
+    "a_tensorname": _of(str),
+    "a_dtype": _of(str),
+    "a_layout": _of(str),
+    "a_intarray": _integers,
+    "a_scalar": _scalar,
+    "a_type": _dtype,
+}

@@ -1,0 +1,67 @@
+"""The graph as a reference: it answers what the Paddle process answers, computed by PyTorch, so without Paddle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import fx
+
+from converter.graph.form import Graph
+from converter.graph.module import VALUE, graph_to_module
+from converter.parity.reference import ReferenceOperator, ReferenceProgram
+
+# Where the comparison of layers goes by Paddle's name of an operator.
+PADDLE_NAMES = {"lstm": "rnn"}
+
+
+class GraphReference:
+    """A graph with its weights, to compare another network with.
+
+    Args:
+        graph: the network.
+        tensors: by `graph.tensor_names()`, in Paddle's layout.
+    """
+
+    def __init__(self, graph: Graph, tensors: Mapping[str, np.ndarray]) -> None:
+        self.module = graph_to_module(graph, tensors)
+        self.program = ReferenceProgram(
+            feeds=tuple(graph.inputs),
+            fetches=graph.outputs,
+            parameters={variable: parameter.shape for variable, parameter in graph.parameters.items()},
+            operators=tuple(
+                ReferenceOperator(PADDLE_NAMES.get(node.type, node.type), node.reads, node.outputs[0])
+                for node in graph.nodes
+            ),
+        )
+
+    def run(self, inputs: np.ndarray, fetch: Sequence[str]) -> dict[str, np.ndarray]:
+        """Run the network and return some of its values.
+
+        Args:
+            inputs: float32 (N, 3, H, W).
+            fetch: names of values of the graph.
+        """
+        recorder = _Recorder(self.module, frozenset(fetch))
+        with torch.inference_mode():
+            recorder.run(torch.from_numpy(inputs))
+        return {name: recorder.found[name] for name in fetch}
+
+
+class _Recorder(fx.Interpreter):
+    """Runs a module node by node and keeps some of the values."""
+
+    def __init__(self, module: fx.GraphModule, wanted: frozenset[str]) -> None:
+        super().__init__(module)
+        self.wanted = wanted
+        self.found: dict[str, np.ndarray] = {}
+
+    def run_node(self, n: fx.Node) -> object:
+        """Run one node; the base class calls this."""
+        value = super().run_node(n)
+        name = n.meta.get(VALUE)
+        if name in self.wanted:
+            # A copy: an activation that follows may work in place.
+            self.found[name] = np.array(torch.as_tensor(value))
+        return value

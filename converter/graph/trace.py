@@ -1,0 +1,468 @@
+"""What a PyTorch module computes, as steps with their attributes: seen from outside.
+
+The module runs once on a small picture of zeros, with zeros for its parameters, while every call of a PyTorch function
+is written down. What may be written in several ways is written down in one: defaults are filled in, numbers
+become pairs, a hard sigmoid spelled out becomes one step, and whatever only rearranges (reshape, transpose, slice, …) is
+no step at all, but part of the operand, as the list of places that its elements come from. So a hand-written network and
+one made from a graph can be compared step by step.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
+
+from converter.graph.module import VALUE
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Operand:
+    """A tensor that a step reads: something made before, perhaps rearranged.
+
+    Attributes:
+        source: the step that made it, the number of the network's input, or a parameter's key.
+        shape: of the source's result.
+        part: which of the source's results it is.
+        places: for each element, where in the source's result it stands; None for the result as it is.
+    """
+
+    source: Step | int | str
+    shape: Shape
+    part: int = 0
+    places: Tensor | None = None
+
+    def rearranged(self, function: Callable[[Tensor], Any]) -> Any:
+        """This operand after a function that only rearranges; a tuple where the function returns one."""
+        places = self.places
+        if places is None:
+            places = torch.arange(torch.Size(self.shape).numel()).reshape(self.shape)
+        moved = function(places)
+        return tuple(map(self._at, moved)) if isinstance(moved, (tuple, list)) else self._at(moved)
+
+    def _at(self, places: Tensor) -> Operand:
+        unmoved = places.shape == self.shape and bool((places.reshape(-1) == torch.arange(places.numel())).all())
+        return replace(self, places=None if unmoved else places)
+
+    def same_places(self, other: Operand) -> bool:
+        """Whether both are rearranged alike."""
+        if self.places is None or other.places is None:
+            return self.places is other.places
+        return self.places.shape == other.places.shape and torch.equal(self.places, other.places)
+
+
+@dataclass(eq=False)
+class Step:
+    """One thing that a network computes.
+
+    Attributes:
+        kind: for example `conv2d`.
+        operands: what it reads, by the names of the function's arguments.
+        attributes: everything else that matters, under PyTorch's names.
+        where: path of the module whose code computes it, or name of the graph's value.
+    """
+
+    kind: str
+    operands: dict[str, Operand]
+    attributes: dict[str, Any]
+    where: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of the parameters that it reads."""
+        return tuple(each.source for each in self.operands.values() if isinstance(each.source, str))
+
+
+@dataclass(eq=False)
+class Trace:
+    """What a module computes.
+
+    Attributes:
+        steps: in execution order.
+        outputs: what it returns.
+        failure: why it did not come to its end, where it did not; the steps go as far as it came.
+    """
+
+    steps: list[Step]
+    outputs: list[Operand]
+    failure: Exception | None = None
+
+
+# ---- tracing -----------------------------------------------------------------------------------------------------
+
+
+def trace_module(model: nn.Module, shape: Shape) -> Trace:
+    """Trace a module in evaluation mode; parameters are known by their keys in its state dict.
+
+    Args:
+        model: on any device; it is left as it is.
+        shape: of the input.
+    """
+    skeleton = hollow(model)
+    return _trace(skeleton, skeleton, _located(skeleton), shape, {})
+
+
+def trace_graph(module: fx.GraphModule, keys: Mapping[str, str], shape: Shape) -> Trace:
+    """Trace a graph's module.
+
+    Args:
+        module: as `graph_to_module` returns it.
+        keys: keys of its state dict → the names by which the parameters are to be known, where they differ.
+        shape: of the input.
+    """
+    interpreter = _Located(hollow(module))
+    return _trace(interpreter.run, interpreter.module, lambda: interpreter.value, shape, keys)
+
+
+def hollow(model: nn.Module) -> Any:
+    """A copy of a module in evaluation mode with zeros for all its numbers, which take no memory."""
+
+    def zeros(tensor: Tensor) -> Tensor:
+        return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+
+    copies: dict[int, Any] = {id(buffer): zeros(buffer) for buffer in model.buffers()}
+    for parameter in model.parameters():
+        copies[id(parameter)] = nn.Parameter(zeros(parameter), requires_grad=False)
+    # deepcopy takes what it is given here for copies that it has made before.
+    return copy.deepcopy(model, copies).eval()
+
+
+def _trace(
+    run: Callable[[Tensor], Any], owner: nn.Module, where: Callable[[], str], shape: Shape, keys: Mapping[str, str]
+) -> Trace:
+    tensors = dict(owner.named_parameters(remove_duplicate=False)) | dict(owner.named_buffers(remove_duplicate=False))
+    recorder = _Recorder({id(tensor): keys.get(key, key) for key, tensor in tensors.items()}, where)
+    inputs = torch.zeros(shape)
+    recorder.know(inputs, Operand(0, shape))
+    try:
+        with torch.no_grad(), recorder:
+            result = run(inputs)
+    except Exception as error:  # what a network's own code raises is part of the finding
+        return Trace(recorder.steps, [], error)
+    results = result if isinstance(result, (tuple, list)) else (result,)
+    return Trace(recorder.steps, [recorder.operand(each) for each in results])
+
+
+def _located(model: nn.Module) -> Callable[[], str]:
+    """Makes a module tell which of its parts' code is running, by the part's path."""
+    stack = [""]
+
+    def leave(*_: object) -> None:
+        stack.pop()
+
+    for path, module in model.named_modules():
+        module.register_forward_pre_hook(lambda *_, path=path: stack.append(path))
+        module.register_forward_hook(leave)
+    return lambda: stack[-1]
+
+
+class _Located(fx.Interpreter):
+    """Runs a graph's module and tells which of the graph's values is being computed."""
+
+    value = ""
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one node; the base class calls this."""
+        self.value = n.meta.get(VALUE, self.value)
+        return super().run_node(n)
+
+
+class _Recorder(TorchFunctionMode):
+    """Writes down every call of a PyTorch function.
+
+    Args:
+        parameters: identity of a tensor → its key.
+        where: tells whose code is running.
+    """
+
+    def __init__(self, parameters: Mapping[int, str], where: Callable[[], str]) -> None:
+        super().__init__()
+        self.steps: list[Step] = []
+        self._parameters, self._where = parameters, where
+        self._known: dict[int, Operand] = {}
+        self._alive: list[Tensor] = []  # so that no identity is given away a second time
+
+    def know(self, tensor: Tensor, operand: Operand) -> None:
+        """Remember what a tensor is."""
+        self._known[id(tensor)] = operand
+        self._alive.append(tensor)
+
+    def operand(self, tensor: Tensor) -> Operand:
+        """What a tensor is."""
+        if id(tensor) in self._parameters:
+            return Operand(self._parameters[id(tensor)], tuple(tensor.shape))
+        if id(tensor) not in self._known:
+            self.know(tensor, Operand(Step("constant", {}, {}, self._where()), tuple(tensor.shape)))
+        return self._known[id(tensor)]
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        name, arguments = _name(func), _arguments(func, args, kwargs or {})
+        step = None
+        if name in REARRANGING:
+            result = func(*args, **(kwargs or {}))
+            self._rearrange(func, args, kwargs or {}, result)
+            return result
+        if name not in SAME_VALUES:
+            step = self._step(name, arguments)
+            self.steps.append(step)
+        result = func(*args, **(kwargs or {}))
+        parts = [each for each in _flat(result) if isinstance(each, Tensor)]
+        if step is None:
+            for each in parts:
+                self.know(each, self.operand(arguments["input"]))
+        elif parts:
+            self._finish(step, arguments, parts)
+        else:
+            self.steps.remove(step)  # a question about a tensor, such as its size
+        return result
+
+    def _step(self, name: str, arguments: Mapping[str, Any]) -> Step:
+        kind, attributes = _canonical(name, arguments)
+        operands = {}
+        for argument, value in arguments.items():
+            tensors = [each for each in _flat(value) if isinstance(each, Tensor)]
+            for place, each in enumerate(tensors):
+                label = argument if len(tensors) == 1 else f"{argument}[{place}]"
+                operands[label] = self.operand(each)
+        if kind == "lstm" and arguments["batch_first"]:
+            operands["input"] = operands["input"].rearranged(swapped)
+        return folded(Step(kind, operands, attributes, self._where()))
+
+    def _finish(self, step: Step, arguments: Mapping[str, Any], results: list[Tensor]) -> None:
+        shapes = [tuple(result.shape) for result in results]
+        if step.kind == "interpolate":  # however the size was asked for
+            step.attributes["size"] = shapes[0][2:]
+        for part, (result, shape) in enumerate(zip(results, shapes, strict=True)):
+            operand = Operand(step, shape, part)
+            if step.kind == "lstm" and part == 0 and arguments["batch_first"]:
+                operand = Operand(step, (shape[1], shape[0], *shape[2:])).rearranged(swapped)
+            if step.kind == "identity":
+                operand = step.operands["input"]
+            self.know(result, operand)
+
+    def _rearrange(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
+        moved = self.operand(args[0]).rearranged(lambda places: func(places, *args[1:], **kwargs))
+        for tensor, operand in zip(_flat(result), _flat(moved), strict=True):
+            self.know(tensor, operand)
+
+
+def _flat(value: Any) -> list[Any]:
+    if isinstance(value, (list, tuple)):
+        return [each for part in value for each in _flat(part)]
+    return [value]
+
+
+def swapped(places: Tensor) -> Tensor:
+    """With time and batch exchanged."""
+    return places.transpose(0, 1)
+
+
+# ---- one form for what may be written in several ways ------------------------------------------------------------
+
+# Functions that only rearrange their first argument.
+REARRANGING = frozenset(
+    {
+        *("T", "mT", "chunk", "expand", "expand_as", "flatten", "flip", "getitem", "movedim", "narrow", "permute"),
+        *("reshape", "select", "split", "squeeze", "swapaxes", "swapdims", "t", "tile", "transpose", "unbind"),
+        *("unflatten", "unsqueeze", "view"),
+    }
+)
+# Functions that return what they are given; here, in evaluation, and with all tensors of one type.
+SAME_VALUES = frozenset({"alias", "clone", "contiguous", "data", "detach", "dropout", "float", "to", "type_as"})
+
+# Arguments of functions that do not tell them, or whose defaults are needed.
+SIGNATURES = {
+    "adaptive_avg_pool2d": "input output_size",
+    "adaptive_max_pool2d": "input output_size return_indices",
+    "add": "input other",
+    "avg_pool2d": "input kernel_size stride=None padding=0 ceil_mode=False count_include_pad=True divisor_override=None",
+    "cat": "tensors dim=0",
+    "clamp": "input min=None max=None",
+    "conv2d": "input weight bias=None stride=1 padding=0 dilation=1 groups=1",
+    "conv_transpose2d": "input weight bias=None stride=1 padding=0 output_padding=0 groups=1 dilation=1",
+    "div": "input other",
+    "gelu": "input",
+    "hardtanh": "input min_val=-1.0 max_val=1.0 inplace",
+    "leaky_relu": "input negative_slope=0.01 inplace",
+    "linear": "input weight bias=None",
+    "log_softmax": "input dim",
+    "lstm": "input hx weights has_biases num_layers dropout train bidirectional batch_first",
+    "matmul": "input other",
+    "max_pool2d": "input kernel_size stride=None padding=0 dilation=1 ceil_mode=False return_indices",
+    "mean": "input dim=None keepdim=False",
+    "mul": "input other",
+    "relu": "input inplace",
+    "rsub": "input other",
+    "sigmoid": "input",
+    "silu": "input inplace",
+    "softmax": "input dim",
+    "stack": "tensors dim=0",
+    "sub": "input other",
+}
+# Other names of the same functions.
+SYNONYMS = {
+    "bmm": "matmul",
+    "clip": "clamp",
+    "concat": "cat",
+    "concatenate": "cat",
+    "divide": "div",
+    "multiply": "mul",
+    "radd": "add",
+    "rmul": "mul",
+    "subtract": "sub",
+    "true_divide": "div",
+    "truediv": "div",
+    "iadd": "add",
+    "imul": "mul",
+}
+DEFAULTS = {"None": None, "True": True, "False": False}
+
+
+def _name(func: Callable[..., Any]) -> str:
+    name = func.__name__
+    if name == "__get__":  # of a property such as `T`
+        name = func.__self__.__name__
+    name = name.strip("_")
+    return SYNONYMS.get(name, name)
+
+
+def _arguments(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name, defaults included where they are known."""
+    text = SIGNATURES.get(_name(func))
+    if text is None:
+        try:
+            bound = inspect.signature(func).bind(*args, **kwargs)
+        except (TypeError, ValueError):
+            return {"input" if not place else str(place): value for place, value in enumerate(args)} | dict(kwargs)
+        bound.apply_defaults()
+        return bound.arguments
+    arguments, names = {}, []
+    for word in text.split():
+        name, given, default = word.partition("=")
+        names.append(name)
+        if given:
+            arguments[name] = DEFAULTS[default] if default in DEFAULTS else float(default) if "." in default else int(default)
+    return arguments | dict(zip(names, args, strict=False)) | dict(kwargs)
+
+
+def pair(value: Any) -> Any:
+    """A number as a pair; a list as a tuple; a word, "same", as it is."""
+    if isinstance(value, str):
+        return value
+    values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    return values * 2 if len(values) == 1 else values
+
+
+def _conv(a: Mapping[str, Any]) -> dict[str, Any]:
+    sizes = ("stride", "padding", "output_padding", "dilation")
+    return {name: pair(a[name]) for name in sizes if name in a} | {"groups": a["groups"]}
+
+
+def _pool(a: Mapping[str, Any]) -> dict[str, Any]:
+    attributes = {
+        "kernel_size": pair(a["kernel_size"]),
+        "stride": pair(a["stride"] or a["kernel_size"]),
+        "padding": pair(a["padding"]),
+        "ceil_mode": a["ceil_mode"],
+    }
+    if "dilation" in a:
+        attributes["dilation"] = pair(a["dilation"])
+    elif attributes["padding"] != (0, 0) or a["divisor_override"]:
+        # Without padding nobody can tell whether it counts.
+        attributes |= {name: a[name] for name in ("count_include_pad", "divisor_override")}
+    return attributes
+
+
+def _dim(a: Mapping[str, Any]) -> dict[str, Any]:
+    tensor = _flat(a.get("input", a.get("tensors")))[0]
+    return {"dim": a["dim"] % tensor.dim()}
+
+
+# The attributes that matter, from a call's arguments; all that are no tensors where nothing is said.
+ATTRIBUTES: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "adaptive_avg_pool2d": lambda a: {"output_size": pair(a["output_size"])},
+    "adaptive_max_pool2d": lambda a: {"output_size": pair(a["output_size"])},
+    "avg_pool2d": _pool,
+    "batch_norm": lambda a: {"eps": a["eps"], "training": a["training"]},
+    "cat": _dim,
+    "conv2d": _conv,
+    "conv_transpose2d": _conv,
+    "hardswish": lambda _: {},
+    "interpolate": lambda a: {"mode": a["mode"], "align_corners": bool(a["align_corners"])},
+    "layer_norm": lambda a: {"normalized_shape": tuple(a["normalized_shape"]), "eps": a["eps"]},
+    "log_softmax": _dim,
+    "lstm": lambda a: {name: a[name] for name in ("has_biases", "num_layers", "bidirectional")},
+    "max_pool2d": _pool,
+    "relu": lambda _: {},
+    "relu6": lambda _: {},
+    "silu": lambda _: {},
+    "softmax": _dim,
+}
+
+
+def _canonical(name: str, a: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Kind and attributes of a step."""
+    if name in ATTRIBUTES:
+        return name, ATTRIBUTES[name](a)
+    if name == "hardsigmoid":
+        return "hard_sigmoid", {"slope": 1 / 6, "offset": 0.5}
+    if name in AFFINE and not isinstance(a["other"], Tensor):
+        return "affine", AFFINE[name](a["other"])
+    if name == "mean" and a["input"].dim() == 4 and a["keepdim"] and sorted(d % 4 for d in _flat(a["dim"])) == [2, 3]:
+        return "adaptive_avg_pool2d", {"output_size": (1, 1)}
+    return name, {key: value for key, value in a.items() if not any(isinstance(v, Tensor) for v in _flat(value))}
+
+
+# Arithmetic with a number as scale·x + bias.
+AFFINE: Mapping[str, Callable[[float], dict[str, float]]] = {
+    "add": lambda n: {"scale": 1.0, "bias": n},
+    "sub": lambda n: {"scale": 1.0, "bias": -n},
+    "rsub": lambda n: {"scale": -1.0, "bias": n},
+    "mul": lambda n: {"scale": n, "bias": 0.0},
+    "div": lambda n: {"scale": 1 / n, "bias": 0.0},
+}
+
+
+def folded(step: Step) -> Step:
+    """A step put together with the one before it, where both together are one in the common form."""
+    if step.kind == "lstm":
+        return _without_zero_state(step)
+    if step.kind not in ("affine", "clamp"):
+        return step
+    inner = step.operands["input"]
+    before = inner.source if isinstance(inner.source, Step) and inner.places is None else None
+    scale, bias, operands = 1.0, 0.0, step.operands
+    if before is not None and before.kind == "affine":
+        scale, bias, operands = before.attributes["scale"], before.attributes["bias"], before.operands
+    if step.kind == "affine":
+        factor = step.attributes["scale"]
+        attributes = {"scale": scale * factor, "bias": bias * factor + step.attributes["bias"]}
+        kind = "identity" if attributes == {"scale": 1.0, "bias": 0.0} else "affine"
+        return Step(kind, operands, attributes, step.where)
+    if (step.attributes["min"], step.attributes["max"]) == (0, 1):
+        return Step("hard_sigmoid", operands, {"slope": scale, "offset": bias}, step.where)
+    return step
+
+
+def _without_zero_state(step: Step) -> Step:
+    """An LSTM starts from zeros unless told otherwise, so telling it zeros is not telling it anything."""
+    states = [label for label in step.operands if label.startswith("hx")]
+    operands = {label: each for label, each in step.operands.items() if label not in states}
+    if not all(_is_zero(step.operands[label]) for label in states):
+        operands |= {label: step.operands[label] for label in states}
+    return Step(step.kind, operands, step.attributes, step.where)
+
+
+def _is_zero(operand: Operand) -> bool:
+    source = operand.source
+    return isinstance(source, Step) and source.kind in ("zeros", "new_zeros", "zeros_like")

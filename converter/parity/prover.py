@@ -1,0 +1,112 @@
+"""Verification as the command line does it: one Paddle process for all models, a reference for each, the verdicts."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from converter.parity.inputs import default_cases, image_cases
+from converter.parity.programs import find_reference
+from converter.parity.reference import PaddleWorker
+from converter.parity.report import format_table, to_json, verdict, write_report
+from converter.parity.verify import TOLERANCE, ParityResult, verify
+from converter.source import load_source
+
+if TYPE_CHECKING:
+    from converter.convert import Conversion
+    from converter.download import Fetcher
+    from converter.parity.inputs import Case
+    from converter.source import Source
+    from converter.zoo import Zoo
+
+SAMPLE = "sample.png"
+
+
+class Prover:
+    """Verifies conversions; a context manager that owns the Paddle process.
+
+    Args:
+        zoo: where reference programs are looked for.
+        fetcher: gets them.
+        reference: an inference model (folder, tarball or zoo name) whose program runs all weights, in their place.
+    """
+
+    def __init__(self, zoo: Zoo, fetcher: Fetcher, reference: str | None = None) -> None:
+        self._zoo, self._fetcher, self._named = zoo, fetcher, reference
+        self._stack = ExitStack()
+        self._worker: PaddleWorker | None = None
+
+    def __enter__(self) -> Prover:
+        self._worker = self._stack.enter_context(PaddleWorker())
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._stack.close()
+
+    def prove(
+        self,
+        conversion: Conversion,
+        *,
+        weights: Path | None = None,
+        images: Sequence[Path] = (),
+        tolerance: float | None = None,
+    ) -> ParityResult:
+        """Verify one conversion; see `converter.parity.verify.verify` for arguments and errors."""
+        return verify(
+            conversion,
+            reference=self._reference(conversion),
+            weights=weights,
+            images=images,
+            cases=None if images else self._cases(conversion),
+            tolerance=TOLERANCE if tolerance is None else tolerance,
+            worker=self._worker,
+        )
+
+    def _reference(self, conversion: Conversion) -> Source:
+        if self._named is not None:
+            return load_source(self._named, self._zoo, self._fetcher, weights=False)
+        return find_reference(conversion, self._zoo, self._fetcher)
+
+    @staticmethod
+    def _cases(conversion: Conversion) -> list[Case]:
+        """The default ones; the embedded model also reads its picture."""
+        task, record = conversion.architecture.task, conversion.architecture.preprocessing
+        cases = default_cases(task, record)
+        model = conversion.source.model
+        if model is not None and model.release == "embedded":
+            with resources.as_file(resources.files("converter.embedded") / SAMPLE) as picture:
+                cases.insert(0, image_cases(task, record, [picture])[0])
+        return cases
+
+    @staticmethod
+    def table(result: ParityResult) -> str:
+        """The verdict for a terminal."""
+        return format_table(result)
+
+    @staticmethod
+    def summary(result: ParityResult) -> list[str]:
+        """The verdict in a line, and what was read in the pictures that are files."""
+        lines = [f"{result.name}: parity {verdict(result)}, {len(result.worst)} layers on {len(result.cases)} batches"]
+        lines += [
+            f"{case.case.name}: PyTorch reads {answer.candidate}, Paddle {answer.reference}"
+            for case in result.cases
+            if Path(case.case.name).suffix
+            for answer in case.answers
+        ]
+        return lines
+
+    @staticmethod
+    def verdict(result: ParityResult) -> dict[str, Any]:
+        """The figures of a summary of many models."""
+        figures = to_json(result)
+        return {key: value for key, value in figures.items() if key not in ("batches", "command", "schema_version")}
+
+    @staticmethod
+    def report(result: ParityResult, folder: Path) -> list[Path]:
+        """Write `NAME/parity.json` and `NAME/parity.html`."""
+        return write_report(result, folder / result.name, shlex.join(["paddle2torch", *sys.argv[1:]]))
