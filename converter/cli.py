@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converter import __version__
-from converter.errors import ConverterError, ParityError
+from converter.errors import ConverterError, DownloadError, ParityError
 
 if TYPE_CHECKING:
     from converter.convert import Conversion
@@ -231,6 +231,69 @@ def download(
     fetcher = Fetcher(cache_dir=cache, mirror=mirror, offline=offline, accept_changed=accept_changed)
     for fetched in fetcher.fetch_all(artifacts, jobs=jobs):
         click.echo(fetched.path)
+
+
+@main.group()
+def cache() -> None:
+    """Look after downloaded files."""
+
+
+located = click.option("--cache", "folder", type=click.Path(path_type=Path, file_okay=False), help="Another folder.")
+
+
+@cache.command("list")
+@located
+@as_json
+def cache_list(folder: Path | None, as_json: bool) -> None:
+    """List the downloaded files, unfinished ones too."""
+    from converter.cache import Cache
+
+    entries = Cache(folder).entries()
+    if as_json:
+        print_json([{"url": e.url, "path": str(e.path), "size": e.size, "complete": bool(e.record)} for e in entries])
+        return
+    for entry in entries:
+        click.echo(f"{entry.size:>12,}  {entry.url}" + ("" if entry.record else "  (unfinished)"))
+    note(f"{len(entries)} files, {sum(entry.size for entry in entries):,} bytes in {Cache(folder).folder}")
+
+
+@cache.command("clean")
+@click.argument("words", nargs=-1, metavar="[WORD]...")
+@click.option("--forget", is_flag=True, help="Forget the first seen hashes too.")
+@located
+def cache_clean(words: tuple[str, ...], forget: bool, folder: Path | None) -> None:
+    """Remove downloaded files, all or those whose URL has one of the WORDs.
+
+    The hash that a URL was first seen with stays known, so that a changed file is still noticed.
+    """
+    from converter.cache import Cache
+
+    removed = Cache(folder).clean(lambda entry: not words or any(word in entry.url for word in words), forget=forget)
+    note(f"removed {len(removed)} files, {sum(entry.size for entry in removed):,} bytes")
+
+
+@main.group("zoo")
+def zoo_group() -> None:
+    """Look after model_zoo.yaml."""
+
+
+@zoo_group.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--jobs", type=click.IntRange(1, 32), default=4, show_default=True, help="Downloads at a time.")
+@fetching
+def lock(names: tuple[str, ...], jobs: int, mirror: str | None, cache: Path | None, offline: bool) -> None:
+    """Fetch tarballs and write their sha256 and size into model_zoo.yaml; comments and order stay."""
+    from converter.zoo import zoo_path
+    from converter.zoo_lock import lock_zoo, measure
+
+    measured, errors = measure(open_zoo(), open_fetcher(mirror, cache, offline), names or None, jobs)
+    for name, kind in lock_zoo(zoo_path(), measured):
+        click.echo(f"{name} {kind} {measured[name, kind].sha256}")
+    note(f"{len(measured)} tarballs measured")
+    for error in errors:
+        note(f"error: {error}")
+    if errors:
+        raise DownloadError(f"{len(errors)} tarballs could not be fetched; the others were measured")
 
 
 # ---- models ------------------------------------------------------------------------------------------------------

@@ -12,6 +12,17 @@ from typing import BinaryIO
 from converter.errors import OutputError
 
 
+def _umask() -> int:
+    """The process's file mode mask; asking for it means setting it."""
+    current = os.umask(0o077)
+    os.umask(current)
+    return current
+
+
+# Asked for once, at import: later, other threads may be making files.
+UMASK = _umask()
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A stream whose content appears at `path`, all at once, when the block ends well; otherwise nothing changes.
@@ -30,7 +41,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes private files; a result is as readable as any other file of the user's.
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~UMASK)
         temporary.replace(path)
         temporary = None
     except OSError as error:
@@ -39,9 +50,3 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink()
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -176,13 +176,13 @@ def _pax_records(data: bytes) -> dict[str, str]:
     at = 0
     while at < len(data):
         space = data.find(b" ", at, at + 8)
-        length = _decimal(_text(data[at:space])) if space > at else 0
-        record = data[space + 1 : at + length]
+        end = at + _decimal(_text(data[at:space])) if space > at else at
+        record = data[space + 1 : end]
         key, equals, value = record.partition(b"=")
-        if at + length > len(data) or not record.endswith(b"\n") or not equals:
+        if not at < space < end <= len(data) or not record.endswith(b"\n") or not equals:
             raise TarError("is broken: a pax header that does not follow its format")
         records[_text(key)] = _text(value[:-1])
-        at += length
+        at = end
     if any(key.startswith("GNU.sparse.") for key in records):
         raise TarError("refused: it holds a sparse file; only files and folders belong in a model's archive")
     return records

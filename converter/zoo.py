@@ -256,7 +256,7 @@ class _Reader:
 
     def zoo(self, content: object) -> Zoo:
         top = self._checked("the file", content, _TOP_KEYS)
-        self.server = top.get("server", "")
+        self.server = top.get("server", "https://missing")  # stands in, so that its absence is one mistake
         self.dictionaries = tuple(top.get("dictionaries", ()))
         models: dict[str, Model] = {}
         for title, group in top.get("groups", {}).items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -132,7 +132,7 @@ def _edits(text: str, changed: Mapping[Key, Fetched]) -> list[_Edit]:
     return edits
 
 
-def _items(node: yaml.Node | None) -> dict[str, yaml.Node]:
+def _items(node: yaml.Node | None) -> dict[str, Any]:
     return {key.value: value for key, value in node.value} if node else {}
 
 

@@ -14,6 +14,7 @@ import argparse
 import itertools
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -240,7 +241,7 @@ def swapped_tensors(probe: Probe) -> Tally:
     return tally
 
 
-def other_epsilons(kind: type[nn.Module], others: dict[float, float]) -> Callable[[Probe], Tally]:
+def other_epsilons(kind: type[nn.Module], others: dict[float, float]) -> Change:
     """Each normalisation's epsilon replaced."""
 
     def change(probe: Probe) -> Tally:
@@ -253,7 +254,7 @@ def other_epsilons(kind: type[nn.Module], others: dict[float, float]) -> Callabl
     return change
 
 
-def other_modules(others: dict[type[nn.Module], type[nn.Module]]) -> Callable[[Probe], Tally]:
+def other_modules(others: dict[type[nn.Module], type[nn.Module]]) -> Change:
     """Each module of some types replaced by one of another."""
 
     def change(probe: Probe) -> Tally:
@@ -280,16 +281,34 @@ def _modules(probe: Probe, *kinds: type[nn.Module]) -> list[tuple[str, nn.Module
     return [(path, module) for path, module in probe.modules if type(module) in kinds]
 
 
-CHANGES: dict[str, Callable[[Probe], Tally]] = {
-    "tensor + 1 % of its scale": shifted_tensors,
+Change = Callable[[Probe], Tally]
+SHIFTED = "tensor + 1 % of its scale"
+# What shows in the changed layer itself, so that it takes seconds; a test keeps these.
+LOCAL_CHANGES: dict[str, Change] = {
+    SHIFTED: shifted_tensors,
     "transpose dropped": dropped_transposes,
-    "equal-shaped tensors swapped": swapped_tensors,
     "batch norm eps 1e-5 → 1e-3": other_epsilons(nn.BatchNorm2d, {1e-5: 1e-3}),
     "layer norm eps 1e-5 ↔ 1e-6": other_epsilons(nn.LayerNorm, {1e-5: 1e-6, 1e-6: 1e-5}),
+}
+CHANGES: dict[str, Change] = LOCAL_CHANGES | {
+    "equal-shaped tensors swapped": swapped_tensors,
     "hard sigmoid slope 0.2 ↔ 1/6": other_modules({Hardsigmoid02: nn.Hardsigmoid, nn.Hardsigmoid: Hardsigmoid02}),
     "Hardswish ↔ ReLU": other_modules({nn.Hardswish: nn.ReLU, nn.ReLU: nn.Hardswish}),
     "ceil_mode flipped": flipped_ceil_modes,
 }
+
+# Why a change that was made need not show: (pattern of "kind: what", reason).
+REASONS = (
+    (r".*lstm\.bias_hh_(\w+) ↔ .*lstm\.bias_ih_\1", "the two are only ever added"),
+    (r"ceil_mode.*", "at the sizes that the network takes nothing is left over to round"),
+    (r".*\.eps", "every variance is so large that neither epsilon counts"),
+    (r"Hardswish ↔ ReLU.*", "on these pictures its inputs are all below -3 or above 3, where both agree"),
+)
+
+
+def reason(kind: str, what: str) -> str:
+    """Why this change did not show; empty where no reason is known."""
+    return next((text for pattern, text in REASONS if re.fullmatch(pattern, f"{kind}: {what}")), "")
 
 
 # ---- the script --------------------------------------------------------------------------------------------------
@@ -305,14 +324,23 @@ def table(name: str, tallies: dict[str, Tally], shown: int) -> str:
     """The outcome as text."""
     lines = [name]
     for kind, tally in tallies.items():
-        smallest = (
-            f"smallest error {tally.smallest:.1e}: {tally.hardest}"
-            if tally.hardest
-            else "none runs" * bool(tally.caught)
-        )
-        lines.append(f"  {kind:32}  {tally.caught:5} of {tally.total:5}  {smallest}")
-        lines += [f"      not caught: {what} ({error:.0e})" for what, error in list(tally.missed.items())[:shown]]
+        lines.append(f"  {kind:32}  {tally.caught:5} of {tally.total:5}  {_margin(tally)}")
+        lines += [
+            f"      not caught: {what} ({error:.0e}): {reason(kind, what) or 'NO REASON IS KNOWN'}"
+            for what, error in list(tally.missed.items())[:shown]
+        ]
     return "\n".join(lines)
+
+
+def _margin(tally: Tally) -> str:
+    """How clearly the least clear of the caught changes showed."""
+    if not tally.caught:
+        return ""
+    if not tally.hardest:
+        return "the network no longer runs"
+    return (
+        f"smallest error {tally.smallest:.1e}, {tally.smallest / TOLERANCE:.0f} times the tolerance ({tally.hardest})"
+    )
 
 
 def main() -> int:

@@ -520,6 +520,7 @@ BROKEN_TARS = {
     "a pax header that is too long": (header_with(TYPE, b"x", b"99 path=x\n"), "a pax header that does not follow"),
     "a pax header without a value": (header_with(TYPE, b"x", b"8 pathx\n"), "a pax header that does not follow"),
     "a pax header without an end": (header_with(TYPE, b"x", b"9 path=xy"), "a pax header that does not follow"),
+    "a pax header with a tail": (header_with(TYPE, b"x", b"9 path=x\ntail"), "a pax header that does not follow"),
     "a pax length that is no number": (header_with(TYPE, b"x", b"+9 path=x\n"), "a pax header has '[+]9' for a number"),
     "a pax size that is no number": (
         header_with(TYPE, b"x", b"11 size=-1\n")[:-1024] + tar_bytes({"x.pdparams": b""}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tarfile
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from converter.blob import Blob
 from converter.errors import FormatError
 from converter.formats.pdmodel import Operator, Variable, read_pdmodel, with_parameter_shapes
-from format_samples import attribute, blob, double, field, linear_program, operator, program, variable
+from converter.formats.pir import read_pir
+from format_samples import attribute, blob, double, field, linear_program, operator, pir_linear, program, variable
 
 
 def test_a_program_becomes_records() -> None:
@@ -33,6 +35,29 @@ def test_feeds_follow_their_column() -> None:
         for column in (1, 0)
     ]
     assert read_pdmodel(blob(program([], feeds))).feeds == ("x0", "x1")
+
+
+def test_a_column_that_is_no_number_is_the_first() -> None:
+    feeds = [
+        operator("feed", {"X": ["feed"]}, {"Out": [name]}, [attribute("col", *column)])
+        for name, column in (("b", (0, field(3, 1))), ("a", (2, field(5, "1"))))
+    ]
+    assert read_pdmodel(blob(program([], feeds))).feeds == ("a", "b")
+
+
+def test_an_array_of_tensors_is_no_tensor() -> None:
+    tensor_array = 13
+    read = read_pdmodel(blob(program([variable("steps", (2,), kind=tensor_array)])))
+    assert read.variables["steps"] == Variable("steps", None, None, True)
+    assert read.parameters == ()
+
+
+@pytest.mark.parametrize("read", [read_pdmodel, read_pir])
+def test_programs_of_absurd_size_are_not_parsed(read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[read.__module__], "MAX_PROGRAM_BYTES", 10)
+    data = linear_program() if read is read_pdmodel else pir_linear()
+    with pytest.raises(FormatError, match="are too many for a program"):
+        read(blob(data))
 
 
 ATTRIBUTES = {

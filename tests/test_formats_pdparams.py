@@ -170,6 +170,12 @@ def test_forms(form: str, protocol: int) -> None:
     assert_same(read_pdparams(blob(pickle.dumps(written, protocol))), expected)
 
 
+def test_one_array_of_two_names_is_made_once() -> None:
+    shared = bfloat16(W)
+    read = read_pdparams(blob(pickle.dumps({"lstm.weight_ih_l0": shared, "lstm.0.cell_fw.weight_ih": shared})))
+    assert read["lstm.weight_ih_l0"] is read["lstm.0.cell_fw.weight_ih"]
+
+
 def test_static_tensors_are_written_as_a_call_of_eval() -> None:
     class Static:
         def __reduce__(self):
@@ -225,6 +231,9 @@ OTHERS = {
     "parts of another size": (
         pickle.dumps({**PARTS, "UnpackBigParamInfor@@": {"big": {"OriginShape": (2, 6), "slices": ["big@@.0"]}}}),
         r"parts of 6 elements, which do not fill \(2, 6\)"),
+    "parts of an impossible shape": (
+        pickle.dumps({"p": np.zeros(0), "UnpackBigParamInfor@@": {"big": {"OriginShape": (0, 2**62, 2**62), "slices": ["p"]}}}),
+        "its own shape is damaged"),
     "parts of another type": (pickle.dumps({**PARTS, "big@@.1": np.zeros(4)}), "parts, which are not all there"),
     "no word on parts": (pickle.dumps({**PARTS, "UnpackBigParamInfor@@": {"big": 3}}), "does not say how big was cut"),
     "strings": (pickle.dumps({"v": np.array(["a"])}), "element type 'U1' is no tensor"),

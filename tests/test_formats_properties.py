@@ -25,7 +25,7 @@ from format_samples import blob, linear_program, pir_linear, program, variable
 BYTES_PER_BYTE, BYTES_AT_ALL = 100, 2**20
 
 # An example that takes longer than this many milliseconds fails: nothing here is larger than a few kilobytes.
-lively = settings(deadline=2000, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+lively = settings(deadline=2000, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 CODES = ("?", "i1", "u1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8")
 names = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), max_size=20)

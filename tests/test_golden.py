@@ -239,7 +239,6 @@ CHANGES: dict[str, tuple[str, Change, str]] = {
         assign(
             "backbone.stages.3.1.bottleneck_conv.conv",
             padding_mode="replicate",
-            _reversed_padding_repeated_twice=[2] * 4,
         ),
         "backbone.stage3.1.bottleneck_conv.conv",
     ),

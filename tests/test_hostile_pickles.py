@@ -94,11 +94,21 @@ def called(function: str, arguments: bytes, count: int = 1) -> bytes:
 
 SYSTEM = (text("touch hostile"), 1)
 DEEP = 60_000
+SHARED = bytes(100_000)
+
+
+def repeated(code: bytes, order: bytes) -> bytes:
+    """A hundred arrays of the same bytes."""
+    dtype = FLOAT.replace(b"f4", code).replace(b"U\x01<", b"U\x01" + order)
+    shape = integer(len(SHARED) // int(code[1:])) + b"\x85"
+    entries = b"".join(text(f"k{n}") + array(shape, b"h\1", data=b"h\0") for n in range(100))
+    return b"\x80\x04B" + struct.pack("<I", len(SHARED)) + SHARED + b"q\0" + dtype + b"q\1}(" + entries + b"u."
+
+
 LAUGHS = b"".join(
     b"](" + b"h" + bytes([level]) + (b"h" + bytes([level])) * 99 + b"eq" + bytes([level + 1]) for level in range(9)
 )
 BLOCK = text("x" * 100_000) + b"q\0"
-SHARED = bytes(100_000)
 PARTS = [f"big@@.{n}" for n in range(100)]
 
 # What the message must say; a dot where any refusal will do.
@@ -117,6 +127,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "eval of data that is no array": (pickle.dumps({"w": Call(eval, "data", {"data": 1})}), "calls eval with"),
     "eval of data with builtins": (
         pickle.dumps({"w": Call(eval, "data", {"data": 1, "__builtins__": {}})}), "calls eval with"),
+    "eval of code with an array": (pickle.dumps({"w": Call(eval, "ran.append(1)", {"data": np.zeros(2)})}), "calls eval with"),
+    "eval of data with more": (pickle.dumps({"w": Call(eval, "data", {"data": np.zeros(2), "more": 1})}), "calls eval with"),
     "getattr": (named(called("builtins.getattr", text("a") + text("b"), 2)), "asks for 'builtins.getattr'"),
     "import": (named(called("builtins.__import__", text("os"))), "asks for 'builtins.__import__'"),
     "importlib": (named(called("importlib.import_module", text("this"))), "asks for 'importlib.import_module'"),
@@ -234,6 +246,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "keys that collide": (
         raw(b"}(" + b"".join(b"\x8a\x10" + (n * (2**61 - 1)).to_bytes(16, "little") + b"N" for n in range(5_000))
             + b"u"), "keys are strings or small"),
+    "a key without a value": (raw(b"(U\x01ad"), "a key has no value"),
     "a key that is a list": (raw(b"}]Ns"), "keys are strings"),
     "a set of lists": (named(b"\x8f(]\x90"), "keys are strings"),
     "bytes copied again and again": (
@@ -242,10 +255,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         raw(b"](" + b"N" * 100_000 + b"eq\0cbuiltins\ntuple\nq\1]" + b"h\1h\0\x85Ra" * 10_000), "more than the file"),
     "state copied again and again": (
         raw(BLOCK + FLOAT + b"q\1]" + (ARRAY + b"(K\1" + integer(25_000) + b"\x85h\1\x89h\0tba") * 100), "more than the file"),
-    "bfloat16 widened again and again": (
-        b"\x80\x04B" + struct.pack("<I", len(SHARED)) + SHARED + b"q\0" + FLOAT.replace(b"f4", b"u2") + b"q\1}("
-        + b"".join(text(f"k{n}") + array(integer(len(SHARED) // 2) + b"\x85", b"h\1", data=b"h\0") for n in range(100))
-        + b"u.", "arrays unfold to more"),
+    "bfloat16 widened again and again": (repeated(b"u2", b"<"), "arrays unfold to more"),
+    "big-endian numbers turned again and again": (repeated(b"f4", b">"), "arrays unfold to more"),
     "one array in many parts": (
         pickle.dumps(dict.fromkeys(PARTS, np.zeros(10_000)) | {"UnpackBigParamInfor@@": {
             "big": {"OriginShape": (1_000_000,), "slices": PARTS}}}), "arrays unfold to more"),

@@ -170,7 +170,7 @@ def test_the_small_zoo_is_right() -> None:
     ("old", "new", "complaint"),
     [
         ("size: 3M", "size: 3", "first, size: expected a size such as 3.8M, found 3"),
-        ("size: 3M", "sise: 3M", "first, sise: unknown key; did you mean size?"),
+        ("size: 3M", "size: 3M\n        sise: 3M", "first, sise: unknown key; did you mean size?"),
         ("size: 3M", "size: 3M\n        colour: red", "first, colour: unknown key; known are release"),
         ("        size: 3M\n", "", "first, size: missing; expected a size such as 3.8M"),
         ("size: 3M", "size: 3M\n        size: 4M", "line 15, size: stands a second time (first in line 14)"),
@@ -180,7 +180,11 @@ def test_the_small_zoo_is_right() -> None:
         ("space: true", "space: yes please", "group a group, space: expected true or false, found 'yes please'"),
         ("    space: true\n", "", "first, space: missing; a recogniser needs true or false"),
         ("        dictionary: words.txt\n", "", "first, dictionary: missing; a recogniser needs a text"),
-        ("task: rec", "task: det", "first, dictionary: only a recogniser (task: rec) has one; this is task: det"),
+        (
+            "task: rec\n    architecture: some_network\n    languages: [English]\n    space: true\n",
+            "task: det\n    architecture: some_network\n    languages: [English]\n",
+            "first, dictionary: only a recogniser (task: rec) has one; this is task: det",
+        ),
         ("size: 3M", "size: 3M\n        revisions: [2.0]", "first, revisions: expected a list of texts, found [2.0]"),
         ("size: 3M", "size: 3M\n        parameters: 63", "first, parameters: expected a mapping"),
         ("      first:", "      first one:", "group a group, 'first one': expected a name of letters"),
@@ -230,7 +234,7 @@ def test_a_mistake_is_reported_with_entry_and_key(old: str, new: str, complaint:
     with pytest.raises(ZooError) as caught:
         parse_zoo(SMALL_ZOO.replace(old, new), "small.yaml")
     assert complaint in str(caught.value)
-    assert str(caught.value).startswith("small.yaml: ")
+    assert str(caught.value).startswith("small.yaml: 1 mistake in the zoo, to be corrected:\n")
 
 
 def test_all_mistakes_are_reported_at_once() -> None:

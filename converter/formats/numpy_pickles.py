@@ -32,7 +32,7 @@ class _ElementType:
 
     def set_state(self, state: tuple) -> None:
         """Take (version, byte order, subarray, names, fields, item size, alignment, flags)."""
-        if len(state) != 8 or state[2:5] != (None, None, None) or state[5:] != (-1, -1, 0):
+        if state[2:5] != (None, None, None) or state[5:] != (-1, -1, 0):
             raise Refused("an element type has fields, metadata or flags, as no tensor's has")
         self.order = text_of(state[1])
         if self.order not in _BYTE_ORDERS:

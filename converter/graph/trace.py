@@ -1,7 +1,7 @@
 """What a PyTorch module computes, as steps with their attributes: seen from outside.
 
-The module runs once on a small picture of zeros, with zeros for its parameters, while every call of a PyTorch function
-is written down. What may be written in several ways is written down in one: defaults are filled in, numbers
+The module runs once on a small picture of zeros, while every call of a PyTorch function is written down; what comes out
+as numbers is of no interest. What may be written in several ways is written down in one: defaults are filled in, numbers
 become pairs, a hard sigmoid spelled out becomes one step, and whatever only rearranges (reshape, transpose, slice, …) is
 no step at all, but part of the operand, as the list of places that its elements come from. So a hand-written network and
 one made from a graph can be compared step by step.
@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -100,14 +101,14 @@ class Trace:
 
 
 def trace_module(model: nn.Module, shape: Shape) -> Trace:
-    """Trace a module in evaluation mode; parameters are known by their keys in its state dict.
+    """Trace a module; parameters are known by their keys in its state dict.
 
     Args:
-        model: on any device; it is left as it is.
+        model: in evaluation mode, on any device; it is left as it is.
         shape: of the input.
     """
-    skeleton = hollow(model)
-    return _trace(skeleton, skeleton, _located(skeleton), shape, {})
+    with _located(model) as where:
+        return _trace(model, model, where, shape, {})
 
 
 def trace_graph(module: fx.GraphModule, keys: Mapping[str, str], shape: Shape) -> Trace:
@@ -123,7 +124,7 @@ def trace_graph(module: fx.GraphModule, keys: Mapping[str, str], shape: Shape) -
 
 
 def hollow(model: nn.Module) -> Any:
-    """A copy of a module in evaluation mode with zeros for all its numbers, which take no memory."""
+    """A copy of a module on the CPU, with zeros for all its numbers, which take no memory."""
 
     def zeros(tensor: Tensor) -> Tensor:
         return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
@@ -140,7 +141,7 @@ def _trace(
 ) -> Trace:
     tensors = dict(owner.named_parameters(remove_duplicate=False)) | dict(owner.named_buffers(remove_duplicate=False))
     recorder = _Recorder({id(tensor): keys.get(key, key) for key, tensor in tensors.items()}, where)
-    inputs = torch.zeros(shape)
+    inputs = torch.zeros(shape, device=next(iter(tensors.values())).device)
     recorder.know(inputs, Operand(0, shape))
     try:
         with torch.no_grad(), recorder:
@@ -151,17 +152,22 @@ def _trace(
     return Trace(recorder.steps, [recorder.operand(each) for each in results])
 
 
-def _located(model: nn.Module) -> Callable[[], str]:
-    """Makes a module tell which of its parts' code is running, by the part's path."""
-    stack = [""]
+@contextmanager
+def _located(model: nn.Module) -> Iterator[Callable[[], str]]:
+    """Tells which of a module's parts is running, by the part's path, while the context lasts."""
+    stack, handles = [""], []
 
     def leave(*_: object) -> None:
         stack.pop()
 
     for path, module in model.named_modules():
-        module.register_forward_pre_hook(lambda *_, path=path: stack.append(path))
-        module.register_forward_hook(leave)
-    return lambda: stack[-1]
+        handles.append(module.register_forward_pre_hook(lambda *_, path=path: stack.append(path)))
+        handles.append(module.register_forward_hook(leave))
+    try:
+        yield lambda: stack[-1]
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class _Located(fx.Interpreter):

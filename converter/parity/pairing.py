@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from converter.errors import ParityError
 from converter.parity.reference import ReferenceOperator, ReferenceProgram
+from converter.rules import shorten
 
 # The activations that end a network. Comparing what goes into them is what makes the comparison mean something:
 # behind a saturated sigmoid anything looks right.
@@ -115,5 +116,4 @@ def _last_activation_input(program: ReferenceProgram) -> str | None:
 def _refuse(names: Iterable[str], problem: str) -> None:
     found = sorted(names)
     if found:
-        shown = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
-        raise ParityError(f"{len(found)} {problem}: {shown}")
+        raise ParityError(f"{len(found)} {problem}: {shorten(found)}")

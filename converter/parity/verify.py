@@ -152,8 +152,8 @@ class ParityResult:
             name = result.case.name
             if result.response < LEAST_RESPONSE:
                 lines.append(
-                    f"{name}: proves nothing: Paddle's output is nearly constant, {result.response:.1e} of it is owed to"
-                    f" the picture where {LEAST_RESPONSE:g} is the least; give another picture, or look at the weights"
+                    f"{name}: proves nothing: Paddle's output is nearly constant, {result.response:.1e} of it comes"
+                    f" from the picture (the least is {LEAST_RESPONSE:g}); give another picture, or look at the weights"
                 )
             allowed = self.tolerance * result.steepness
             if not result.output.error <= allowed:

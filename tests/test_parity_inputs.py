@@ -1,0 +1,66 @@
+"""What the networks are compared on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from architectures.registry import ARCHITECTURES
+from converter.parity.inputs import default_cases, image_cases
+from converter.parity.verify import blank
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_default_is_text_at_two_batch_sizes_and_two_sizes_and_noise(name: str) -> None:
+    architecture = ARCHITECTURES[name]
+    first, second, noise = default_cases(architecture.task, architecture.preprocessing)
+    assert first.name.startswith("text")
+    assert noise.name.startswith("noise")
+    assert len(first.array) != len(second.array)
+    assert first.array.shape[2:] != second.array.shape[2:]
+    for case in (first, second, noise):
+        assert len(case.pictures) == len(case.array)
+        assert case.array.dtype == np.float32
+        assert [picture.shape for picture in case.pictures] == [(*case.array.shape[2:], 3)] * len(case.array)
+
+
+@pytest.mark.parametrize("task", ["rec", "cls"])
+def test_one_of_the_widths_is_odd(task: str) -> None:
+    architecture = next(entry for entry in ARCHITECTURES.values() if entry.task == task)
+    cases = default_cases(task, architecture.preprocessing)
+    assert any(case.array.shape[3] % 2 for case in cases)
+
+
+def test_no_two_pictures_are_alike() -> None:
+    architecture = ARCHITECTURES["det_mobilenet_v3_rsefpn"]
+    for case in default_cases("det", architecture.preprocessing):
+        rows = case.array.reshape(len(case.array), -1)
+        assert len(np.unique(rows, axis=0)) == len(rows)
+
+
+def test_they_are_the_same_at_every_call() -> None:
+    architecture = ARCHITECTURES["cls_mobilenet_v3"]
+    again = default_cases("cls", architecture.preprocessing)
+    for case, other in zip(default_cases("cls", architecture.preprocessing), again, strict=True):
+        np.testing.assert_array_equal(case.array, other.array)
+
+
+def test_pictures_of_the_user_take_the_place_of_the_text(tmp_path: Path) -> None:
+    for name, width in (("a.png", 200), ("b.png", 640)):
+        Image.new("RGB", (width, 32), "white").save(tmp_path / name)
+    record = ARCHITECTURES["rec_mobilenet_v3_bilstm_ctc"].preprocessing
+    first, second, noise = image_cases("rec", record, [tmp_path / "a.png", tmp_path / "b.png"])
+    assert [first.name, second.name] == ["a.png", "b.png"]
+    assert [first.array.shape[3], second.array.shape[3]] == [320, 640]
+    assert noise.name.startswith("noise")
+
+
+def test_a_blank_picture_has_the_mean_colour_of_its_own() -> None:
+    array = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    blanked = blank(array)
+    assert (blanked.shape, blanked.dtype) == (array.shape, array.dtype)
+    np.testing.assert_allclose(blanked.std((2, 3)), 0, atol=1e-7)
+    np.testing.assert_allclose(blanked.mean((2, 3)), array.mean((2, 3)), atol=1e-6)

@@ -1,0 +1,118 @@
+"""With a mirror of the zoo: every tarball against Paddle, and how much of what could be wrong is noticed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from conftest import MIRROR_VARIABLE
+from converter.convert import Conversion, convert
+from converter.download import Fetcher
+from converter.parity.inputs import default_cases, image_cases
+from converter.parity.programs import find_reference
+from converter.parity.reference import PaddleWorker
+from converter.parity.verify import verify
+from converter.source import load_source
+from converter.zoo import load_zoo
+
+pytestmark = pytest.mark.skipif(find_spec("paddle") is None, reason="PaddlePaddle is not installed")
+
+IMAGES_VARIABLE = "PADDLE2TORCH_IMAGES"
+# In single precision, where nothing is judged: what the frameworks' rounding made of the released models. Generated
+# recurrent weights are chaotic, no bound holds for them.
+SINGLE_PRECISION = 1e-4
+ARCHITECTURES = (
+    "ch_PP-OCRv3_det",
+    "ch_ppocr_mobile_v2.0_det",
+    "ch_ppocr_server_v2.0_det",
+    "ch_PP-OCRv3_rec",
+    "ch_PP-OCRv2_rec",
+    "french_mobile_v2.0_rec",
+    "ch_ppocr_server_v2.0_rec",
+    "ch_ppocr_mobile_v2.0_cls",
+)
+# What upstream's pictures say, as the released models read it.
+SAYINGS = {
+    "imgs_words_french_1.jpg": ("french_mobile_v2.0_rec", "de l'amendement,"),
+    "imgs_words_french_2.jpg": ("french_mobile_v2.0_rec", "au développement."),
+    "imgs_words_japan_1.jpg": ("japan_mobile_v2.0_rec", "したがって"),
+    "imgs_words_en_word_10.png": ("en_number_mobile_v2.0_rec", "PAIN"),
+    "imgs_words_en_word_19.png": ("en_number_mobile_v2.0_rec", "SLOW"),
+    "imgs_words_en_word_201.png": ("en_number_mobile_v2.0_rec", "HOUSE"),
+    "imgs_words_en_word_336.png": ("en_number_mobile_v2.0_rec", "SUPER"),
+    "imgs_words_en_word_52.png": ("en_number_mobile_v2.0_rec", "Future"),
+}
+
+
+def tarballs() -> list[tuple[str, str, str]]:
+    """Model, kind and whose weights, of every tarball of the mirror."""
+    index = Path(os.environ.get(MIRROR_VARIABLE, "")) / "mirror.json"
+    if not index.is_file():
+        return []
+    entries = json.loads(index.read_text(encoding="utf-8")).values()
+    return [(entry["model"], entry["kind"], entry["weights"].partition(" ")[0]) for entry in entries]
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[PaddleWorker]:
+    with PaddleWorker() as started:
+        yield started
+
+
+def converted(name: str, mirror: Path, kind: str = "inference") -> Conversion:
+    fetcher = Fetcher(mirror=str(mirror))
+    return convert(load_source(name, load_zoo(), fetcher, kind), fetcher=fetcher)
+
+
+@pytest.mark.parametrize(("name", "kind", "weights"), tarballs() or [pytest.param("", "", "", id="no mirror")])
+def test_every_tarball_passes(name: str, kind: str, weights: str, mirror: Path, worker: PaddleWorker) -> None:
+    conversion = converted(name, mirror, kind)
+    reference = find_reference(conversion, load_zoo(), Fetcher(mirror=str(mirror)))
+    result = verify(conversion, reference=reference, worker=worker)
+    assert result.passed, result.failures
+    if weights == "released":
+        assert max(row.single.max_error for row in result.worst) < SINGLE_PRECISION
+
+
+@pytest.mark.parametrize("picture", SAYINGS)
+def test_the_released_recognisers_read_the_same(picture: str, mirror: Path, worker: PaddleWorker) -> None:
+    folder = os.environ.get(IMAGES_VARIABLE)
+    if not folder:
+        pytest.skip(f"{IMAGES_VARIABLE} does not name a folder with the pictures of upstream's documentation")
+    name, saying = SAYINGS[picture]
+    conversion = converted(name, mirror)
+    cases = image_cases("rec", conversion.architecture.preprocessing, [Path(folder) / picture])[:1]
+    (answer,) = verify(conversion, cases=cases, worker=worker).cases[0].answers
+    assert (answer.reference, answer.candidate) == (saying, saying)
+
+
+@pytest.fixture
+def sensitivity(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script that breaks networks and counts what is noticed."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    return importlib.import_module("scripts.sensitivity")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_tensor_and_constant_is_noticed(
+    name: str, mirror: Path, worker: PaddleWorker, sensitivity: ModuleType
+) -> None:
+    conversion = converted(name, mirror)
+    architecture = conversion.architecture
+    cases = default_cases(architecture.task, architecture.preprocessing)[-1:]
+    with torch.inference_mode():
+        probe = sensitivity.Probe(conversion, conversion.source, worker, cases)
+        tallies = {kind: change(probe) for kind, change in sensitivity.LOCAL_CHANGES.items()}
+    shifted = tallies[sensitivity.SHIFTED]
+    assert shifted.total == len(conversion.origins) - sum(key.startswith("head.thresh") for key in conversion.origins)
+    for kind, tally in tallies.items():
+        unexplained = [what for what in tally.missed if not sensitivity.reason(kind, what)]
+        assert not unexplained, kind
