@@ -79,12 +79,20 @@ def batch(
 
 
 def with_new_head(path: Path) -> torch.nn.Module:
-    """The converted network for other classes: all weights but the head's are kept."""
+    """The converted network for other classes: all weights are kept, of the head those of characters known before."""
     old = load_model(path)
     parameters = {**old.metadata["parameters"], "classes": len(LABELS)}
     model = create_model(old.metadata["architecture"], **parameters)
-    kept = {key: value for key, value in old.state_dict().items() if not key.startswith("head.")}
-    model.load_state_dict(kept, strict=False)
+    known = {label: row for row, label in enumerate(old.metadata["labels"] or [])}
+    state = model.state_dict()
+    for key, value in old.state_dict().items():
+        if not key.startswith("head."):
+            state[key] = value
+            continue
+        for row, label in enumerate(LABELS):
+            if label in known:
+                state[key][row] = value[known[label]]
+    model.load_state_dict(state)
     model.metadata = {
         **old.metadata,
         "name": NAME,
@@ -139,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, help="a converted recogniser, with its .json or as .safetensors")
     parser.add_argument("--output", type=Path, default=Path("converted"))
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=200)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     model = with_new_head(arguments.model)

@@ -114,7 +114,7 @@ def render(word: str, rng: np.random.Generator) -> np.ndarray:
     size = int(rng.integers(22, 56))
     ink, paper = _colours(rng)
     font = ImageFont.load_default(size)
-    stroke = int(rng.integers(0, 1 + size // 18))
+    stroke = int(rng.integers(0, 1 + size // 24))
     left, right = (rng.uniform(0.05, 0.6, 2) * size).astype(int)
     top, bottom = (rng.uniform(-0.05, 0.25, 2) * size).astype(int)
     width = int(font.getlength(word)) + 2 * stroke + left + right
@@ -122,7 +122,7 @@ def render(word: str, rng: np.random.Generator) -> np.ndarray:
     ImageDraw.Draw(picture).text((left + stroke, top), word, font=font, fill=ink, stroke_width=stroke, stroke_fill=ink)
     picture = _bend(picture, rng, paper)
     if rng.random() < 0.5:
-        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.035) * size))
+        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.025) * size))
     pixels = np.asarray(picture, np.float32)
     pixels = pixels + rng.normal(0, rng.uniform(0, 10), pixels.shape)
     return np.clip(pixels, 0, 255).astype(np.uint8)

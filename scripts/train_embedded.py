@@ -52,9 +52,9 @@ from scripts.rendered_words import (
 HEIGHT = RECOGNITION_32["size"]["height"]
 LABELS = ["", *CHARACTERS]
 CLASSES = len(LABELS)
-BATCH = 32
-STEPS = 3200
-PEAK_RATE = 3e-3
+BATCH = 16
+STEPS = 6400
+PEAK_RATE = 2e-3
 # Paddle's own CPU kernels of these are several times slower than oneDNN's; the rest of the program keeps its own.
 ONEDNN_OPERATORS = ("conv2d", "depthwise_conv2d", "relu", "hard_swish")
 OUTPUT = Path("converter/embedded")
@@ -111,7 +111,7 @@ def fit(seed: int, steps: int) -> tuple[dict[str, np.ndarray], dict]:
     frames = static.data("frames", [None], "int64")
     network = Recogniser(CLASSES)
     loss = F.ctc_loss(network(images).transpose([1, 0, 2]), ids, frames, lengths)
-    warm_up = steps // 10
+    warm_up = steps // 20
     schedule = paddle.optimizer.lr.LinearWarmup(
         paddle.optimizer.lr.CosineAnnealingDecay(PEAK_RATE, steps - warm_up), warm_up, PEAK_RATE / 20, PEAK_RATE
     )
@@ -148,7 +148,7 @@ def drawn_ahead(seed: int, steps: int, ahead: int = 4) -> Iterator[Batch]:
         waiting: deque[Future[Batch]] = deque()
         for step in range(steps + ahead):
             if step < steps:
-                waiting.append(pool.submit(training_batch, seed, step, BATCH, step < steps // 3))
+                waiting.append(pool.submit(training_batch, seed, step, BATCH, step < 2 * steps // 5))
             if step >= ahead:
                 yield waiting.popleft().result()
 
