@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +11,11 @@ import numpy as np
 from architectures.loading import Weights, read_weights
 from architectures.recognise import COUNTER, expected_tensors
 from architectures.registry import get
-from converter.errors import FormatError, MappingError, SourceError
+from converter.errors import FormatError, SourceError
 from converter.files import atomic_write
-from converter.formats.pdiparams import write_pdiparams
-from converter.formats.pdmodel import with_parameter_shapes
 from converter.formats.pdparams import write_pdparams
-from converter.rules import assign, shorten, to_paddle
+from converter.programs import keys_by_variable, with_weights
+from converter.rules import assign, to_paddle
 
 if TYPE_CHECKING:
     from converter.source import Source
@@ -114,15 +112,15 @@ def write_inference(weights: PaddleWeights, reference: Source, folder: Path) -> 
         MappingError: the reference is of another architecture, or has another width.
         OutputError: something could not be written.
     """
-    if reference.files.program is None or reference.files.info is None or reference.program is None:
+    if reference.files.program is None or reference.files.info is None:
         raise SourceError(f"{reference.path}: is no inference model with .pdmodel and .pdiparams.info")
-    arrays = program_arrays(weights.tensors, reference, weights.architecture)
-    shapes = {variable.name: variable.shape for variable in reference.program.parameters}
-    changed = {name: array.shape for name, array in arrays.items() if array.shape != shapes[name]}
-    program = with_parameter_shapes(reference.files.program, changed) if changed else reference.files.program.data
+    architecture = get(weights.architecture)
+    ours = {key: weights.tensors[names[0]] for key, names in assign(weights.tensors, architecture).sources.items()}
+    keys = keys_by_variable(reference, architecture, ours)
+    program, parameters = with_weights(reference, {variable: ours[key] for variable, key in keys.items()})
     contents = {
         f"{STEM}.pdmodel": program,
-        f"{STEM}.pdiparams": write_pdiparams(arrays),
+        f"{STEM}.pdiparams": parameters,
         f"{STEM}.pdiparams.info": reference.files.info.data,
     }
     paths = []
@@ -131,23 +129,3 @@ def write_inference(weights: PaddleWeights, reference: Source, folder: Path) -> 
         with atomic_write(paths[-1]) as file:
             file.write(content)
     return paths
-
-
-def program_arrays(tensors: Mapping[str, np.ndarray], reference: Source, architecture: str) -> dict[str, np.ndarray]:
-    """The reference program's variable → these weights' array; both spell names as their file does.
-
-    Raises:
-        MappingError: the program has parameters that the weights lack.
-    """
-    entry = get(architecture)
-    ours = {key: sources[0] for key, sources in assign(tensors, entry).sources.items()}
-    wanted = assign(reference.variables or {}, entry).sources
-    foreign = sorted(set(wanted) - set(ours))
-    if foreign:
-        raise MappingError(
-            f"{reference.path}: is no reference for {architecture}: its program has {len(foreign)} parameters that "
-            f"these weights lack ({shorten(foreign)})"
-        )
-    return {
-        reference.variables[structured]: tensors[ours[key]] for key, sources in wanted.items() for structured in sources
-    }

@@ -275,7 +275,9 @@ def read(output: Path) -> None:
             predictor = inference.create_predictor(configuration)
 
         def run(inputs: np.ndarray, predictor=predictor) -> np.ndarray:
-            return predictor.run([inputs])[0]
+            predictor.get_input_handle(predictor.get_input_names()[0]).copy_from_cpu(inputs)
+            predictor.run()
+            return predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
 
         (text,) = read_texts(run(sample_input))
         print(f"{tarball}: sample.png reads {text!r}; {judge(run)}")

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkpoints import random_tensors, write_checkpoint
 from click.testing import CliRunner, Result
 
+from checkpoints import random_tensors, write_checkpoint
 from converter.cli import main
 
 Run = Callable[..., Result]
@@ -28,7 +28,9 @@ def checkpoint(tmp_path: Path) -> Path:
     return write_checkpoint(tmp_path / "angle.pdparams", random_tensors("cls_mobilenet_v3"))
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "--json"], ["convert", "--help"], ["info", "ch_PP-OCRv3_rec"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["list"], ["list", "--json"], ["convert", "--help"], ["info", "ch_PP-OCRv3_rec"]]
+)
 def test_light_commands_import_no_framework(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom converter.cli import main\n"
@@ -42,7 +44,9 @@ def test_list_shows_every_model_and_filters(run: Run) -> None:
     lines = run("list").stdout.splitlines()
     assert lines[0].split() == ["NAME", "TASK", "RELEASE", "SIZE", "TARBALLS", "LANGUAGES"]
     assert len(lines) == 1 + 44 + 1  # heading, the list's models, the embedded one
-    assert [line.split()[0] for line in run("list", "--task", "cls").stdout.splitlines()[1:]] == ["ch_ppocr_mobile_v2.0_cls"]
+    assert [line.split()[0] for line in run("list", "--task", "cls").stdout.splitlines()[1:]] == [
+        "ch_ppocr_mobile_v2.0_cls"
+    ]
 
 
 def test_list_as_json_can_be_read_back(run: Run) -> None:
@@ -61,7 +65,9 @@ def test_info_tells_urls_and_dictionary(run: Run) -> None:
 def test_convert_prints_results_on_stdout_and_the_story_on_stderr(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     result = run("convert", checkpoint, "--output", tmp_path / "out")
     assert result.exit_code == 0
-    assert result.stdout.splitlines() == [str(tmp_path / "out" / f"angle.{end}") for end in ("pth", "safetensors", "json")]
+    assert result.stdout.splitlines() == [
+        str(tmp_path / "out" / f"angle.{end}") for end in ("pth", "safetensors", "json")
+    ]
     assert "recognised: 213 of 213 names and shapes match" in result.stderr
 
 

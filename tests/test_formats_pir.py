@@ -144,6 +144,7 @@ REFUSED = {
     "an operator without operands": (changed(lambda ops: ops[4].pop("I")), r"'I' of operator 4 \(pd_op.matmul\)"),
     "a value from nowhere": (changed(lambda ops: ops[4]["I"].append({"%": 77})), "reads value 77, which nothing computes"),
     "a value from later": (changed(lambda ops: ops[4]["I"].append({"%": 7})), "reads value 7, which nothing computes"),
+    "a value that is a truth": (changed(lambda ops: ops[4]["I"].append({"%": True})), "'%' of an operand of operator 4"),
     "a value twice": (changed(lambda ops: ops.insert(5, ops[4])), "value 5 .* is computed twice"),
     "a parameter twice": (pir_program([pir_parameter(n, "w", ()) for n in (1, 2)]), r"value 2 \(w\) is computed twice"),
     "a parameter without name": (changed(lambda ops: ops[0].update(A=[])), "a name is a NoneType"),

@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -20,16 +23,20 @@ from safetensors.torch import save_file
 from torch import nn
 
 from architectures.layers import Hardsigmoid02
+from converter.archive import ModelFiles
+from converter.blob import Blob
 from converter.convert import Conversion, convert
 from converter.download import Fetcher
 from converter.errors import MappingError, OutputError, SourceError
+from converter.formats.pdiparams import read_pdiparams
 from converter.formats.pdparams import write_pdparams
+from converter.formats.pir import read_pir
 from converter.parity.inputs import Case, default_cases
 from converter.parity.programs import find_reference
 from converter.parity.reference import PaddleWorker
 from converter.parity.report import format_table, to_json, write_report
 from converter.parity.verify import LEAST_RESPONSE, TOLERANCE, ParityResult, verify
-from converter.source import load_source
+from converter.source import Source, load_source
 from converter.zoo import Zoo, load_zoo
 
 pytestmark = pytest.mark.skipif(find_spec("paddle") is None, reason="PaddlePaddle is not installed")
@@ -140,6 +147,73 @@ def test_a_converted_file_is_checked_in_place_of_the_conversion(
     assert re.fullmatch("[0-9a-f]{64}", result.weights.sha256 or "")
     # The conversion itself is untouched.
     assert verify(sample(), cases=short_cases(), worker=worker).passed
+
+
+EXPORT = """
+import json
+import sys
+import paddle
+from scripts.paddle_rec_network import Recogniser
+
+paddle.seed(3)
+network = Recogniser(int(sys.argv[1]))
+for name, parameter in network.named_parameters():
+    if parameter.ndim == 1:  # biases of zero would hide a sum that is left out
+        parameter.set_value(paddle.uniform(parameter.shape, min=0.1, max=0.9))
+network.eval()
+shape = paddle.static.InputSpec([None, 3, 32, None], "float32", name="x")
+paddle.jit.save(network, "inference", input_spec=[shape])
+with open("names.json", "w") as file:
+    json.dump({parameter.name: name for name, parameter in network.state_dict().items()}, file)
+"""
+
+
+@pytest.fixture(scope="module")
+def paddle_3_source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """An `inference.json`, as Paddle 3 writes it, of the sample's architecture."""
+    folder = tmp_path_factory.mktemp("paddle3")
+    (folder / "export.py").write_text(EXPORT, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "export.py", str(sample().parameters["classes"])]
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    names = json.loads((folder / "names.json").read_text())
+    pir, parameters = (Blob.open(folder / f"inference.{suffix}") for suffix in ("json", "pdiparams"))
+    program = read_pir(pir)
+    arrays = read_pdiparams(parameters, program.parameters)
+    return Source(
+        name="paddle3",
+        kind="inference",
+        path=folder,
+        files=ModelFiles(folder, parameters=parameters, pir=pir),
+        model=None,
+        url=None,
+        sha256="",
+        tensors={names[variable]: array for variable, array in arrays.items()},
+        program=program,
+        variables={names[variable]: variable for variable in arrays},
+    )
+
+
+def test_a_model_of_paddle_3_runs_by_its_own_program(paddle_3_source: Source, worker: PaddleWorker) -> None:
+    conversion = convert(paddle_3_source)
+    result = verify(conversion, cases=short_cases(), worker=worker)
+    # These weights are random, so that the output hardly depends on the picture; the layers tell.
+    assert result.divergence is None
+    assert result.worst[0].difference.error > 0
+    assert {row.layer.module for row in result.worst} == {key.rpartition(".")[0] for key in conversion.origins}
+
+
+def test_other_weights_run_through_the_program_of_paddle_3(
+    paddle_3_source: Source, tmp_path: Path, worker: PaddleWorker
+) -> None:
+    result = verify(sample(), reference=paddle_3_source, cases=short_cases(), worker=worker)
+    assert result.passed, result.failures
+
+    fewer = {name: array[..., :7] if name.startswith("head.fc") else array for name, array in sample().tensors.items()}
+    (tmp_path / "fewer.pdparams").write_bytes(write_pdparams(fewer))
+    conversion = convert(load_source(str(tmp_path / "fewer.pdparams"), zoo(), Fetcher(offline=True)))
+    with pytest.raises(MappingError, match="give a --reference exported with the same class count"):
+        verify(conversion, reference=paddle_3_source, cases=short_cases(), worker=worker)
 
 
 # ---- what fails --------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ CONV = "strides paddings padding_algorithm dilations groups data_format"
 CONV_TRANSPOSE = CONV + " output_padding output_size"
 NORM = "epsilon momentum is_test use_global_stats"
 POOL = "strides paddings ceil_mode exclusive global_pooling adaptive padding_algorithm"
-RESIZE = "out_h out_w scale align_corners align_mode mode=interp_method"
+RESIZE = "mode=interp_method out_h out_w scale align_corners align_mode"
 RNN = "mode hidden_size num_layers bidirectional=is_bidirec"
 REDUCE_LEGACY = "axes=dim keepdim=keep_dim all=reduce_all"
 REDUCE_PIR = "axes=axis keepdim"
@@ -87,11 +87,13 @@ BINARY = {
         ).split()
     },
 }
+# What both dialects and we call alike, and what has no attribute.
+PLAIN = UNARY.keys() - {"hard_swish", "relu6"}
 REDUCTIONS = ("mean", "sum", "max", "min", "prod")
 
 # `.pdmodel`: slots and attributes by name.
 LEGACY: Mapping[str, Row] = {
-    **{name: row(name) for name in UNARY},
+    **{name: row(name) for name in PLAIN},
     **{theirs: row(ours, "x=X y=Y", "axis") for theirs, ours in BINARY.items()},
     **{f"reduce_{name}": row(name, attributes=REDUCE_LEGACY) for name in REDUCTIONS},
     "arg_max": row("argmax", attributes="axis keepdim=keepdims flatten dtype"),
@@ -130,12 +132,12 @@ LEGACY: Mapping[str, Row] = {
     "log_softmax": row("log_softmax", attributes="axis"),
     "matmul": row("matmul", "x=X y=Y", "transpose_x=transpose_X transpose_y=transpose_Y alpha"),
     "matmul_v2": row("matmul", "x=X y=Y", "transpose_x=trans_x transpose_y=trans_y"),
+    "max_pool2d_with_index": row("pool2d", attributes=f"{POOL} kernel=ksize"),
     "mean": row("mean"),
     "mul": row("flat_matmul", "x=X y=Y", "x_axes=x_num_col_dims y_axes=y_num_col_dims"),
     "nearest_interp": row("resize", RESIZE_INPUTS, RESIZE),
     "nearest_interp_v2": row("resize", RESIZE_INPUTS, RESIZE),
     "pad": row("pad", attributes="paddings value=pad_value"),
-    "pad2d": row("pad2d", "x=X paddings=Paddings", "paddings mode value=pad_value"),
     "pad3d": row("pad3d", "x=X paddings=Paddings", "paddings mode value"),
     "pool2d": row("pool2d", attributes=f"{POOL} kernel=ksize kind=pooling_type"),
     "pow": row("power", "x=X y=FactorTensor", "y=factor"),
@@ -167,12 +169,11 @@ LEGACY: Mapping[str, Row] = {
 
 # `inference.json`: operands and results by their order, attributes by name.
 PIR: Mapping[str, Row] = {
-    **{name: row(name, "x") for name in UNARY},
-    **{ours: row(ours, "x y") for ours in BINARY.values()},
+    **{name: row(name, "x") for name in PLAIN},
+    **{ours: row(ours, "x y") for ours in BINARY.values() if ours != "power"},
     **{name: row(name, "x axes", REDUCE_PIR) for name in REDUCTIONS},
     "argmax": row("argmax", "x axis", "axis keepdim=keepdims flatten dtype"),
     "assign": row("assign", "x"),
-    "assign_out": row("assign", "x"),
     "assign_value": row("assign_value", "", "shape dtype values"),
     "add_n": row("add_all", "x"),
     "batch_norm": row("batch_norm", "x mean variance weight bias", NORM),
@@ -206,12 +207,14 @@ PIR: Mapping[str, Row] = {
     "leaky_relu": row("leaky_relu", "x", "slope=negative_slope"),
     "log_softmax": row("log_softmax", "x", "axis"),
     "matmul": row("matmul", "x y", "transpose_x transpose_y"),
+    "max_pool2d_with_index": row("pool2d", "x", f"{POOL} kernel=kernel_size"),
     "nearest_interp": row("resize", "x size sizes factor", RESIZE),
     "pad": row("pad", "x value", "paddings"),
     "pad3d": row("pad3d", "x paddings", "mode value=pad_value"),
     "pool2d": row("pool2d", "x kernel", f"{POOL} kind=pooling_type"),
     "pow": row("power", "x", "y"),
     "prelu": row("prelu", "x alpha"),
+    "relu6": row("relu6", "x"),
     "reshape": row("reshape", "x shape"),
     "rnn": row("rnn", "x state weights lengths dropout_state", RNN, "0 2"),
     "scale": row("scale", "x factor", "bias after=bias_after_scale"),
@@ -620,13 +623,14 @@ def _pool2d(node: Node, _: Context) -> Iterator[Node]:
         raise VariantError("pool2d with a computed kernel")
     kernel = _list(given["kernel"])
     kernel = kernel * 2 if len(kernel) == 1 else kernel
+    kind = given.get("kind", "max")
     if given.get("global_pooling") or given.get("adaptive"):
         size = [1, 1] if given.get("global_pooling") else kernel
-        yield _with(node, "adaptive_pool2d", kind=given["kind"], size=size)
+        yield _with(node, "adaptive_pool2d", kind=kind, size=size)
         return
     yield _with(
         node,
-        kind=given["kind"],
+        kind=kind,
         kernel=kernel,
         stride=list(given["strides"]),
         padding=_sides(node, kernel),
@@ -637,7 +641,7 @@ def _pool2d(node: Node, _: Context) -> Iterator[Node]:
 
 def _resize(node: Node, _: Context) -> Iterator[Node]:
     given, inputs = node.attributes, node.inputs
-    mode, align = given.get("mode", "nearest"), given.get("align_corners", True)
+    mode, align = given["mode"], given.get("align_corners", True)
     if mode == "bilinear" and not align and given.get("align_mode", 1) == 1:
         raise VariantError("bilinear_interp with align_mode=1")
     if inputs.get("factor"):
@@ -706,6 +710,10 @@ def _axis(given: Mapping[str, Any], default: int = 0) -> int:
     return default if axis is None else int(_scalar(axis))
 
 
+def _assign(node: Node, _: Context) -> Iterator[Node]:
+    yield _with(node, "scale", factor=1.0)
+
+
 def _along(node: Node, _: Context) -> Iterator[Node]:
     """Operators that want one axis and nothing else."""
     if "axis" in node.inputs:
@@ -767,11 +775,6 @@ def _pad(node: Node, _: Context) -> Iterator[Node]:
     yield _with(node, inputs={"x": node.inputs["x"]}, padding=[n for pair in reversed(pairs) for n in pair], value=value)
 
 
-def _pad2d(node: Node, _: Context) -> Iterator[Node]:
-    top, bottom, left, right = _fixed(node, "paddings")
-    yield _padded(node, [left, right, top, bottom])
-
-
 def _pad3d(node: Node, _: Context) -> Iterator[Node]:
     yield _padded(node, _fixed(node, "paddings"))
 
@@ -784,9 +787,9 @@ def _fixed(node: Node, name: str) -> list[int]:
 
 def _padded(node: Node, padding: list[int]) -> Node:
     given = node.attributes
-    mode = given.get("mode", "constant")
-    mode = {"edge": "replicate"}.get(mode, mode)
-    return _with(node, "pad", padding=padding, mode=mode, value=float(given.get("value", 0.0)))
+    return _with(
+        node, "pad", padding=padding, mode=given.get("mode", "constant"), value=float(given.get("value", 0.0))
+    )
 
 
 def _full(node: Node, _: Context) -> Iterator[Node]:
@@ -854,9 +857,14 @@ def _flatten2(node: Node, _: Context) -> Iterator[Node]:
     yield _with(node, "flatten", start=1, stop=-1)
 
 
-def _relu6(node: Node, _: Context) -> Iterator[Node]:
-    if node.attributes.get("threshold", 6.0) != 6.0:
-        raise VariantError(f"relu6 with threshold={node.attributes['threshold']}")
+# Attributes that newer versions of Paddle ignore, older ones not, and nobody sets.
+SETTLED = {"hard_swish": {"threshold": 6.0, "scale": 6.0, "offset": 3.0}, "relu6": {"threshold": 6.0}}
+
+
+def _settled(node: Node, _: Context) -> Iterator[Node]:
+    for name, value in SETTLED[node.type].items():
+        if node.attributes.get(name, value) != value:
+            raise VariantError(f"{node.type} with {name}={node.attributes[name]}")
     yield _with(node)
 
 
@@ -870,8 +878,10 @@ REFINE: Mapping[str, Callable[[Node, Context], Iterator[Node]]] = {
     **{name: _reduction for name in REDUCTIONS},
     **{name: _along for name in ("concat", "stack", "unbind", "softmax", "log_softmax")},
     **{name: _axes for name in ("squeeze", "unsqueeze", "transpose", "flip")},
+    **dict.fromkeys(SETTLED, _settled),
     "add_all": _add_all,
     "argmax": _argmax,
+    "assign": _assign,
     "assign_value": _assign_value,
     "batch_norm": _batch_norm,
     "cast": _cast,
@@ -889,11 +899,9 @@ REFINE: Mapping[str, Callable[[Node, Context], Iterator[Node]]] = {
     "layer_norm": _layer_norm,
     "matmul": _matmul,
     "pad": _pad,
-    "pad2d": _pad2d,
     "pad3d": _pad3d,
     "pool2d": _pool2d,
     "power": _power,
-    "relu6": _relu6,
     "resize": _resize,
     "rnn": _rnn,
     "scale": _scale,

@@ -121,9 +121,14 @@ def spellings(leaf: str) -> tuple[str, ...]:
     return (SPELLINGS.get(leaf, leaf),)
 
 
-def plain_name(variable: str) -> str:
-    """A variable's name as an attribute: `conv2d_0.w_0` → `conv2d_0`, what else is no word → `_`."""
-    return re.sub(r"\W", "_", re.sub(r"\.[wb]_\d+$", "", variable), flags=re.ASCII)
+def attribute_name(variable: str) -> str:
+    """A variable's name as that of an attribute."""
+    return re.sub(r"\W", "_", variable, flags=re.ASCII)
+
+
+def module_name(variable: str) -> str:
+    """The name of a module after one of its variables: `conv2d_0` after `conv2d_0.w_0`."""
+    return attribute_name(re.sub(r"\.[wb]_\d+$", "", variable))
 
 
 class _Builder:
@@ -152,7 +157,7 @@ class _Builder:
                 if variable in self.graph.parameters and variable not in self._plain:
                     if variable in taken:
                         raise FormatError("graph", f"the parameter {variable!r} is used in ways that one module cannot have")
-                    self._plain[variable] = self.graph.parameters[variable].name or plain_name(variable)
+                    self._plain[variable] = self.graph.parameters[variable].name or attribute_name(variable)
 
     @staticmethod
     def _check(node: Node) -> None:
@@ -170,7 +175,7 @@ class _Builder:
             return None
         names = {leaf: self.graph.parameters[variable].name for leaf, variable in tensors.items()}
         known = {leaf: name for leaf, name in names.items() if name is not None}
-        path = layer_path(known) if known else plain_name(next(iter(tensors.values())))
+        path = layer_path(known) if known else module_name(next(iter(tensors.values())))
         if path is None or (path in self._tensors and not self._same(path, node, tensors)):
             return None
         self._tensors[path] = (node, tensors)
@@ -199,7 +204,7 @@ class _Builder:
         try:
             self._register(root)
             for name in self.graph.inputs:
-                values[name] = traced.placeholder(re.sub(r"\W", "_", name, flags=re.ASCII))
+                values[name] = traced.placeholder(attribute_name(name))
                 values[name].meta[VALUE] = name
             for position, node in enumerate(self.graph.nodes):
                 for variable in node.reads:
@@ -229,7 +234,7 @@ class _Builder:
             (data,) = (slot for slot in node.inputs if slot not in layer.slots and node.inputs[slot])
             result = traced.create_node("call_module", path, (values[node.inputs[data][0]],), name=node.outputs[0])
         elif node.type == "dropout":
-            path = plain_name(node.outputs[0])
+            path = attribute_name(node.outputs[0])
             place(root, path, Dropout(**node.attributes))
             result = traced.create_node("call_module", path, (values[node.inputs["x"][0]],), name=node.outputs[0])
         else:
@@ -246,9 +251,9 @@ class _Builder:
         arguments |= node.attributes
         if expected.like:
             arguments["like"] = values[next(iter(self.graph.inputs))]
-        first = (arguments.pop("x"),) if "x" in arguments else ()
-        name = node.outputs[0]
-        return traced.create_node("call_function", OPERATORS[node.type], first, arguments, name=name)
+        leading = next(iter(expected.slots), None)
+        first = (arguments.pop(leading),) if leading in arguments else ()
+        return traced.create_node("call_function", OPERATORS[node.type], first, arguments, name=node.outputs[0])
 
 
 def _name_outputs(
@@ -280,6 +285,8 @@ def place(root: nn.Module, path: str, thing: nn.Module | torch.Tensor) -> None:
         if name not in owner._modules:
             owner.add_module(name, nn.Module())
         owner = owner.get_submodule(name)
+    if hasattr(owner, leaf):
+        raise KeyError(f"{path!r} is taken")
     if isinstance(thing, nn.Module):
         owner.add_module(leaf, thing)
     elif isinstance(thing, nn.Parameter):

@@ -175,14 +175,14 @@ def pool2d(
     if kind == "max":
         x = x if even else F.pad(x, (left, right, top, bottom), value=float("-inf"))
         return F.max_pool2d(x, kernel, stride, (top, left) if even else 0, ceil_mode=ceil_mode)
-    area = kernel[0] * kernel[1]
     if even:
-        return F.avg_pool2d(x, kernel, stride, (top, left), ceil_mode, not exclusive, None if exclusive else area)
+        return F.avg_pool2d(x, kernel, stride, (top, left), ceil_mode, not exclusive)
 
-    def window_sums(of: Tensor) -> Tensor:
-        return F.avg_pool2d(F.pad(of, (left, right, top, bottom)), kernel, stride, 0, ceil_mode, divisor_override=1)
+    def window_sums(of: Tensor, around: float) -> Tensor:
+        padded = F.pad(of, (left, right, top, bottom), value=around)
+        return F.avg_pool2d(padded, kernel, stride, 0, ceil_mode, divisor_override=1)
 
-    return window_sums(x) / (window_sums(torch.ones_like(x[:1, :1])) if exclusive else area)
+    return window_sums(x, 0.0) / window_sums(torch.ones_like(x[:1, :1]), 0.0 if exclusive else 1.0)
 
 
 def adaptive_pool2d(x: Tensor, *, kind: str, size: list[int]) -> Tensor:
@@ -236,12 +236,6 @@ def hard_sigmoid(x: Tensor, *, slope: float, offset: float) -> Tensor:
     if abs(slope - 1 / 6) < SAME and offset == 0.5:
         return F.hardsigmoid(x)
     return torch.clamp(slope * x + offset, 0.0, 1.0)
-
-
-def hard_swish(x: Tensor, *, threshold: float = 6.0, scale: float = 6.0, offset: float = 3.0) -> Tensor:
-    if (threshold, scale, offset) == (6.0, 6.0, 3.0):
-        return F.hardswish(x)
-    return x * torch.clamp(x + offset, 0.0, threshold) / scale
 
 
 def swish(x: Tensor, *, beta: float = 1.0) -> Tensor:
@@ -405,10 +399,6 @@ def matmul(x: Tensor, y: Tensor, *, transpose_x: bool = False, transpose_y: bool
     return torch.matmul(x, y)
 
 
-def assign(x: Tensor) -> Tensor:
-    return x
-
-
 def where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return torch.where(condition, x, y)
 
@@ -558,6 +548,7 @@ UNARY: Mapping[str, Callable[[Tensor], Tensor]] = {
     "erf": torch.erf,
     "exp": torch.exp,
     "floor": torch.floor,
+    "hard_swish": F.hardswish,
     "log": torch.log,
     "logical_not": torch.logical_not,
     "logsigmoid": F.logsigmoid,
@@ -578,7 +569,6 @@ UNARY: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 OPERATORS: Mapping[str, Callable[..., Any]] = {
     **UNARY,
-    "assign": assign,
     "shape": shape,
     "conv2d": conv2d,
     "conv2d_transpose": conv2d_transpose,
@@ -592,7 +582,6 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     "pad": pad,
     "interpolate": interpolate,
     "hard_sigmoid": hard_sigmoid,
-    "hard_swish": hard_swish,
     "swish": swish,
     "leaky_relu": leaky_relu,
     "elu": elu,

@@ -37,9 +37,7 @@ def without_identities(graph: Graph) -> Graph:
 
 
 def _is_identity(node: Node) -> bool:
-    if node.type == "scale":
-        return node.attributes.get("factor") == 1.0 and not node.attributes.get("bias")
-    return node.type == "assign"
+    return node.type == "scale" and node.attributes.get("factor") == 1.0 and not node.attributes.get("bias")
 
 
 def _renamed(node: Node, names: Mapping[str, str]) -> Node:

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converter.errors import DownloadError, MappingError, OutputError, SourceError
-from converter.formats.pdiparams import write_pdiparams
-from converter.formats.pdmodel import with_parameter_shapes
+from converter.errors import DownloadError, OutputError, SourceError
 from converter.parity.paddle_worker import STEM
-from converter.rules import assign, shorten
+from converter.programs import keys_by_variable, with_weights
 from converter.source import Source, load_source
 
 if TYPE_CHECKING:
@@ -96,24 +94,14 @@ def write_program(conversion: Conversion, reference: Source, folder: Path) -> Pr
         MappingError: the reference is of another architecture.
         OutputError: the folder cannot be written.
     """
-    keys = _program_keys(conversion, reference)
-    program, form = (
-        (reference.files.program, "pdmodel") if reference.files.program is not None else (reference.files.pir, "pir")
-    )
-    if program is None:
-        raise SourceError(f"{reference.path}: is no inference model; give one with --reference")
+    keys = keys_by_variable(reference, conversion.architecture, conversion.origins)
+    form = "pdmodel" if reference.files.program is not None else "pir"
     if reference is conversion.source and reference.files.parameters is not None:
-        program_bytes, parameter_bytes = program.data, reference.files.parameters.data
+        program_bytes = (reference.files.program or reference.files.pir).data
+        parameter_bytes = reference.files.parameters.data
     else:
         arrays = {name: _source_array(conversion, key) for name, key in keys.items()}
-        changed = _changed_shapes(reference, arrays)
-        if changed and form == "pir":
-            raise MappingError(
-                f"{reference.path}: its tensors have other shapes than those of {conversion.source.path.name}"
-                f" ({shorten(sorted(changed))}); give a --reference exported with the same class count"
-            )
-        program_bytes = with_parameter_shapes(program, changed) if changed else program.data
-        parameter_bytes = write_pdiparams(arrays)
+        program_bytes, parameter_bytes = with_weights(reference, arrays)
     try:
         (folder / f"{STEM}.{'pdmodel' if form == 'pdmodel' else 'json'}").write_bytes(program_bytes)
         (folder / f"{STEM}.pdiparams").write_bytes(parameter_bytes)
@@ -122,28 +110,6 @@ def write_program(conversion: Conversion, reference: Source, folder: Path) -> Pr
     return PreparedProgram(folder, form, keys)
 
 
-def _program_keys(conversion: Conversion, reference: Source) -> dict[str, str]:
-    """State dict key by program parameter of the reference."""
-    names = reference.variables or {}
-    keys = {
-        names[structured]: key
-        for key, sources in assign(names, conversion.architecture).sources.items()
-        for structured in sources
-    }
-    foreign = sorted(set(keys.values()) - conversion.origins.keys())
-    if foreign:
-        raise MappingError(
-            f"{reference.path}: is no reference for {conversion.source.path.name}: the program has {len(foreign)}"
-            f" parameters that {conversion.architecture.name} does not read there ({shorten(foreign)})"
-        )
-    return keys
-
-
 def _source_array(conversion: Conversion, key: str) -> np.ndarray:
     """The array that a module's tensor was read from, as it lies in the source."""
     return conversion.tensors[conversion.origins[key]].astype(np.float32, copy=False)
-
-
-def _changed_shapes(reference: Source, arrays: dict[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
-    shapes = {variable.name: variable.shape for variable in reference.program.parameters}
-    return {name: array.shape for name, array in arrays.items() if array.shape != shapes[name]}

@@ -79,7 +79,7 @@ class Prover:
         cases = default_cases(task, record)
         model = conversion.source.model
         if model is not None and model.release == "embedded":
-            with resources.as_file(resources.files("converter.embedded") / SAMPLE) as picture:
+            with resources.as_file(resources.files("converter") / "embedded" / SAMPLE) as picture:
                 cases.insert(0, image_cases(task, record, [picture])[0])
         return cases
 
