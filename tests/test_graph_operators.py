@@ -28,7 +28,9 @@ from converter.graph.operators import OPERATORS
 
 ARCHIVE = Path(__file__).parent / "graph_cases.tar.xz"
 READERS = {"legacy": ("inference.pdmodel", read_pdmodel), "pir": ("inference.json", read_pir)}
-RELATIVE = 2e-6  # of the largest value of a result
+# How far results may be apart, as a share of the largest value: those of single operators, and of whole networks.
+OPERATOR_ERROR, NETWORK_ERROR = 2e-6, 1e-5
+NETWORKS = ("mobile_detector", "mobile_recogniser", "server_recogniser")
 
 # Operators of Paddle 3's first versions, and of old programs that were translated; 3.3 writes others in their place.
 NOT_WRITTEN_TODAY = {"full_batch_size_like", "shape"}
@@ -69,7 +71,8 @@ def calls(case: str) -> list[tuple[list[np.ndarray], list[np.ndarray]]]:
     return [(arrays(number, "in"), arrays(number, "out")) for number in numbers]
 
 
-def check(module: torch.nn.Module, inputs: list[np.ndarray], expected: list[np.ndarray]) -> None:
+def check(module: torch.nn.Module, case: str, inputs: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    error = NETWORK_ERROR if case.endswith(NETWORKS) else OPERATOR_ERROR
     with torch.no_grad():
         results = module(*map(torch.from_numpy, inputs))
     results = results if isinstance(results, (tuple, list)) else [results]
@@ -78,7 +81,7 @@ def check(module: torch.nn.Module, inputs: list[np.ndarray], expected: list[np.n
         assert result.shape == wanted.shape
         assert str(result.dtype).removeprefix("torch.") == str(wanted.dtype)
         largest = float(np.abs(wanted).max()) if wanted.size else 0.0
-        assert_allclose(result.numpy(), wanted, rtol=0, atol=RELATIVE * largest)
+        assert_allclose(result.numpy(), wanted, rtol=0, atol=error * largest)
 
 
 @pytest.mark.parametrize("case", cases())
@@ -86,7 +89,7 @@ def test_operator_computes_what_paddle_computes(case: str) -> None:
     graph, tensors = load(case)
     module = graph_to_module(graph, tensors)
     for inputs, expected in calls(case):
-        check(module, inputs, expected)
+        check(module, case, inputs, expected)
 
 
 @pytest.mark.parametrize("case", cases())
@@ -95,7 +98,7 @@ def test_graph_survives_json(case: str) -> None:
     again = graph_from_json(json.loads(json.dumps(graph_to_json(graph))))
     assert again == graph
     inputs, expected = calls(case)[0]
-    check(graph_to_module(again, tensors), inputs, expected)
+    check(graph_to_module(again, tensors), case, inputs, expected)
 
 
 @pytest.mark.parametrize(("dialect", "table"), [("legacy", LEGACY), ("pir", PIR)])

@@ -50,6 +50,18 @@ def test_layers_come_in_the_order_of_execution() -> None:
     assert [layer.module for layer in pair_layers(program(), KEYS, MODULES[::-1])] == ["conv", "bn", "fc"]
 
 
+def test_a_layer_counts_as_executed_when_it_is_complete() -> None:
+    keys = {"w0": "late.weight", "b0": "late.bias", "w1": "early.weight"}
+    steps: list[Step] = [
+        ("conv2d", ("x", "w0"), "c"),
+        ("conv2d", ("x", "w1"), "d"),
+        ("elementwise_add", ("c", "b0"), "cb"),
+        ("softmax", ("cb",), "p"),
+    ]
+    layers = pair_layers(program(steps, keys), keys, ["late", "early"])
+    assert [layer.module for layer in layers] == ["early", "late"]
+
+
 def test_the_layer_before_the_last_activation_is_marked() -> None:
     marked = [layer.module for layer in pair_layers(program(), KEYS, MODULES) if layer.pre_activation]
     assert marked == ["fc"]

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeGuard
+from typing import Literal, TypeGuard
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class PickledArray:
         self.array = _array(data, dtype, shape, "F" if fortran is True or fortran == 1 else "C")
 
 
-def _array(data: object, dtype: object, shape: object, order: str) -> np.ndarray:
+def _array(data: object, dtype: object, shape: object, order: Literal["C", "F"]) -> np.ndarray:
     """A view of the bytes as an array, when they are exactly as many as shape and dtype ask for."""
     if not isinstance(dtype, _ElementType):
         raise Refused(f"an array's element type is {kind_of(dtype)}")
@@ -90,7 +90,7 @@ def _from_buffer(data: object, dtype: object, shape: object, order: object, axes
     if axes is None:
         if order not in ("C", "F"):
             raise Refused("an array's order is neither C nor F")
-        return PickledArray(_array(data, dtype, shape, order))
+        return PickledArray(_array(data, dtype, shape, "F" if order == "F" else "C"))
     array = _array(data, dtype, shape, "C")
     if order != "K" or not _are_integers(axes) or sorted(axes) != list(range(array.ndim)):
         raise Refused("an array's axes do not fit its shape")
@@ -101,18 +101,15 @@ def _scalar(dtype: object, data: object) -> PickledArray:
     return PickledArray(_array(data, dtype, (), "C"))
 
 
+_CORE: Mapping[str, Constructor] = {
+    "multiarray._reconstruct": _reconstruct,
+    "multiarray.scalar": _scalar,
+    "numeric._frombuffer": _from_buffer,
+}
 # NumPy 2 moved `numpy.core` to `numpy._core`.
 ARRAYS: Mapping[str, Constructor | None] = {
     **PLAIN,
     "numpy.ndarray": None,
     "numpy.dtype": _ElementType,
-    **{
-        f"numpy.{core}.{name}": construct
-        for core in ("core", "_core")
-        for name, construct in {
-            "multiarray._reconstruct": _reconstruct,
-            "multiarray.scalar": _scalar,
-            "numeric._frombuffer": _from_buffer,
-        }.items()
-    },
+    **{f"numpy.{core}.{name}": construct for core in ("core", "_core") for name, construct in _CORE.items()},
 }

@@ -281,8 +281,9 @@ class _Arrays:
         names = facts.get("slices") if isinstance(facts, dict) else None
         if not isinstance(names, list | tuple) or not isinstance(shape, list | tuple):
             raise FormatError(self.file, f"{_PARTS_TABLE} does not say how {name} was cut; the file is damaged")
-        parts = [state.pop(part, None) if isinstance(part, str) else None for part in names]
-        if not parts or any(part is None or part.dtype != parts[0].dtype for part in parts):
+        found = (state.pop(part, None) for part in names if isinstance(part, str))
+        parts = [part for part in found if part is not None]
+        if not parts or len(parts) != len(names) or any(part.dtype != parts[0].dtype for part in parts):
             raise FormatError(self.file, f"{name} was saved in {len(names)} parts, which are not all there")
         if not all(type(size) is int for size in shape) or not is_possible(shape):
             raise FormatError(self.file, f"{name} was saved in parts, and its own shape is damaged")

@@ -125,17 +125,16 @@ class _Reader:
         where = f"operator {place} ({kind})"
         if record.get("regions"):
             self.fail(f"{where} has a body: loops and branches are not converted")
-        attributes = {}
+        attributes: dict[str, object] = {}
         for each in self.get(record, "A", list, where):
             name = checked_name(self.file, self.get(each, "N", str, f"an attribute of {where}"))
             attributes[name] = self.value(self.get(each, "AT", dict, f"{name} of {where}"), f"{name} of {where}")
-        inputs = {
-            str(index): (self.known(each, where),) for index, each in enumerate(self.get(record, "I", list, where))
-        }
-        outputs = {}
+        operands = enumerate(self.get(record, "I", list, where))
+        inputs: dict[str, tuple[str, ...]] = {str(index): (self.known(each, where),) for index, each in operands}
+        outputs: dict[str, tuple[str, ...]] = {}
         for index, result in enumerate(self.get(record, "O", list, where)):
-            name = attributes.get("name") if kind in _FEEDS else f"{place}.{index}"
-            outputs[str(index)] = (self.define(result, checked_name(self.file, name)),)
+            own = attributes.get("name") if kind in _FEEDS else f"{place}.{index}"
+            outputs[str(index)] = (self.define(result, checked_name(self.file, own)),)
         return Operator(kind, inputs, outputs, attributes)
 
     # ---- values

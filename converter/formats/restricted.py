@@ -18,7 +18,7 @@ import pickle as op  # for the names of its opcodes alone
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NoReturn, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 from converter.blob import Blob
 from converter.errors import FormatError
@@ -146,20 +146,19 @@ def _key(value: object) -> str | int | None:
     raise Refused(f"keys are strings or small integers here, not {kind_of(value)}")
 
 
+_BUILTINS: Mapping[str, Constructor] = {
+    "bytes": _byte_string,
+    "bytearray": _byte_string,
+    "set": _set,
+    "frozenset": _set,
+    "tuple": _tuple,
+}
 # Python 2 calls the module `__builtin__`, and protocol 2 keeps that name.
 PLAIN: Mapping[str, Constructor] = {
     "_codecs.encode": _encode,
     "collections.OrderedDict": _ordered_dict,
     **{
-        f"{module}.{name}": construct
-        for module in ("builtins", "__builtin__")
-        for name, construct in {
-            "bytes": _byte_string,
-            "bytearray": _byte_string,
-            "set": _set,
-            "frozenset": _set,
-            "tuple": _tuple,
-        }.items()
+        f"{module}.{name}": construct for module in ("builtins", "__builtin__") for name, construct in _BUILTINS.items()
     },
 }
 
@@ -243,7 +242,7 @@ class _Machine:
                 f"{len(self.data) - self.at} are there; the file is cut short or damaged, get it again"
             )
 
-    def number(self, layout: str) -> int | float:
+    def number(self, layout: str) -> Any:
         return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
 
     def line(self) -> str:
@@ -266,7 +265,7 @@ class _Machine:
         self.stack.append(value := self.pop())
         return value
 
-    def container(self, kind: type) -> object:
+    def container(self, kind: type) -> Any:
         """The value on top, which is to be filled: a list, dict or set."""
         if type(value := self.top()) is not kind:
             self.fail(f"the pickle is damaged: a {kind.__name__} should stand here")

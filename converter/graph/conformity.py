@@ -89,15 +89,17 @@ def check_conformity(
 
     Raises:
         FormatError: the graph has operators that the table does not know.
+        MappingError: the graph takes no input of this shape.
     """
     wanted = {key: keys[variable] for variable, key in module_keys(graph).items() if variable in keys}
-    return compare(trace_graph(graph_to_module(graph), wanted, shape), trace_module(model, shape))
+    expected = trace_graph(graph_to_module(graph), wanted, shape)
+    if expected.failure is not None:
+        raise MappingError(f"the released graph takes no input of {list(shape)}: {expected.failure}")
+    return compare(expected, trace_module(model, shape))
 
 
 def compare(graph: Trace, module: Trace) -> list[Difference]:
-    """Compare the traces of a graph and of a module, whose parameters have the same keys."""
-    if graph.failure is not None:
-        return [Difference("", "input", f"an error: {graph.failure}", "none")]
+    """Compare the traces of a graph, which came to its end, and of a module, whose parameters have the same keys."""
     return list(dict.fromkeys(_Comparison(graph, module).differences()))
 
 
