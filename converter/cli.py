@@ -91,7 +91,12 @@ def together(*options: Decorator) -> Decorator:
 
 
 fetching = together(
-    click.option("--mirror", metavar="DIR_OR_URL", help="Folder or base URL in place of scheme and host of every URL."),
+    click.option(
+        "--mirror",
+        metavar="DIR_OR_URL",
+        envvar="PADDLE2TORCH_MIRROR",
+        help="Folder or base URL in place of scheme and host of every URL; or PADDLE2TORCH_MIRROR.",
+    ),
     click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder for downloaded files."),
     click.option("--offline", is_flag=True, help="Use what the cache has; reach no server."),
 )

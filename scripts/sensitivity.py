@@ -33,7 +33,8 @@ from converter.parity.compare import measure
 from converter.parity.inputs import Case, default_cases
 from converter.parity.pairing import Layer
 from converter.parity.reference import PaddleWorker
-from converter.parity.verify import TOLERANCE, Session
+from converter.parity.result import TOLERANCE
+from converter.parity.verify import Session
 from converter.source import Source, load_source
 from converter.zoo import load_zoo
 
@@ -48,7 +49,7 @@ class Tally:
     Attributes:
         total: changes made.
         caught: changes that a layer or the output showed beyond the tolerance.
-        smallest: the smallest error of a caught change.
+        smallest: the smallest error of a caught change, on the first batch that shows it.
         hardest: the change that caused it.
         missed: what was changed → the error it caused.
     """
@@ -339,7 +340,7 @@ def _margin(tally: Tally) -> str:
     if not tally.hardest:
         return "the network no longer runs"
     return (
-        f"smallest error {tally.smallest:.1e}, {tally.smallest / TOLERANCE:.0f} times the tolerance ({tally.hardest})"
+        f"smallest error {tally.smallest:.1e}, {tally.smallest / TOLERANCE:.2g} times the tolerance ({tally.hardest})"
     )
 
 

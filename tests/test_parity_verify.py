@@ -35,7 +35,8 @@ from converter.parity.inputs import Case, default_cases
 from converter.parity.programs import find_reference
 from converter.parity.reference import PaddleWorker
 from converter.parity.report import format_table, to_json, write_report
-from converter.parity.verify import LEAST_RESPONSE, TOLERANCE, ParityResult, verify
+from converter.parity.result import LEAST_RESPONSE, TOLERANCE, ParityResult
+from converter.parity.verify import verify
 from converter.source import Source, load_source
 from converter.zoo import Zoo, load_zoo
 
@@ -354,7 +355,7 @@ def test_a_file_that_is_no_weights_is_named(tmp_path: Path, worker: PaddleWorker
 
 
 def test_a_checkpoint_without_a_program_asks_for_a_reference(worker: PaddleWorker) -> None:
-    with pytest.raises(SourceError, match="is no inference model; give one with --reference"):
+    with pytest.raises(SourceError, match="is no inference model; give a folder or tarball"):
         verify(sample("trained"), cases=short_cases(), worker=worker)
 
 

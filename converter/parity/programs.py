@@ -70,12 +70,18 @@ def has_program(source: Source) -> bool:
 
 
 def _same_architecture(conversion: Conversion, zoo: Zoo) -> Iterator[Model]:
-    """Models of the zoo with an inference tarball of this architecture, the conversion's own first."""
+    """Models of the zoo with an inference tarball of this architecture: the conversion's own, a released one, then the
+    embedded one, which no network is needed for, before the other released ones are asked for one by one."""
     own = conversion.source.model
-    models = [model for model in zoo.models.values() if model.architecture == conversion.architecture.name]
-    for model in sorted(models, key=lambda model: own is None or model.name != own.name):
-        if "inference" in model.artifacts:
-            yield model
+    models = [
+        model
+        for model in zoo.models.values()
+        if model.architecture == conversion.architecture.name and "inference" in model.artifacts
+    ]
+    released = [model for model in models if model.release != "embedded"]
+    released.sort(key=lambda model: own is None or model.name != own.name)
+    embedded = [model for model in models if model.release == "embedded"]
+    yield from [*released[:2], *embedded, *released[2:]]
 
 
 def write_program(conversion: Conversion, reference: Source, folder: Path) -> PreparedProgram:

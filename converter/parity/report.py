@@ -19,7 +19,7 @@ from PIL import Image
 
 from converter.files import atomic_write
 from converter.parity.compare import Answer, Difference
-from converter.parity.verify import CaseResult, LayerResult, ParityResult
+from converter.parity.result import CaseResult, LayerResult, ParityResult
 
 SCHEMA_VERSION = 1
 SHOWN_LAYERS = 8
