@@ -37,7 +37,7 @@ parity: venv
 		--report $(REPORT) --summary $(REPORT)/summary.json
 
 test: venv
-	$(RUN) -m pytest --numprocesses auto $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto $(ARGS)
 
 lint: venv
 	$(RUN) -m ruff check .

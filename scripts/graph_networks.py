@@ -1,10 +1,13 @@
 """Small Paddle networks with the building blocks of PP-OCRv4 and PP-OCRv5, for `make_graph_cases.py`.
 
-No network of those generations is in the list, and their programs are likely to be tried with `--as-graph`. So the parts
-that they do not share with the older ones are here as upstream has them (PaddleOCR, `ppocr/modeling`): PP-LCNetV3 with
-its learnable affine blocks, PP-HGNetV2 with its stem of padding and "same" pooling, residual squeeze-and-excite
+No network of those generations is in the list, and their programs are likely to be tried with `--as-graph`. So the
+parts that they do not share with the older ones are here as upstream has them (PaddleOCR, `ppocr/modeling`): PP-LCNetV3
+with its learnable affine blocks, PP-HGNetV2 with its stem of padding and "same" pooling, residual squeeze-and-excite
 pyramids, the local head of the server detectors, and the SVTR neck with flat kernels. Widths are small.
 """
+
+# Paddle rewrites `forward`, and its own `zip` knows no `strict`.
+# ruff: noqa: B905
 
 from __future__ import annotations
 
@@ -12,10 +15,12 @@ from typing import Any
 
 import paddle
 from paddle import nn
-from paddle.nn import functional as F  # noqa: N812
+from paddle.nn import functional as F
 
 
-def conv_norm(inside: int, outside: int, kernel: Any, stride: Any = 1, groups: int = 1, padding: Any = None) -> list[nn.Layer]:
+def conv_norm(
+    inside: int, outside: int, kernel: Any, stride: Any = 1, groups: int = 1, padding: Any = None
+) -> list[nn.Layer]:
     """Convolution without bias and batch norm."""
     padding = padding if padding is not None else (kernel - 1) // 2
     return [
@@ -148,7 +153,9 @@ class HGNet(nn.Layer):
     def __init__(self) -> None:
         super().__init__()
 
-        def unit(inside: int, outside: int, kernel: int, stride: Any = 1, padding: Any = None, groups: int = 1) -> nn.Layer:
+        def unit(
+            inside: int, outside: int, kernel: int, stride: Any = 1, padding: Any = None, groups: int = 1
+        ) -> nn.Layer:
             return nn.Sequential(*conv_norm(inside, outside, kernel, stride, groups, padding), nn.ReLU(), Affine())
 
         self.stem1 = unit(3, 8, 3, 2)

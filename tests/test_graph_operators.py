@@ -21,10 +21,11 @@ from converter.blob import Blob
 from converter.formats.pdiparams import read_pdiparams
 from converter.formats.pdmodel import Program, read_pdmodel
 from converter.formats.pir import read_pir
-from converter.graph.dialects import LEGACY, PIR, graph_from_program
+from converter.graph.dialects import LEGACY, PIR
 from converter.graph.form import Graph, graph_from_json, graph_to_json
 from converter.graph.module import graph_to_module
 from converter.graph.operators import OPERATORS
+from converter.graph.program import graph_from_program
 
 ARCHIVE = Path(__file__).parent / "graph_cases.tar.xz"
 READERS = {"legacy": ("inference.pdmodel", read_pdmodel), "pir": ("inference.json", read_pir)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,20 @@ VERSION = 1
 # The path of a tensor in a module: what follows must be harmless as attribute names.
 _KEY = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _DTYPES = frozenset(
-    "bool uint8 int8 int16 int32 int64 float16 bfloat16 float32 float64 complex64 complex128".split()
+    [
+        "bool",
+        "uint8",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "float16",
+        "bfloat16",
+        "float32",
+        "float64",
+        "complex64",
+        "complex128",
+    ]
 )
 
 
@@ -102,6 +115,16 @@ class Graph:
         return Graph(self.inputs, self.outputs, self.nodes, parameters)
 
 
+def reachable(nodes: Sequence[Node], outputs: Iterable[str]) -> list[Node]:
+    """The nodes on which the outputs depend, in the same order."""
+    wanted, found = set(outputs), []
+    for node in reversed(nodes):
+        if wanted.intersection(node.outputs):
+            wanted.update(node.reads)
+            found.append(node)
+    return found[::-1]
+
+
 class UncoveredError(MappingError):
     """The graph has operators that the table of operators does not cover; the message lists all of them."""
 
@@ -155,7 +178,9 @@ def graph_from_json(data: Any, file: str = "graph") -> Graph:
     try:
         return _read(data, file)
     except (KeyError, TypeError, AttributeError) as error:
-        raise FormatError(file, f"is no graph of this converter: {_reason(error)} is missing or of another type") from error
+        raise FormatError(
+            file, f"is no graph of this converter: {_reason(error)} is missing or of another type"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

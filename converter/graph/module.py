@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +14,26 @@ from torch import fx, nn
 
 from converter.errors import FormatError, MappingError
 from converter.graph.form import Graph, Node
-from converter.graph.operators import LAYERS, OPERATORS, Dropout, Layer, mistake, signature
+from converter.graph.operators import (
+    LAYERS,
+    OPERATORS,
+    SEVERAL_RESULTS,
+    Dropout,
+    mistake,
+    signature,
+    torch_dtype,
+)
 
 COUNTER = "num_batches_tracked"
+
+# How many tensors a message names before it only counts the rest.
+SHOWN = 6
 
 # How Paddle's structured names spell the last part of a tensor's name, where it differs from PyTorch's.
 SPELLINGS = {"running_mean": "_mean", "running_var": "_variance"}
 _LSTM_LEAF = re.compile(r"(weight|bias)_(ih|hh)_l(\d+)(_reverse)?")
 
-# The value of the graph that a node of the traced module computes: a key of `node.meta`.
+# The key of `node.meta` at which a node of the module says which value of the graph it computes.
 VALUE = "value"
 
 
@@ -54,14 +65,23 @@ def graph_to_module(graph: Graph, tensors: Mapping[str, np.ndarray] | None = Non
         FormatError: the graph has operators or attributes that the table does not know, or names that clash.
         MappingError: tensors are missing or of another shape.
     """
-    module = _Builder(graph).build()
+    for node in graph.nodes:
+        problem = mistake(node)
+        if problem:
+            raise FormatError("graph", problem)
+    try:
+        module = _Writer(graph, lay_out(graph)).write()
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
+        raise FormatError("graph", f"cannot be built as a PyTorch module: {error}") from error
     if tensors is not None:
-        module.load_state_dict(module_state(graph, tensors), strict=True, assign=True)
+        state = module_state(graph, tensors)
+        counters = {key: torch.zeros((), dtype=torch.long) for key in module.state_dict() if key.endswith(COUNTER)}
+        module.load_state_dict(state | counters, strict=True, assign=True)
     return module.eval()
 
 
 def module_state(graph: Graph, tensors: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """The state dict of the graph's module.
+    """The state dict of the graph's module, without the counters of batch norms; floats as float32.
 
     Args:
         graph: the network.
@@ -71,29 +91,27 @@ def module_state(graph: Graph, tensors: Mapping[str, np.ndarray]) -> dict[str, t
         MappingError: tensors are missing or of another shape.
     """
     names = graph.tensor_names()
+    found = {variable: tensors[name].shape for variable, name in names.items() if name in tensors}
     wrong = [
-        f"{names[variable]} {list(tensors[names[variable]].shape) if names[variable] in tensors else '(missing)'}"
-        f" → {list(parameter.shape)}"
+        f"{names[variable]} {list(found[variable]) if variable in found else '(missing)'} → {list(parameter.shape)}"
         for variable, parameter in graph.parameters.items()
-        if names[variable] not in tensors or tensors[names[variable]].shape != parameter.shape
+        if found.get(variable) != parameter.shape
     ]
     if wrong:
-        more = f" and {len(wrong) - 6} more" if len(wrong) > 6 else ""
-        raise MappingError(f"{len(wrong)} tensors do not fit the graph: {', '.join(wrong[:6])}{more}")
-    builder = _Builder(graph)
+        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise MappingError(f"{len(wrong)} tensors do not fit the graph: {', '.join(wrong[:SHOWN])}{more}")
     state = {}
-    for key, origin in builder.origins().items():
+    for key, origin in lay_out(graph).origins.items():
         array = tensors[names[origin.variable]]
         array = array.T if origin.transposed else array
-        array = np.array(array, dtype=np.float32 if array.dtype.kind == "f" else None, order="C")
-        state[key] = torch.from_numpy(array)
-    counters = {f"{path}.{COUNTER}" for path, node in builder.paths() if node.type == "batch_norm"}
-    return state | {key: torch.zeros((), dtype=torch.long) for key in counters}
+        dtype = np.float32 if array.dtype.kind == "f" else array.dtype
+        state[key] = torch.from_numpy(np.array(array, dtype=dtype, order="C"))
+    return state
 
 
 def module_keys(graph: Graph) -> dict[str, str]:
     """Variable → key in the module's state dict."""
-    return {origin.variable: key for key, origin in _Builder(graph).origins().items()}
+    return {origin.variable: key for key, origin in lay_out(graph).origins.items()}
 
 
 # ---- where tensors live ------------------------------------------------------------------------------------------
@@ -131,149 +149,155 @@ def module_name(variable: str) -> str:
     return attribute_name(re.sub(r"\.[wb]_\d+$", "", variable))
 
 
-class _Builder:
-    """Builds one module: decides which tensor lives where, then writes the nodes."""
+# What makes two operators one module: type, attributes, and the variables of its tensors.
+_Same = tuple[str, str, tuple[tuple[str, str], ...]]
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.layers: dict[int, str] = {}
-        """Position of a node → path of the module that computes it."""
-        self._tensors: dict[str, tuple[Node, dict[str, str]]] = {}
-        self._plain: dict[str, str] = {}
-        self._place()
 
-    def _place(self) -> None:
-        taken: set[str] = set()
-        for position, node in enumerate(self.graph.nodes):
-            self._check(node)
-            path = self._layer(node)
-            if path is not None:
-                self.layers[position] = path
-                taken.update(LAYERS[node.type].tensors(node).values())
-        for position, node in enumerate(self.graph.nodes):
-            if position in self.layers:
-                continue
-            for variable in node.reads:
-                if variable in self.graph.parameters and variable not in self._plain:
-                    if variable in taken:
-                        raise FormatError("graph", f"the parameter {variable!r} is used in ways that one module cannot have")
-                    self._plain[variable] = self.graph.parameters[variable].name or attribute_name(variable)
+@dataclass(frozen=True)
+class Layout:
+    """Which tensor of a graph lives where in its module.
 
-    @staticmethod
-    def _check(node: Node) -> None:
-        problem = mistake(node)
-        if problem:
-            raise FormatError("graph", problem)
+    Attributes:
+        layers: place of a node in the graph → path of the module that computes it.
+        plain: variable → key of a parameter that the network itself has, for operators that are functions.
+        origins: key of the state dict → where the tensor comes from; without the counters of batch norms.
+    """
 
-    def _layer(self, node: Node) -> str | None:
-        """Path of the module for a node; None where it must be a function."""
-        layer = LAYERS.get(node.type)
-        if layer is None or not layer.fits(node):
-            return None
-        tensors = layer.tensors(node)
-        if not all(variable in self.graph.parameters for variable in tensors.values()):
-            return None
-        names = {leaf: self.graph.parameters[variable].name for leaf, variable in tensors.items()}
-        known = {leaf: name for leaf, name in names.items() if name is not None}
-        path = layer_path(known) if known else module_name(next(iter(tensors.values())))
-        if path is None or (path in self._tensors and not self._same(path, node, tensors)):
-            return None
-        self._tensors[path] = (node, tensors)
-        return path
+    layers: dict[int, str]
+    plain: dict[str, str]
+    origins: dict[str, Origin]
 
-    def _same(self, path: str, node: Node, tensors: dict[str, str]) -> bool:
-        other, others = self._tensors[path]
-        return (other.type, other.attributes, others) == (node.type, node.attributes, tensors)
 
-    def paths(self) -> list[tuple[str, Node]]:
-        """The modules, with the operator that each was made for."""
-        return [(path, node) for path, (node, _) in self._tensors.items()]
+def lay_out(graph: Graph) -> Layout:
+    """Decide where the tensors live.
 
-    def origins(self) -> dict[str, Origin]:
-        """Key of the state dict → where the tensor comes from; without the counters of batch norms."""
-        origins = {}
-        for path, (node, tensors) in self._tensors.items():
+    An operator becomes a module where the table has one for it, its tensors belong together by their names, and nothing
+    else uses them; the same operator at several places is one module. Otherwise it is a function, and the network
+    itself has its tensors.
+    """
+    candidates = {place: found for place, node in enumerate(graph.nodes) if (found := _candidate(graph, node))}
+    users: dict[str, set[_Same | None]] = {}
+    for place, node in enumerate(graph.nodes):
+        for variable in node.reads:
+            users.setdefault(variable, set()).add(_sameness(node) if place in candidates else None)
+    owners: dict[str, _Same] = {}
+    layers: dict[int, str] = {}
+    origins: dict[str, Origin] = {}
+    for place, path in candidates.items():
+        node = graph.nodes[place]
+        tensors, same = LAYERS[node.type].tensors(node), _sameness(node)
+        alone = all(users[variable] == {same} for variable in tensors.values())
+        if alone and owners.setdefault(path, same) == same:
+            layers[place] = path
             transposed = LAYERS[node.type].transposed(node)
             for leaf, variable in tensors.items():
                 origins[f"{path}.{leaf}"] = Origin(variable, transposed and leaf == "weight")
-        return origins | {key: Origin(variable) for variable, key in self._plain.items()}
+    held = {origin.variable for origin in origins.values()}
+    plain = {
+        variable: parameter.name or attribute_name(variable)
+        for variable, parameter in graph.parameters.items()
+        if variable not in held
+    }
+    return Layout(layers, plain, origins | {key: Origin(variable) for variable, key in plain.items()})
 
-    def build(self) -> fx.GraphModule:
-        root, traced = nn.Module(), fx.Graph()
-        values: dict[str, fx.Node] = {}
-        try:
-            self._register(root)
-            for name in self.graph.inputs:
-                values[name] = traced.placeholder(attribute_name(name))
-                values[name].meta[VALUE] = name
-            for position, node in enumerate(self.graph.nodes):
-                for variable in node.reads:
-                    if variable in self._plain and variable not in values:
-                        values[variable] = traced.get_attr(self._plain[variable])
-                self._write(root, traced, values, position, node)
-            results = tuple(values[name] for name in self.graph.outputs)
-            traced.output(results[0] if len(results) == 1 else results)
-            return fx.GraphModule(root, traced, class_name="PaddleGraph")
-        except (KeyError, TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
-            raise FormatError("graph", f"cannot be built as a PyTorch module: {error}") from error
 
-    def _register(self, root: nn.Module) -> None:
-        shapes = {variable: parameter.shape for variable, parameter in self.graph.parameters.items()}
+def _candidate(graph: Graph, node: Node) -> str | None:
+    """Path of the module that a node could be."""
+    layer = LAYERS.get(node.type)
+    if layer is None or not layer.fits(node):
+        return None
+    tensors = layer.tensors(node)
+    if not all(variable in graph.parameters for variable in tensors.values()):
+        return None
+    names = {leaf: graph.parameters[variable].name for leaf, variable in tensors.items()}
+    known = {leaf: name for leaf, name in names.items() if name is not None}
+    return layer_path(known) if known else module_name(next(iter(tensors.values())))
+
+
+def _sameness(node: Node) -> _Same:
+    return node.type, repr(sorted(node.attributes.items())), tuple(LAYERS[node.type].tensors(node).items())
+
+
+# ---- writing the module ------------------------------------------------------------------------------------------
+
+
+class _Writer:
+    """Writes a graph's nodes into a `torch.fx.Graph`, and puts modules and parameters where it refers to them."""
+
+    def __init__(self, graph: Graph, layout: Layout) -> None:
+        self.graph, self.layout = graph, layout
+        self.root, self.traced = nn.Module(), fx.Graph()
+        self.values: dict[str, fx.Node] = {}
+        self._read = {value for node in graph.nodes for value in node.reads}.union(graph.outputs)
+
+    def write(self) -> fx.GraphModule:
         with torch.device("meta"):
-            for path, (node, _) in self._tensors.items():
-                place(root, path, LAYERS[node.type].build(node, shapes))
-            for variable, key in self._plain.items():
-                parameter = self.graph.parameters[variable]
-                tensor = torch.empty(parameter.shape, dtype=getattr(torch, parameter.dtype))
-                place(root, key, nn.Parameter(tensor) if tensor.is_floating_point() else tensor)
+            self._place_tensors()
+        for name in self.graph.inputs:
+            self._name(name, self.traced.placeholder(attribute_name(name)))
+        for variable, key in self.layout.plain.items():
+            self.values[variable] = self.traced.get_attr(key)
+        for place, node in enumerate(self.graph.nodes):
+            self._write(node, self.layout.layers.get(place))
+        results = tuple(self.values[name] for name in self.graph.outputs)
+        self.traced.output(results[0] if len(results) == 1 else results)
+        return fx.GraphModule(self.root, self.traced, class_name="PaddleGraph")
 
-    def _write(self, root: nn.Module, traced: fx.Graph, values: dict[str, fx.Node], position: int, node: Node) -> None:
-        layer, path = None, self.layers.get(position)
+    def _place_tensors(self) -> None:
+        shapes = {variable: parameter.shape for variable, parameter in self.graph.parameters.items()}
+        built = {path: self.graph.nodes[place] for place, path in self.layout.layers.items()}
+        for path, node in built.items():
+            put(self.root, path, LAYERS[node.type].build(node, shapes))
+        for variable, key in self.layout.plain.items():
+            dtype = torch_dtype(self.graph.parameters[variable].dtype)
+            if dtype.is_floating_point:
+                put(self.root, key, nn.Parameter(torch.empty(shapes[variable])))
+            else:
+                put(self.root, key, torch.empty(shapes[variable], dtype=dtype))
+
+    def _write(self, node: Node, path: str | None) -> None:
+        several = node.type in SEVERAL_RESULTS
+        parts: Iterable[tuple[int, ...]] = [(place,) for place in range(len(node.outputs))] if several else [()]
         if path is not None:
             layer = LAYERS[node.type]
             (data,) = (slot for slot in node.inputs if slot not in layer.slots and node.inputs[slot])
-            result = traced.create_node("call_module", path, (values[node.inputs[data][0]],), name=node.outputs[0])
+            result, parts = self._module(path, node, data), layer.outputs
         elif node.type == "dropout":
             path = attribute_name(node.outputs[0])
-            place(root, path, Dropout(**node.attributes))
-            result = traced.create_node("call_module", path, (values[node.inputs["x"][0]],), name=node.outputs[0])
+            put(self.root, path, Dropout(**node.attributes))
+            result = self._module(path, node, "x")
         else:
-            result = self._call(traced, values, node)
-        _name_outputs(traced, values, node, result, layer)
+            result = self._function(node)
+        for name, part in zip(node.outputs, parts, strict=False):
+            if name in self._read:
+                value = result
+                for place in part:
+                    value = self.traced.create_node("call_function", operator.getitem, (value, place), name=name)
+                self._name(name, value)
 
-    def _call(self, traced: fx.Graph, values: dict[str, fx.Node], node: Node) -> fx.Node:
-        expected = signature(node.type)
-        arguments: dict[str, Any] = {}
-        for slot, names in node.inputs.items():
-            if names:
-                given = [values[name] for name in names]
-                arguments[slot] = given if expected.slots[slot] == "list" or len(given) > 1 else given[0]
-        arguments |= node.attributes
-        if expected.like:
-            arguments["like"] = values[next(iter(self.graph.inputs))]
-        leading = next(iter(expected.slots), None)
-        first = (arguments.pop(leading),) if leading in arguments else ()
-        return traced.create_node("call_function", OPERATORS[node.type], first, arguments, name=node.outputs[0])
-
-
-def _name_outputs(
-    traced: fx.Graph, values: dict[str, fx.Node], node: Node, result: fx.Node, layer: Layer | None
-) -> None:
-    """Give each output its value: the result itself, or a part of it."""
-    parts = layer.outputs if layer else tuple((place,) for place in range(len(node.outputs)))
-    if parts[0] == () or len(parts) == 1 and node.type not in ("split", "unbind", "lstm"):
-        values[node.outputs[0]] = result
-        result.meta[VALUE] = node.outputs[0]
-        return
-    for name, part in zip(node.outputs, parts, strict=False):
-        value = result
-        for place_ in part:
-            value = traced.create_node("call_function", operator.getitem, (value, place_), name=name)
-        values[name] = value
+    def _name(self, name: str, value: fx.Node) -> None:
+        self.values[name] = value
         value.meta[VALUE] = name
 
+    def _module(self, path: str, node: Node, data: str) -> fx.Node:
+        (source,) = node.inputs[data]
+        return self.traced.create_node("call_module", path, (self.values[source],), name=node.outputs[0])
 
-def place(root: nn.Module, path: str, thing: nn.Module | torch.Tensor) -> None:
+    def _function(self, node: Node) -> fx.Node:
+        expected = signature(node.type)
+        arguments: dict[str, Any] = dict(node.attributes)
+        for slot, names in node.inputs.items():
+            if names:
+                given = [self.values[name] for name in names]
+                arguments[slot] = given if expected.slots[slot] == "list" or len(given) > 1 else given[0]
+        if expected.like:
+            arguments["like"] = self.values[next(iter(self.graph.inputs))]
+        leading = next(iter(expected.slots), None)
+        first = (arguments.pop(leading),) if leading in arguments else ()
+        return self.traced.create_node("call_function", OPERATORS[node.type], first, arguments, name=node.outputs[0])
+
+
+def put(root: nn.Module, path: str, thing: nn.Module | torch.Tensor) -> None:
     """Put a module, parameter or buffer at a path, with modules on the way as needed.
 
     Raises:

@@ -639,6 +639,9 @@ OPERATORS: Mapping[str, Callable[..., Any]] = {
     "constant": constant,
 }
 
+# Operators that return a tuple, one part for each of their outputs.
+SEVERAL_RESULTS = frozenset({"lstm", "split", "unbind"})
+
 # Filled in with the network's first input, which tells the device.
 LIKE = "like"
 
@@ -772,7 +775,9 @@ def build_batch_norm(node: Node, shapes: Shapes) -> nn.Module:
 
 
 def build_layer_norm(node: Node, shapes: Shapes) -> nn.Module:
-    return nn.LayerNorm(shapes[node.inputs["weight"][0]], node.attributes["epsilon"], bias=bool(node.inputs.get("bias")))
+    return nn.LayerNorm(
+        shapes[node.inputs["weight"][0]], node.attributes["epsilon"], bias=bool(node.inputs.get("bias"))
+    )
 
 
 def build_linear(node: Node, shapes: Shapes) -> nn.Module:

@@ -215,7 +215,7 @@ class _Net:
 
 
 def _coloured(nets: list[_Net], look: Look) -> list[list[int]]:
-    """A colour for each operator of each net: equal where neither they nor all that surrounds them can be told apart."""
+    """A colour for each operator of each net, the same where neither they nor their surroundings can be told apart."""
     palette: dict[object, int] = {}
 
     def colour(sight: object) -> int:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from converter.graph.form import Graph, Node
+from converter.graph.form import Graph, Node, reachable
 
 Rank = Callable[[str], int | None]
 
@@ -123,11 +123,7 @@ def _is_per_channel(shape: list[int], channels: int) -> bool:
 
 def without_unused(graph: Graph) -> Graph:
     """Only the nodes and parameters on which the outputs depend."""
-    wanted = set(graph.outputs)
-    nodes = []
-    for node in reversed(graph.nodes):
-        if wanted.intersection(node.outputs):
-            wanted.update(node.reads)
-            nodes.append(node)
-    parameters = {variable: each for variable, each in graph.parameters.items() if variable in wanted}
-    return replace(graph, nodes=tuple(reversed(nodes)), parameters=parameters)
+    nodes = reachable(graph.nodes, graph.outputs)
+    read = {value for node in nodes for value in node.reads}.union(graph.outputs)
+    parameters = {variable: each for variable, each in graph.parameters.items() if variable in read}
+    return replace(graph, nodes=tuple(nodes), parameters=parameters)

@@ -1,10 +1,10 @@
 """What a PyTorch module computes, as steps with their attributes: seen from outside.
 
-The module runs once on a small picture of zeros, while every call of a PyTorch function is written down; what comes out
-as numbers is of no interest. What may be written in several ways is written down in one: defaults are filled in, numbers
-become pairs, a hard sigmoid spelled out becomes one step, and whatever only rearranges (reshape, transpose, slice, …) is
-no step at all, but part of the operand, as the list of places that its elements come from. So a hand-written network and
-one made from a graph can be compared step by step.
+The module runs once on a small picture of zeros, while every call of a PyTorch function is written down; what comes
+out as numbers is of no interest. What may be written in several ways is written down in one: defaults are filled in,
+numbers become pairs, a hard sigmoid spelled out becomes one step, and whatever only rearranges (reshape, transpose,
+slice, …) is no step at all, but part of the operand, as the list of places that its elements come from. So a
+hand-written network and one made from a graph can be compared step by step.
 """
 
 from __future__ import annotations
@@ -144,12 +144,23 @@ def _trace(
     inputs = torch.zeros(shape, device=next(iter(tensors.values())).device)
     recorder.know(inputs, Operand(0, shape))
     try:
-        with torch.no_grad(), recorder:
+        with _one_thread(), torch.no_grad(), recorder:
             result = run(inputs)
     except Exception as error:  # what a network's own code raises is part of the finding
         return Trace(recorder.steps, [], error)
     results = result if isinstance(result, (tuple, list)) else (result,)
     return Trace(recorder.steps, [recorder.operand(each) for each in results])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small pictures are not worth the threads' waiting for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager
@@ -291,7 +302,8 @@ SIGNATURES = {
     "adaptive_avg_pool2d": "input output_size",
     "adaptive_max_pool2d": "input output_size return_indices",
     "add": "input other",
-    "avg_pool2d": "input kernel_size stride=None padding=0 ceil_mode=False count_include_pad=True divisor_override=None",
+    "avg_pool2d": "input kernel_size stride=None padding=0 ceil_mode=False count_include_pad=True "
+    "divisor_override=None",
     "cat": "tensors dim=0",
     "clamp": "input min=None max=None",
     "conv2d": "input weight bias=None stride=1 padding=0 dilation=1 groups=1",
@@ -357,7 +369,9 @@ def _arguments(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
         name, given, default = word.partition("=")
         names.append(name)
         if given:
-            arguments[name] = DEFAULTS[default] if default in DEFAULTS else float(default) if "." in default else int(default)
+            arguments[name] = (
+                DEFAULTS[default] if default in DEFAULTS else float(default) if "." in default else int(default)
+            )
     return arguments | dict(zip(names, args, strict=False)) | dict(kwargs)
 
 

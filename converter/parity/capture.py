@@ -65,7 +65,7 @@ def run_with_layers(
     """
     outputs: dict[str, np.ndarray] = {}
 
-    def keep(path: str) -> object:
+    def keep(path: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, object]) -> None:
             tensor = output[0] if isinstance(output, tuple) else output
             # A copy: an activation that follows may work in place.

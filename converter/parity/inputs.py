@@ -78,7 +78,7 @@ def noise_case(task: str, record: Mapping[str, Any]) -> Case:
     count, height, width = SHAPES[task][-1]
     height = height or record["size"]["height"]
     pixels = np.random.default_rng(SEED).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
-    return Case(f"noise, {count} x {height} x {width}", tuple(pixels), prepare(pixels, record, width))
+    return Case(f"noise, {count} x {height} x {width}", tuple(pixels), prepare(list(pixels), record, width))
 
 
 def _text_case(task: str, record: Mapping[str, Any], count: int, height: int | None, width: int) -> Case:

@@ -14,7 +14,7 @@ A failed request answers {"error": TEXT} and the process goes on. The first line
 A value is named by its variable in a `.pdmodel`, and as "operator.result" (two indices) in an `inference.json`, which
 has no variable names.
 
-The program runs as it is, in single precision, and also with every float32 of it (variables, parameters, types that
+The program runs as it is, in single precision, and also with every float32 of it (input, parameters, types that
 operators ask for) turned into float64. The operators, their attributes and the weights' values stay the same; what goes
 is rounding, which otherwise hides differences below 1e-5 and, in recurrent networks, feigns much larger ones.
 """
@@ -27,7 +27,7 @@ import platform
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
@@ -165,10 +165,8 @@ class PdmodelProgram(LoadedProgram):
         return loaded
 
     def _widen_program(self, block: Any) -> None:
+        # Operators compute in the type of what they are given; these few are told which type to make.
         types = self.paddle.base.core.VarDesc.VarType
-        for name, variable in block.vars.items():
-            if name not in ("feed", "fetch") and variable.dtype == types.FP32:
-                variable.desc.set_dtype(types.FP64)
         for op in block.ops:
             for attribute in op.attr_names:
                 if attribute.endswith("dtype") and op.attr(attribute) == int(types.FP32):
@@ -279,9 +277,9 @@ class Worker:
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer to one request; never raises."""
-        command = request.pop("command")
+        commands: dict[str, Callable[..., dict[str, Any]]] = {"load": self.load, "run": self.run}
         try:
-            return {"load": self.load, "run": self.run}[command](**request)
+            return commands[request.pop("command")](**request)
         except Exception as error:
             # Paddle's messages carry C++ stacks; stderr has all of it, the answer the line that says what happened.
             traceback.print_exc(file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from converter.convert import Conversion
     from converter.download import Fetcher
     from converter.zoo import Model, Zoo
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,9 +99,11 @@ def write_program(conversion: Conversion, reference: Source, folder: Path) -> Pr
     """
     keys = keys_by_variable(reference, conversion.architecture, conversion.origins)
     form = "pdmodel" if reference.files.program is not None else "pir"
-    if reference is conversion.source and reference.files.parameters is not None:
-        program_bytes = (reference.files.program or reference.files.pir).data
-        parameter_bytes = reference.files.parameters.data
+    own, parameters = reference.files.program or reference.files.pir, reference.files.parameters
+    program_bytes: bytes | memoryview
+    parameter_bytes: bytes | memoryview
+    if reference is conversion.source and own is not None and parameters is not None:
+        program_bytes, parameter_bytes = own.data, parameters.data
     else:
         arrays = {name: _source_array(conversion, key) for name, key in keys.items()}
         program_bytes, parameter_bytes = with_weights(reference, arrays)

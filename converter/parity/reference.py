@@ -121,7 +121,7 @@ class PaddleWorker:
             PaddleError: see `load`.
         """
         with self._lock:
-            return self._started().versions
+            return dict(self._started().versions or {})
 
     def load(self, folder: Path, form: str) -> ReferenceProgram:
         """Load FOLDER/inference.pdmodel (form "pdmodel") or FOLDER/inference.json (form "pir") with its .pdiparams.

@@ -58,7 +58,7 @@ def _layer_rows(result: ParityResult) -> list[tuple[str, ...]]:
     worst = result.worst
     shown = worst[:SHOWN_LAYERS]
     pre_activation = next(row for row in worst if row.layer.pre_activation)
-    rows = [("WORST LAYERS", "OPERATOR", "LARGEST", "MEAN", "SINGLE", "PADDLE'S ROUNDING")]
+    rows: list[tuple[str, ...]] = [("WORST LAYERS", "OPERATOR", "LARGEST", "MEAN", "SINGLE", "PADDLE'S ROUNDING")]
     rows += [_layer_row(row, row.layer.module) for row in shown]
     rows.append(_layer_row(pre_activation, f"before the last activation: {pre_activation.layer.module}"))
     output = max((case.output for case in result.cases), key=lambda difference: difference.error)
@@ -327,8 +327,8 @@ def _case_html(task: str, case: CaseResult) -> str:
     show = _map_html if task == "det" else _line_html
     figures = "\n".join(show(case, index, answer) for index, answer in enumerate(case.answers))
     return (
-        f"<section><h3>{escape(case.case.name)}</h3><p>Before the last activation the pictures make"
-        f" {case.response:.0%} of Paddle's values; final output: {_figure(case.output)}.</p>{figures}</section>"
+        f"<section><h3>{escape(case.case.name)}</h3><p>{case.response:.0%} of Paddle's values before the last activation"
+        f" come from what is in the picture; final output: {_figure(case.output)}.</p>{figures}</section>"
     )
 
 
