@@ -176,7 +176,7 @@ def test_refused_with_a_message(
     result = CliRunner().invoke(main, ["convert", str(source), "--output", str(output)])
     assert result.exit_code == code, result.stderr
     assert re.search(message, result.stderr), result.stderr
-    assert result.stderr.startswith("error: ")
+    assert result.stderr.removeprefix(f"converting {source.name}\n").startswith("error: ")
     assert not output.exists()
     assert not (tmp_path / "executed").exists()
 

@@ -30,17 +30,28 @@ class VariantError(Exception):
 
 
 def constants_of(nodes: Sequence[Node]) -> dict[str, Any]:
-    """The values that are known beforehand: small integers and numbers, or lists of them."""
+    """The values that are known beforehand: numbers, or short lists of numbers."""
     constants = {}
     for node in nodes:
-        given = node.attributes
         if node.type in ("full", "full_int_array", "assign_value") and not node.inputs:
-            values = _given_values(given) if node.type != "full" else _number(given)
-            sizes = given.get("shape", [len(values)] if isinstance(values, list) else [])
-            if len(sizes) <= 1 and math.prod(sizes) <= MOST_CONSTANTS:
-                values = values if isinstance(values, list) else [values] * math.prod(sizes)
-                constants[node.outputs[0]] = list(values) if sizes else values[0]
+            try:
+                known = _constant(node)
+            except (KeyError, IndexError, TypeError, ValueError):
+                continue  # an odd operator, of which `refined` tells
+            if known is not None:
+                constants[node.outputs[0]] = known
     return constants
+
+
+def _constant(node: Node) -> Any:
+    """The number, or list of numbers, that a constant is; None where it is none of both."""
+    given = node.attributes
+    values = [_number(given)] if node.type == "full" else _given_values(given)
+    sizes = given.get("shape", [len(values)])
+    if len(sizes) > 1 or math.prod(sizes) > MOST_CONSTANTS:
+        return None
+    values = values * math.prod(sizes) if node.type == "full" else values
+    return values if sizes else values[0]
 
 
 def _given_values(given: Mapping[str, Any]) -> list[Any]:

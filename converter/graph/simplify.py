@@ -96,13 +96,12 @@ def _bias(graph: Graph, layer: Node, total: Node, makers: Mapping[str, Node], ra
     if not weight:
         return None
     if layer.type == "linear":
-        channels, channel_axis, axes = weight[layer.attributes["transposed"]], -1, rank(total.inputs["x"][0])
-        axes = axes if axes is not None else 0
+        channels = weight[1] if layer.attributes["transposed"] else weight[0]
+        fitting = (-1, (rank(layer.outputs[0]) or 0) - 1)
     else:
-        channels, channel_axis, axes = _channels(layer, weight), 1, 4
-    shape = _parameter_shape(graph, value)
-    if shape == (channels,) and axis in (channel_axis, channel_axis % axes if axes else channel_axis):
-        return value
+        channels, fitting = _channels(layer, weight), (1,)
+    if _parameter_shape(graph, value) == (channels,):
+        return value if axis in fitting else None
     if layer.type == "linear" or axis not in (-1, 0):
         return None
     maker = makers.get(value)
