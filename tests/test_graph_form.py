@@ -61,18 +61,24 @@ def test_all_uncovered_operators_are_listed_at_once_with_counts() -> None:
     with pytest.raises(UncoveredError) as caught:
         graph_from_program(bad)
     assert caught.value.uncovered == {"fft_c2r": 2, "conv2d with data_format=NHWC": 1, "relu6 with threshold=5.0": 1}
-    assert "4 operators that cannot be turned into PyTorch: conv2d with data_format=NHWC (1), fft_c2r (2)" in str(caught.value)
+    assert "4 operators that cannot be turned into PyTorch: conv2d with data_format=NHWC (1), fft_c2r (2)" in str(
+        caught.value
+    )
 
 
 def test_missing_attributes_are_told_not_raised() -> None:
-    with pytest.raises(UncoveredError, match="transpose .*axes|pool2d with an attribute or operand that is missing or odd"):
+    with pytest.raises(
+        UncoveredError, match="transpose .*axes|pool2d with an attribute or operand that is missing or odd"
+    ):
         graph_from_program(program(unary("pool2d", "x", "y", ksize=[2, 2], pooling_type="avg")))
 
 
 def test_a_computed_axis_is_refused() -> None:
     concat = Operator("concat", {"X": ("x", "x"), "AxisTensor": ("a",)}, {"Out": ("y",)}, {"axis": 0})
     with pytest.raises(UncoveredError, match="concat with a computed axis"):
-        graph_from_program(program(unary("shape", "x", "s"), Operator("shape", {"Input": ("x",)}, {"Out": ("a",)}, {}), concat))
+        graph_from_program(
+            program(unary("shape", "x", "s"), Operator("shape", {"Input": ("x",)}, {"Out": ("a",)}, {}), concat)
+        )
 
 
 def test_what_does_nothing_and_what_nobody_reads_is_gone() -> None:
@@ -102,15 +108,15 @@ def test_a_sum_with_a_parameter_per_channel_becomes_the_bias(layer: Operator, bi
 
 @pytest.mark.parametrize(("shape", "axis"), [((3,), -1), ((3,), 2), ((3, 1), 1), ((2,), 1)])
 def test_other_sums_stay_sums(shape: tuple[int, ...], axis: int) -> None:
-    graph = graph_from_program(program(conv("x", "a"), add("a", "p_bias", "y", axis), p_weight=(3, 3, 1, 1), p_bias=shape))
+    graph = graph_from_program(
+        program(conv("x", "a"), add("a", "p_bias", "y", axis), p_weight=(3, 3, 1, 1), p_bias=shape)
+    )
     assert types(graph) == ["conv2d", "add"]
 
 
 def test_a_sum_of_a_value_that_others_read_stays_a_sum() -> None:
     graph = graph_from_program(
-        program(
-            conv("x", "a"), add("a", "p_bias", "b", 1), add("a", "b", "y"), p_weight=(3, 3, 1, 1), p_bias=(3,)
-        )
+        program(conv("x", "a"), add("a", "p_bias", "b", 1), add("a", "b", "y"), p_weight=(3, 3, 1, 1), p_bias=(3,))
     )
     assert types(graph) == ["conv2d", "add", "add"]
 
@@ -126,7 +132,9 @@ def test_a_variable_that_is_written_again_is_two_values() -> None:
 def test_both_dialects_give_the_same_operators() -> None:
     legacy, pir = embedded("legacy").graph(), embedded("pir").graph()
     assert legacy.operators() == pir.operators()
-    assert [(node.type, node.attributes) for node in legacy.nodes] == [(node.type, node.attributes) for node in pir.nodes]
+    assert [(node.type, node.attributes) for node in legacy.nodes] == [
+        (node.type, node.attributes) for node in pir.nodes
+    ]
 
 
 # ---- JSON --------------------------------------------------------------------------------------------------------

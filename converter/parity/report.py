@@ -327,8 +327,8 @@ def _case_html(task: str, case: CaseResult) -> str:
     show = _map_html if task == "det" else _line_html
     figures = "\n".join(show(case, index, answer) for index, answer in enumerate(case.answers))
     return (
-        f"<section><h3>{escape(case.case.name)}</h3><p>{case.response:.0%} of Paddle's values before the last activation"
-        f" come from what is in the picture; final output: {_figure(case.output)}.</p>{figures}</section>"
+        f"<section><h3>{escape(case.case.name)}</h3><p>{case.response:.0%} of Paddle's values before the last"
+        f" activation come from what is in the picture; final output: {_figure(case.output)}.</p>{figures}</section>"
     )
 
 
