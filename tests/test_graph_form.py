@@ -67,9 +67,7 @@ def test_all_uncovered_operators_are_listed_at_once_with_counts() -> None:
 
 
 def test_missing_attributes_are_told_not_raised() -> None:
-    with pytest.raises(
-        UncoveredError, match="transpose .*axes|pool2d with an attribute or operand that is missing or odd"
-    ):
+    with pytest.raises(UncoveredError, match="pool2d with an attribute or operand that is missing or odd"):
         graph_from_program(program(unary("pool2d", "x", "y", ksize=[2, 2], pooling_type="avg")))
 
 
@@ -167,17 +165,14 @@ def change(path: str, value: Any) -> Callable[[Any], None]:
     (change("nodes.0.inputs", {"x": ["nowhere"]}), "reads the value 'nowhere', which nothing computes before it"),
     (change("nodes.1.outputs", ["x"]), "the value 'x' is computed twice"),
     (change("outputs", ["nowhere"]), "the network's output reads the value 'nowhere'"),
-    (change("parameters.conv2d_0.w_0", None), "is no graph of this converter"),
+    (change("parameters", None), "is no graph of this converter"),
     (lambda data: data.pop("inputs"), "'inputs' is missing"),
     (lambda data: next(iter(data["parameters"].values())).update(name="a/b"), "'a/b' cannot be the name of a tensor"),
     (lambda data: next(iter(data["parameters"].values())).update(shape=[-1]), r"has type 'float32', shape \(-1,\)"),
 ])  # fmt: skip
 def test_damaged_graphs_are_refused_with_the_reason(damage: Callable[[Any], None], message: str) -> None:
     data = copy.deepcopy(graph_to_json(embedded("legacy").graph()))
-    try:
-        damage(data)
-    except KeyError:
-        data["parameters"] = None
+    damage(data)
     with pytest.raises(FormatError, match=message):
         graph_from_json(data, "model.json")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import math
 import os
@@ -229,6 +230,8 @@ def test_the_first_layer_that_diverges_is_named_with_its_neighbours(judge: Calla
     assert parameter in found.result.layer.parameters
     assert found.before is not None
     assert found.after is not None
+    assert found.before.layer.module == "backbone.blocks.3.bottleneck_conv.bn"
+    assert found.after.layer.module == "backbone.blocks.3.mid_se.conv2"
     assert found.before.difference.error < TOLERANCE < found.after.difference.error
     assert result.failures[0].startswith(f"{found.case.name}: first divergence at {module} (")
     assert f"before it {found.before.layer.module} has {found.before.difference.error:.1e}" in result.failures[0]
@@ -319,6 +322,16 @@ def test_dead_weights_prove_nothing(tmp_path: Path, worker: PaddleWorker) -> Non
 def test_the_tolerance_is_the_users(worker: PaddleWorker) -> None:
     result = verify(sample(), cases=short_cases(), tolerance=1e-19, worker=worker)
     assert result.divergence is not None
+
+
+def test_every_tensor_transpose_and_epsilon_is_noticed(worker: PaddleWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    sensitivity = importlib.import_module("scripts.sensitivity")
+    with torch.inference_mode():
+        probe = sensitivity.Probe(sample(), sample().source, worker, short_cases())
+        tallies = {kind: change(probe) for kind, change in sensitivity.LOCAL_CHANGES.items()}
+    assert tallies[sensitivity.SHIFTED].total == len(sample().origins)
+    assert {what: error for tally in tallies.values() for what, error in tally.missed.items()} == {}
 
 
 # ---- what cannot be judged ---------------------------------------------------------------------------------------

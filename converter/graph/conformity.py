@@ -122,12 +122,26 @@ class _Comparison:
         for keys in found.keys() - expected.keys():
             yield Difference(_owner(keys), "uses", 0, len(found[keys]))
         if self.module.failure is not None:
-            yield Difference("", "input", "a result", f"an error ({self.module.failure})")
+            yield from self._last_step()
+            where = self.module.steps[-1].where if self.module.steps else ""
+            yield Difference(where, "result", "a result", f"an error ({self.module.failure})")
         elif len(self.graph.outputs) != len(self.module.outputs):
             yield Difference("", "outputs", len(self.graph.outputs), len(self.module.outputs))
         else:
             for one, other in zip(self.graph.outputs, self.module.outputs, strict=True):
                 yield from self._operands(one, other, "", "output")
+
+    def _last_step(self) -> list[Difference]:
+        """What is wrong with the step at which the module gave up, from which nothing leads on.
+
+        Its counterpart is the step of the graph that reads the same and resembles it most.
+        """
+        if not self.module.steps or self.module.steps[-1].keys:
+            return []
+        last = self.module.steps[-1]
+        rivals = [step for step in self.graph.steps if not step.keys and len(step.operands) == len(last.operands)]
+        rivals = [step for step in rivals if not self._pairs(step, last, list(last.operands.values()))]
+        return min((list(self._steps(step, last)) for step in rivals), key=len, default=[])
 
     def _steps(self, one: Step, other: Step) -> Iterator[Difference]:
         """Compare what two steps do, and what they do it with."""

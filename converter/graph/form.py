@@ -204,7 +204,7 @@ def _read(data: Any, file: str) -> Graph:
                 outputs=_texts(node["outputs"]),
                 attributes={_text(name): _plain(value) for name, value in node["attributes"].items()},
             )
-            for node in data["nodes"]
+            for node in _list(data["nodes"])
         ),
         parameters={
             _text(variable): Parameter(
@@ -257,14 +257,18 @@ def _text(value: Any) -> str:
     return value
 
 
-def _texts(values: Any) -> tuple[str, ...]:
+def _list(values: Any) -> list[Any]:
     if not isinstance(values, list):
         raise TypeError(values)
-    return tuple(_text(value) for value in values)
+    return values
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    return tuple(_text(value) for value in _list(values))
 
 
 def _sizes(values: Any) -> tuple[int, ...]:
-    if not isinstance(values, list) or not all(type(value) is int for value in values):
+    if not all(type(value) is int for value in _list(values)):
         raise TypeError(values)
     return tuple(values)
 

@@ -221,12 +221,19 @@ def _sameness(node: Node) -> _Same:
 # ---- writing the module ------------------------------------------------------------------------------------------
 
 
+class WholeOperators(fx.Tracer):
+    """Takes the functions of the table for operators, without looking into them; unpickling a module traces it."""
+
+    def __init__(self) -> None:
+        super().__init__(autowrap_functions=tuple(OPERATORS.values()))
+
+
 class _Writer:
     """Writes a graph's nodes into a `torch.fx.Graph`, and puts modules and parameters where it refers to them."""
 
     def __init__(self, graph: Graph, layout: Layout) -> None:
         self.graph, self.layout = graph, layout
-        self.root, self.traced = nn.Module(), fx.Graph()
+        self.root, self.traced = nn.Module(), fx.Graph(tracer_cls=WholeOperators)
         self.values: dict[str, fx.Node] = {}
         self._read = {value for node in graph.nodes for value in node.reads}.union(graph.outputs)
 

@@ -645,9 +645,19 @@ SEVERAL_RESULTS = frozenset({"lstm", "split", "unbind"})
 # Filled in with the network's first input, which tells the device.
 LIKE = "like"
 
-# What the annotations of the functions say: a value of the graph, and which of those may be an attribute instead.
+# What the annotations of the functions mean for a slot, and for an attribute.
 SLOT_KINDS = {"Tensor": "tensor", "list[Tensor]": "list", "Number": "tensor", "Sizes": "sizes"}
-EITHER = ("Number", "Sizes")
+ATTRIBUTE_KINDS: Mapping[str, Callable[[Any], bool]] = {
+    "None": lambda value: value is None,
+    "bool": lambda value: isinstance(value, bool),
+    "str": lambda value: isinstance(value, str),
+    "int": lambda value: type(value) is int,
+    "float": lambda value: type(value) in (int, float),
+    "Number": lambda value: type(value) in (int, float),
+    "list[int]": lambda value: isinstance(value, list) and all(type(each) is int for each in value),
+    "list[float]": lambda value: isinstance(value, list) and all(type(each) in (int, float, bool) for each in value),
+    "Sizes": lambda value: isinstance(value, list) and all(type(each) is int for each in value),
+}
 
 
 @dataclass(frozen=True)
@@ -657,13 +667,13 @@ class Signature:
     Attributes:
         slots: those that hold values of the graph, and of what kind: "tensor" for one value, "list" for several,
             "sizes" for one or several.
-        attributes: names of those that hold plain values; what is in both may be either.
+        attributes: those that hold plain values, and of what kinds; what is in both may be either.
         required: slots and attributes that must be there.
         like: whether it wants to be shown a tensor of the network's device.
     """
 
     slots: dict[str, str]
-    attributes: frozenset[str]
+    attributes: dict[str, tuple[str, ...]]
     required: frozenset[str]
     like: bool
 
@@ -672,13 +682,12 @@ class Signature:
 def signature(type_: str) -> Signature:
     """The signature of an operator of the table."""
     if type_ in UNARY:
-        return Signature({"x": "tensor"}, frozenset(), frozenset({"x"}), like=False)
+        return Signature({"x": "tensor"}, {}, frozenset({"x"}), like=False)
     parameters = inspect.signature(OPERATORS[type_]).parameters
-    given = {name: str(each.annotation).removesuffix(" | None") for name, each in parameters.items() if name != LIKE}
-    slots = {name: SLOT_KINDS[kind] for name, kind in given.items() if kind in SLOT_KINDS}
+    given = {name: str(each.annotation).split(" | ") for name, each in parameters.items() if name != LIKE}
     return Signature(
-        slots=slots,
-        attributes=frozenset(name for name, kind in given.items() if kind not in SLOT_KINDS or kind in EITHER),
+        slots={name: SLOT_KINDS[kinds[0]] for name, kinds in given.items() if kinds[0] in SLOT_KINDS},
+        attributes={name: tuple(kinds) for name, kinds in given.items() if kinds[0] in ATTRIBUTE_KINDS},
         required=frozenset(name for name in given if parameters[name].default is inspect.Parameter.empty),
         like=LIKE in parameters,
     )
@@ -695,9 +704,15 @@ def mistake(node: Node) -> str | None:
         (filled - expected.slots.keys())
         | (node.attributes.keys() - expected.attributes)
         | (expected.required - filled - node.attributes.keys())
+        | {name for name, value in node.attributes.items() if not fits(value, expected.attributes.get(name, ()))}
         | single
     )
     return f"the operator {node.type} has wrong, missing or computed {', '.join(sorted(wrong))}" if wrong else None
+
+
+def fits(value: Any, kinds: Sequence[str]) -> bool:
+    """Whether an attribute is of one of these kinds."""
+    return any(ATTRIBUTE_KINDS[kind](value) for kind in kinds)
 
 
 # ---- operators that hold parameters ------------------------------------------------------------------------------

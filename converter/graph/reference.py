@@ -63,5 +63,5 @@ class _Recorder(fx.Interpreter):
         name = n.meta.get(VALUE)
         if name in self.wanted:
             # A copy: an activation that follows may work in place.
-            self.found[name] = np.array(torch.as_tensor(value))
+            self.found[name] = torch.as_tensor(value).clone().numpy()
         return value

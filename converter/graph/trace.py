@@ -9,6 +9,7 @@ hand-written network and one made from a graph can be compared step by step.
 
 from __future__ import annotations
 
+import ast
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -343,7 +344,6 @@ SYNONYMS = {
     "iadd": "add",
     "imul": "mul",
 }
-DEFAULTS = {"None": None, "True": True, "False": False}
 
 
 def _name(func: Callable[..., Any]) -> str:
@@ -364,15 +364,11 @@ def _arguments(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
             return {"input" if not place else str(place): value for place, value in enumerate(args)} | dict(kwargs)
         bound.apply_defaults()
         return bound.arguments
-    arguments, names = {}, []
-    for word in text.split():
-        name, given, default = word.partition("=")
-        names.append(name)
-        if given:
-            arguments[name] = (
-                DEFAULTS[default] if default in DEFAULTS else float(default) if "." in default else int(default)
-            )
-    return arguments | dict(zip(names, args, strict=False)) | dict(kwargs)
+    words = [word.partition("=") for word in text.split()]
+    given = dict(zip((name for name, *_ in words), args, strict=False)) | dict(kwargs)
+    defaults = {name: ast.literal_eval(default) for name, _, default in words if default}
+    # In the order of the signature, whichever way each was given.
+    return {name: (defaults | given)[name] for name, *_ in words if name in defaults | given} | given
 
 
 def pair(value: Any) -> Any:
