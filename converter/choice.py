@@ -1,0 +1,76 @@
+"""What a user says of a model besides its name, and of where files come from: data that travels between processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from converter.convert import Conversion
+    from converter.download import Fetcher
+    from converter.source import Source
+    from converter.zoo import Zoo
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where files come from.
+
+    Attributes:
+        mirror: folder or base URL in place of scheme and host of every URL.
+        cache: folder for downloaded files, the platform's by default.
+        offline: whether to reach no server.
+    """
+
+    mirror: str | None = None
+    cache: Path | None = None
+    offline: bool = False
+
+    def fetcher(self, *, accept_changed: bool = False) -> Fetcher:
+        """Who gets the files; see `converter.download.Fetcher`."""
+        from converter.download import Fetcher
+
+        return Fetcher(cache_dir=self.cache, mirror=self.mirror, offline=self.offline, accept_changed=accept_changed)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How to read a model; None wherever that is to be found out.
+
+    Attributes:
+        kind: which tarball of a zoo model: "inference", "trained" or "pretrained".
+        member: which checkpoint of an archive that holds several.
+        branch: which network of a distilled checkpoint.
+        architecture: what the model is.
+        dictionary: file of the recogniser's characters.
+        config: the PaddleOCR `.yml` that the model was trained with.
+    """
+
+    kind: str | None = None
+    member: str | None = None
+    branch: str | None = None
+    architecture: str | None = None
+    dictionary: Path | None = None
+    config: Path | None = None
+
+    def load(self, text: str, zoo: Zoo, fetcher: Fetcher) -> Source:
+        """Find and read a model; see `converter.source.load_source` for `text` and errors."""
+        from converter.source import load_source
+
+        return load_source(text, zoo, fetcher, self.kind, self.member)
+
+    def convert(self, source: Source, fetcher: Fetcher | None = None) -> Conversion:
+        """Convert a model in memory; without a fetcher the zoo's dictionary is left alone. See
+        `converter.convert.convert` for errors."""
+        from converter.config import read_config
+        from converter.convert import convert
+
+        return convert(
+            source,
+            architecture=self.architecture,
+            branch=self.branch,
+            dictionary=self.dictionary,
+            config=read_config(self.config, self.branch) if self.config else None,
+            fetcher=fetcher,
+        )

@@ -1,0 +1,104 @@
+"""What the commands share: options, the things they stand for, and output."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from converter.choice import Access, Choice
+
+if TYPE_CHECKING:
+    from converter.zoo import Zoo
+
+KINDS = ("inference", "trained", "pretrained")
+TASKS = ("det", "rec", "cls")
+
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+
+
+def gathering(name: str, kind: type, *options: Decorator) -> Decorator:
+    """Several options as one decorator, and their values as one argument of the command.
+
+    Args:
+        name: of the command's argument.
+        kind: dataclass whose fields are the options.
+        options: in the order of the help text.
+    """
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def gathered(**values: Any) -> Any:
+            fields = {field: values.pop(field) for field in kind.__dataclass_fields__ if field in values}
+            return command(**values, **{name: kind(**fields)})
+
+        for option in reversed(options):
+            gathered = option(gathered)
+        return gathered
+
+    return decorate
+
+
+fetching = gathering(
+    "access",
+    Access,
+    click.option(
+        "--mirror",
+        metavar="DIR_OR_URL",
+        envvar="PADDLE2TORCH_MIRROR",
+        help="Folder or base URL in place of scheme and host of every URL; or PADDLE2TORCH_MIRROR.",
+    ),
+    click.option("--cache", type=click.Path(path_type=Path, file_okay=False), help="Folder for downloaded files."),
+    click.option("--offline", is_flag=True, help="Use what the cache has; reach no server."),
+)
+_choices = (
+    click.option("--kind", type=click.Choice(KINDS), help="Which tarball of a zoo model.  [default: inference]"),
+    click.option("--member", metavar="NAME", help="Which checkpoint of an archive that holds several."),
+    click.option("--branch", metavar="NAME", help="Which network of a distilled checkpoint, e.g. Student or Teacher."),
+    click.option("--architecture", metavar="NAME", help="What the model is, where that cannot be recognised."),
+)
+_descriptions = (
+    click.option(
+        "--dict", "dictionary", type=click.Path(path_type=Path, dir_okay=False), help="The recogniser's characters."
+    ),
+    click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="The PaddleOCR .yml that the model was trained with.",
+    ),
+)
+choosing = gathering("choice", Choice, *_choices)
+choosing_with_labels = gathering("choice", Choice, *_choices, *_descriptions)
+referring = click.option(
+    "--reference",
+    metavar="SOURCE",
+    help="Inference model (folder, tarball or zoo name) whose program runs the weights.",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def open_zoo() -> Zoo:
+    from converter.zoo import load_zoo
+
+    return load_zoo()
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, indent=1))
+
+
+def write_json(value: Any, path: Path) -> None:
+    from converter.files import atomic_write
+
+    with atomic_write(path) as file:
+        file.write((json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def note(text: str) -> None:
+    """Something for the person, on stderr."""
+    click.echo(text, err=True)

@@ -1,0 +1,178 @@
+"""The models' commands: inspect, convert, compare."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from converter.choice import Access, Choice
+from converter.cli.common import (
+    KINDS,
+    as_json,
+    choosing,
+    choosing_with_labels,
+    fetching,
+    note,
+    open_zoo,
+    print_json,
+    referring,
+)
+from converter.errors import ParityError
+
+if TYPE_CHECKING:
+    from converter.convert import Conversion
+
+
+@click.command()
+@click.argument("path", metavar="PATH")
+@choosing
+@fetching
+@as_json
+def inspect(path: str, choice: Choice, access: Access, as_json: bool) -> None:
+    """Say what a file, folder, tarball or zoo model holds, without converting it."""
+    from converter.inspection import inspect_source
+
+    source = choice.load(path, open_zoo(), access.fetcher())
+    report = inspect_source(source, branch=choice.branch, architecture=choice.architecture)
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        for line in report.lines():
+            click.echo(line)
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@choosing_with_labels
+@fetching
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("converted"),
+    show_default=True,
+    help="Folder for the results.",
+)
+@click.option(
+    "--to",
+    "target",
+    type=click.Choice(("torch", "paddle")),
+    default="torch",
+    show_default=True,
+    help="Which way: paddle turns a converted .pth or .safetensors back into a .pdparams.",
+)
+@referring
+@click.option("--verify", "proving", is_flag=True, help="Compare with Paddle first, and write nothing if it disagrees.")
+def convert(
+    sources: tuple[str, ...],
+    choice: Choice,
+    access: Access,
+    output: Path,
+    target: str,
+    reference: str | None,
+    proving: bool,
+) -> None:
+    """Convert models to PyTorch, or back.
+
+    A SOURCE is a name of the zoo, a tarball, an unpacked folder or a checkpoint file. For each, NAME.pth,
+    NAME.safetensors and NAME.json are written, or nothing when anything is amiss.
+
+    With --to paddle a SOURCE is a converted file, and NAME.pdparams is written; with --reference also the folder NAME
+    with the reference's program and these weights, which Paddle's predictor runs.
+    """
+    if target == "paddle":
+        convert_back(sources, output, reference, access)
+        return
+    from converter import artifacts
+
+    zoo, fetcher = open_zoo(), access.fetcher()
+    with ExitStack() as stack:
+        if proving:
+            from converter.parity.prover import Prover
+
+            prover = stack.enter_context(Prover(zoo, fetcher, reference))
+        for text in sources:
+            source = choice.load(text, zoo, fetcher)
+            note(f"converting {source.path.name}")
+            conversion = choice.convert(source, fetcher)
+            report_conversion(conversion)
+            if proving:
+                note("comparing with Paddle, layer by layer")
+                result = prover.prove(conversion)
+                if not result.passed:
+                    raise ParityError(prover.table(result) + "\n  nothing was written")
+            for path in artifacts.write(conversion, output):
+                click.echo(path)
+            if proving:
+                for line in prover.summary(result):
+                    click.echo(line)
+
+
+@click.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@choosing
+@fetching
+@as_json
+def compare(first: str, second: str, choice: Choice, access: Access, as_json: bool) -> None:
+    """Show where two models' weights differ, tensor by tensor.
+
+    A and B are sources as for convert, converted .pth or .safetensors files, or a zoo name with its kind, such as
+    ch_PP-OCRv3_rec:trained. What a conversion makes itself (batch-norm counters, an absent threshold branch) is not
+    compared. Exits with 1 when anything differs.
+    """
+    from converter.comparison import compare as compare_tensors
+
+    comparison = compare_tensors(*(comparable(text, choice, access) for text in (first, second)))
+    if as_json:
+        print_json(asdict(comparison))
+    else:
+        for difference in comparison.differences:
+            click.echo(f"{difference.what:<10} {difference.name}  {difference.detail}")
+        click.echo(f"{comparison.same} tensors are bit-identical, {len(comparison.differences)} differ")
+    if comparison.differences:
+        click.get_current_context().exit(1)
+
+
+def comparable(text: str, choice: Choice, access: Access) -> dict[str, Any]:
+    """Module key → array of what a file really holds."""
+    if Path(text).suffix in (".pth", ".safetensors"):
+        from converter.to_paddle import state_arrays
+
+        return state_arrays(Path(text))
+    name, _, own_kind = text.rpartition(":")
+    if own_kind in KINDS and name:
+        text, choice = name, replace(choice, kind=own_kind)
+    conversion = choice.convert(choice.load(text, open_zoo(), access.fetcher()))
+    return {key: conversion.state[key].numpy() for key in conversion.origins}
+
+
+def convert_back(sources: tuple[str, ...], output: Path, reference: str | None, access: Access) -> None:
+    """The way to Paddle."""
+    from converter.source import load_source
+    from converter.to_paddle import read_converted, write_checkpoint, write_inference
+
+    program = load_source(reference, open_zoo(), access.fetcher(), weights=False) if reference else None
+    for text in sources:
+        weights = read_converted(Path(text))
+        note(f"{weights.name}: {weights.architecture}, {len(weights.tensors)} tensors")
+        click.echo(write_checkpoint(weights, output))
+        if program is not None:
+            for path in write_inference(weights, program, output):
+                click.echo(path)
+
+
+def report_conversion(conversion: Conversion) -> None:
+    """What was done, on stderr."""
+    settled = ", ".join(f"{key} = {value}" for key, value in conversion.parameters.items())
+    note(f"{conversion.name}: {conversion.architecture.summary} [{conversion.architecture.name}; {settled}]")
+    if conversion.evidence:
+        note(f"  recognised: {conversion.evidence}")
+    note(f"  {len(conversion.origins)} tensors from {conversion.source.path.name}, each used once")
+    for text in conversion.notes:
+        note(f"  {text}")
+    if conversion.labels:
+        note(f"  {conversion.labels.note}")

@@ -1,0 +1,97 @@
+"""The zoo's commands: list, info, zoo lock."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from converter.choice import Access
+from converter.cli.common import KINDS, TASKS, as_json, fetching, note, open_zoo, print_json
+from converter.errors import DownloadError
+
+if TYPE_CHECKING:
+    from converter.zoo import Model
+
+KIND_ORDER = {kind: i for i, kind in enumerate(KINDS)}
+
+
+@click.command("list")
+@click.option("--task", type=click.Choice(TASKS), help="Only detectors, recognisers or classifiers.")
+@click.option("--release", help="Only one release: PP-OCRv3, PP-OCRv2, v2.0 or embedded.")
+@click.option("--language", help="Only models for that language.")
+@as_json
+def list_command(task: str | None, release: str | None, language: str | None, as_json: bool) -> None:
+    """List the models of the zoo."""
+    models = open_zoo().filter(task=task, release=release, language=language)
+    if as_json:
+        print_json([asdict(model) for model in models])
+        return
+    rows = [("NAME", "TASK", "RELEASE", "SIZE", "TARBALLS", "LANGUAGES")]
+    rows += [
+        (m.name, m.task, m.release, m.size, ", ".join(sorted(m.artifacts, key=KIND_ORDER.get)), ", ".join(m.languages))
+        for m in models
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    note(f"{len(models)} models")
+
+
+@click.command()
+@click.argument("name")
+@as_json
+def info(name: str, as_json: bool) -> None:
+    """Show all that the zoo says of one model."""
+    model = open_zoo().get(name)
+    if as_json:
+        print_json(asdict(model))
+        return
+    for line in describe(model):
+        click.echo(line)
+
+
+def describe(model: Model) -> list[str]:
+    """A model's entry, for a person."""
+    parameters = ", ".join(f"{key} = {value}" for key, value in model.parameters.items())
+    facts = [
+        ("task", model.task),
+        ("release", ", ".join([model.release, *(f"list {revision}" for revision in model.revisions)])),
+        ("languages", ", ".join(model.languages)),
+        ("description", model.description),
+        ("listed size", model.size),
+        ("architecture", model.architecture + (f" ({parameters})" if parameters else "")),
+    ]
+    for kind in sorted(model.artifacts, key=KIND_ORDER.get):
+        artifact = model.artifacts[kind]
+        facts += [(kind, artifact.url)] + [("", f"or {url}") for url in artifact.alternatives]
+        facts += [("", f"sha256 {artifact.sha256}")] if artifact.sha256 else []
+    if model.dictionary:
+        facts.append(("dictionary", model.dictionary.url + (" + space" if model.dictionary.space else "")))
+        facts += [("", f"or {url}") for url in model.dictionary.alternatives]
+    return [model.name, *(f"  {key:<12}  {value}" for key, value in facts)]
+
+
+@click.group("zoo")
+def zoo_group() -> None:
+    """Look after model_zoo.yaml."""
+
+
+@zoo_group.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--jobs", type=click.IntRange(1, 32), default=4, show_default=True, help="Downloads at a time.")
+@fetching
+def lock(names: tuple[str, ...], jobs: int, access: Access) -> None:
+    """Fetch tarballs and write their sha256 and size into model_zoo.yaml; comments and order stay."""
+    from converter.zoo import zoo_path
+    from converter.zoo_lock import lock_zoo, measure
+
+    measured, errors = measure(open_zoo(), access.fetcher(), names or None, jobs)
+    for name, kind in lock_zoo(zoo_path(), measured):
+        click.echo(f"{name} {kind} {measured[name, kind].sha256}")
+    note(f"{len(measured)} tarballs measured")
+    for error in errors:
+        note(f"error: {error}")
+    if errors:
+        raise DownloadError(f"{len(errors)} tarballs could not be fetched; the others were measured")
