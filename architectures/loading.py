@@ -9,15 +9,16 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from architectures.hub import locate
 from architectures.registry import create_model
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from architectures.network import OCRModel
+    from torch import Tensor, nn
 
 # The key of the safetensors header, and the version of what stands below it.
 HEADER_KEY = "paddle2torch"
+# The architecture of networks that were converted by their graph, which the metadata then hold under the same name.
+GRAPH = "graph"
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,17 @@ def read_weights(path: str | PathLike[str]) -> Weights:
         FileNotFoundError: there is no such file.
         ValueError: it is neither, or no single architecture has its tensors.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
-    state, metadata = _read(path)
-    name, parameters = _identify(path, state, metadata)
-    return Weights(name, parameters, state, metadata)
+    place = locate(path)
+    state, metadata = _read(place.weights)
+    metadata = metadata or _account_in(place.account)
+    name, parameters = _identify(place.weights, state, metadata)
+    return Weights(name, parameters, state, {**metadata, "hub": place.origin} if place.origin else metadata)
 
 
-def load_model(path: str | PathLike[str]) -> OCRModel:
+def load_model(path: str | PathLike[str]) -> nn.Module:
     """The network of a converted `.pth` or `.safetensors`, in evaluation mode on the CPU.
+
+    It is an `OCRModel`, or a `torch.fx.GraphModule` where the model was converted by its graph (`--as-graph`).
 
     A `.safetensors` of ours says itself which network it holds; for a `.pth` the `.json` beside it says so. Without
     either, as with other people's converted files, the architecture is recognised from names and shapes.
@@ -69,8 +71,11 @@ def load_model(path: str | PathLike[str]) -> OCRModel:
     import torch
 
     weights = read_weights(path)
-    with torch.device("meta"):
-        model = create_model(weights.architecture, **weights.parameters)
+    if GRAPH in weights.metadata:
+        model = _graph_module(weights.metadata[GRAPH], str(path))
+    else:
+        with torch.device("meta"):
+            model = create_model(weights.architecture, **weights.parameters)
     # Counters are made where a file lacks them, as files from elsewhere may.
     counters = [key for key in model.state_dict() if key.endswith("num_batches_tracked")]
     state = {key: torch.zeros((), dtype=torch.long) for key in counters} | weights.state
@@ -80,6 +85,13 @@ def load_model(path: str | PathLike[str]) -> OCRModel:
         raise ValueError(f"{path}: its tensors are not those of {weights.architecture}: {error}") from error
     model.metadata = weights.metadata
     return model.eval()
+
+
+def _graph_module(graph: Any, file: str) -> nn.Module:
+    from architectures.graph.form import graph_from_json
+    from architectures.graph.module import graph_to_module
+
+    return graph_to_module(graph_from_json(graph, file))
 
 
 def read_state(path: str | PathLike[str]) -> dict[str, Tensor]:
@@ -125,8 +137,11 @@ def _read_pth(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"{path}: not a state dict, that is, a dict of tensors; save `model.state_dict()`")
-    beside = path.with_suffix(".json")
-    return dict(state), _account(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    return dict(state), {}
+
+
+def _account_in(path: Path) -> dict[str, Any]:
+    return _account(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _account(text: str) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from architectures.loading import HEADER_KEY
+from architectures.graph.form import graph_to_json
+from architectures.loading import GRAPH, HEADER_KEY
 from converter import __version__
 from converter.convert import Conversion
-from converter.files import atomic_write
+from converter.files import write_together
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,9 +23,9 @@ SCHEMA_VERSION = 1
 def metadata(conversion: Conversion) -> dict[str, Any]:
     """The content of the `.json` and of the `.safetensors` header: everything needed to use and to trust the weights.
 
-    Keys: schema_version, name, task, architecture, parameters, preprocessing, labels (None where unknown), source
-    (kind, file, url, sha256, branch), ignored (structured name → reason), initialised (module keys), widened (module
-    key → stored data type), converter (version).
+    Keys: schema_version, name, task, architecture, graph (only where that is the architecture), parameters,
+    preprocessing, labels (None where unknown), source (kind, file, url, sha256, branch, named_by), ignored (structured
+    name → reason), initialised (module keys), widened (module key → stored data type), converter (version).
     """
     source = conversion.source
     return {
@@ -31,6 +33,7 @@ def metadata(conversion: Conversion) -> dict[str, Any]:
         "name": conversion.name,
         "task": conversion.architecture.task,
         "architecture": conversion.architecture.name,
+        **({GRAPH: graph_to_json(conversion.graph)} if conversion.graph else {}),
         "parameters": conversion.parameters,
         "preprocessing": conversion.architecture.preprocessing,
         "labels": conversion.labels.labels if conversion.labels else None,
@@ -40,6 +43,7 @@ def metadata(conversion: Conversion) -> dict[str, Any]:
             "url": source.url,
             "sha256": source.sha256,
             "branch": conversion.branch or None,
+            "named_by": source.named_by,
         },
         "ignored": conversion.mapped.ignored,
         "initialised": list(conversion.mapped.initialised),
@@ -54,7 +58,7 @@ def write(conversion: Conversion, folder: Path) -> list[Path]:
 
 
 def write_files(state: Mapping[str, Tensor], account: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write the three files; each appears only when it is complete, the `.json` last.
+    """Write the three files, or none: all are on the disk before the first appears at its path, the `.json` last.
 
     Args:
         state: a module's state dict.
@@ -72,11 +76,10 @@ def write_files(state: Mapping[str, Tensor], account: Mapping[str, Any], folder:
 
     stem = folder / account["name"]
     paths = [stem.with_name(stem.name + suffix) for suffix in (".pth", ".safetensors", ".json")]
-    with atomic_write(paths[0]) as file:
-        torch.save(dict(state), file)
-    with atomic_write(paths[1]) as file:
-        # One key only: the order of several would differ from run to run.
-        file.write(save(dict(state), {HEADER_KEY: json.dumps(account, ensure_ascii=False)}))
-    with atomic_write(paths[2]) as file:
-        file.write((json.dumps(account, ensure_ascii=False, indent=1) + "\n").encode())
+    pickled = io.BytesIO()  # and not the file itself: over a full disk PyTorch raises errors of its own
+    torch.save(dict(state), pickled)
+    # One key only: the order of several would differ from run to run.
+    tensors = save(dict(state), {HEADER_KEY: json.dumps(account, ensure_ascii=False)})
+    text = json.dumps(account, ensure_ascii=False, indent=1) + "\n"
+    write_together(dict(zip(paths, (pickled.getbuffer(), tensors, text.encode()), strict=True)))
     return paths

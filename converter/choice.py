@@ -45,6 +45,7 @@ class Choice:
         architecture: what the model is.
         dictionary: file of the recogniser's characters.
         config: the PaddleOCR `.yml` that the model was trained with.
+        as_graph: whether to convert an inference model by its graph alone.
     """
 
     kind: str | None = None
@@ -53,6 +54,7 @@ class Choice:
     architecture: str | None = None
     dictionary: Path | None = None
     config: Path | None = None
+    as_graph: bool = False
 
     def load(self, text: str, zoo: Zoo, fetcher: Fetcher) -> Source:
         """Find and read a model; see `converter.source.load_source` for `text` and errors."""
@@ -63,6 +65,10 @@ class Choice:
     def convert(self, source: Source, fetcher: Fetcher | None = None) -> Conversion:
         """Convert a model in memory; without a fetcher the zoo's dictionary is left alone. See
         `converter.convert.convert` for errors."""
+        if self.as_graph:
+            from converter.as_graph import convert_graph
+
+            return convert_graph(source, dictionary=self.dictionary, fetcher=fetcher)
         from converter.config import read_config
         from converter.convert import convert
 

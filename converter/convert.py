@@ -16,13 +16,16 @@ from converter.errors import MappingError, SourceError
 from converter.labels import Labels, match_labels, read_dictionary
 from converter.recognition import evidence, identify
 from converter.rules import Mapped, to_torch
-from converter.source import Source
+from converter.source import Source, named
 
 if TYPE_CHECKING:
-    from architectures.network import OCRModel
+    from torch import nn
+
+    from architectures.graph.form import Graph
     from converter.download import Fetcher
 
 ANGLES = ["0", "180"]
+AS_GRAPH = "\n  --as-graph converts an inference model by its graph alone"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Conversion:
         evidence: how the architecture was recognised; None where it was given.
         labels: what the classes stand for, or why that is not known; None for detectors.
         notes: what the user should know.
+        graph: the network itself, where it was converted by its graph and not as one of the registry's architectures.
     """
 
     source: Source
@@ -54,6 +58,7 @@ class Conversion:
     evidence: str | None
     labels: Labels | None
     notes: tuple[str, ...]
+    graph: Graph | None = None
 
     @property
     def state(self) -> dict[str, Any]:
@@ -65,14 +70,14 @@ class Conversion:
         """Module key → structured name in Paddle, for every tensor that was read."""
         return self.mapped.origins
 
-    def build(self) -> OCRModel:
+    def build(self) -> nn.Module:
         """The module with the converted weights, in evaluation mode; it shares memory with `state`."""
-        import torch
+        if self.graph is None:
+            model = _empty(self.architecture.name, self.parameters)
+        else:
+            from converter.graph.build import build_module
 
-        from architectures import create_model
-
-        with torch.device("meta"):
-            model = create_model(self.architecture.name, **self.parameters)
+            model = build_module(self.graph, self.source.path.name)
         model.load_state_dict(self.state, strict=True, assign=True)
         return model.eval()
 
@@ -99,10 +104,12 @@ def convert(
         fetcher: gets the zoo's dictionary; without one there are no labels.
 
     Raises:
-        MappingError: the tensors fit no architecture, or not the given one.
+        MappingError: the tensors fit no architecture, or not the given one; or the network does not compute what the
+            source's own program says.
         SourceError: the dictionary cannot be read.
     """
     listed = source.model
+    source = named(source, architecture or (config.architecture if config else listed.architecture if listed else None))
     branches = census(source.tensors)
     chosen = choose(branches, branch, source.path.name)
     tensors = {name: source.tensors[full] for name, full in chosen.names.items()}
@@ -113,10 +120,17 @@ def convert(
     given = architecture or (config.architecture if config else listed.architecture if listed and exported else None)
     if config and given == config.architecture:
         parameters = {**config.parameters, **(parameters or {})}
-    fit = identify(shapes, source.path.name, given, parameters)
+    try:
+        fit = identify(shapes, source.path.name, given, parameters)
+    except MappingError as error:
+        if source.program is None:
+            raise
+        raise MappingError(f"{error}{AS_GRAPH}") from error
     entry = get(fit.architecture)
     settled = {name: fit.parameters.get(name, parameter.default) for name, parameter in entry.parameters.items()}
     mapped = to_torch(tensors, entry.name, settled)
+    if source.program is not None:
+        require_same_graph(source, entry, settled, mapped)
 
     notes = _notes(source, [b.name for b in branches], chosen.name, mapped)
     if listed and exported:
@@ -125,7 +139,7 @@ def convert(
             for key, value in listed.parameters.items()
             if settled.get(key, value) != value
         ]
-    labels = _labels(entry.task, settled, source, dictionary, config, fetcher)
+    labels = find_labels(entry.task, settled, source, dictionary, config, fetcher)
     return Conversion(
         source=source,
         name=source.name if exported else f"{source.name}_{chosen.name}",
@@ -141,8 +155,36 @@ def convert(
     )
 
 
+def require_same_graph(source: Source, entry: Architecture, parameters: Mapping[str, Any], mapped: Mapped) -> None:
+    """Compare the network with the program that its weights came with, operator by operator; nothing is run.
+
+    Raises:
+        MappingError: they differ; the message lists in what.
+        FormatError: the program is inconsistent.
+    """
+    from converter.graph.conformity import input_shape, require_conformity
+    from converter.graph.program import graph_from_program
+
+    model = _empty(entry.name, parameters).eval()
+    keys = {source.variables[name]: key for key, name in mapped.origins.items()}
+    graph = graph_from_program(source.program, file=source.path.name)
+    require_conformity(graph, model, keys, input_shape(entry.task, entry.preprocessing), source.path.name)
+
+
+def _empty(architecture: str, parameters: Mapping[str, Any]) -> nn.Module:
+    """The module without weights, on the meta device."""
+    import torch
+
+    from architectures import create_model
+
+    with torch.device("meta"):
+        return create_model(architecture, **parameters)
+
+
 def _notes(source: Source, branches: list[str], chosen: str, mapped: Mapped) -> list[str]:
     notes = []
+    if source.named_by == "graph":
+        notes.append("there is no .info that names the tensors; they were named by their places in the graph")
     if len(branches) > 1:
         others = ", ".join(name or "(no prefix)" for name in branches if name != chosen)
         notes.append(f"the checkpoint holds several networks; took {chosen or '(no prefix)'}, there are also: {others}")
@@ -165,7 +207,7 @@ def _notes(source: Source, branches: list[str], chosen: str, mapped: Mapped) -> 
     return notes
 
 
-def _labels(
+def find_labels(
     task: str,
     parameters: Mapping[str, Any],
     source: Source,
@@ -173,6 +215,12 @@ def _labels(
     config: Config | None,
     fetcher: Fetcher | None,
 ) -> Labels | None:
+    """What the classes stand for: by the dictionary given, the configuration's or the zoo's; None for detectors.
+
+    Raises:
+        MappingError: a dictionary was given for what is no recogniser.
+        SourceError: the dictionary cannot be read.
+    """
     if task == "cls" and parameters["classes"] == len(ANGLES):
         return Labels(ANGLES, "labels: text angle in degrees")
     if task != "rec":

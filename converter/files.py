@@ -1,15 +1,27 @@
-"""Writing files so that a final path holds a complete file or none."""
+"""Writing files so that a final path holds a complete file or none.
+
+A file that is being written lies beside its target as `.NAME.XXXXXXXX.part`, locked for as long as its writer lives. A
+killed process leaves it there, no longer locked; whoever writes the same target next takes it away.
+"""
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO, cast
 
 from converter.errors import OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows, which lets nobody remove a file that is open, nor its writer move it
+    fcntl = None  # type: ignore[assignment]
+
+_PART = ".part"
 
 
 def _umask() -> int:
@@ -30,23 +42,78 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OutputError: the folder cannot be made, is not writable, or the disk is full.
     """
-    temporary = None
+    made: list[Path] = []
     try:
+        made = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes private files; a result is as readable as any other file of the user's.
-        temporary.chmod(0o666 & ~UMASK)
-        temporary.replace(path)
-        temporary = None
+        sweep(path)
+        with _part_of(path) as file:
+            yield cast(BinaryIO, file)
+            _sync(file)
+            # mkstemp makes private files; a result is as readable as any other file of the user's.
+            Path(file.name).chmod(0o666 & ~UMASK)
+            if fcntl is None:
+                file.close()
+            Path(file.name).replace(path)
+        made = []
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); nothing was left behind") from error
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}); nothing was left behind; "
+            "make room there, or choose another place"
+        ) from error
     finally:
-        if temporary is not None:
+        for folder in made:
             with suppress(OSError):
-                temporary.unlink()
+                folder.rmdir()
+
+
+def write_together(contents: Mapping[Path, bytes | memoryview]) -> None:
+    """Write files that belong together: all are on the disk before the first appears at its path, in the order given.
+
+    Raises:
+        OutputError: see `atomic_write`; none of the files has changed then.
+    """
+    with ExitStack() as stack:
+        # What is entered last is moved first.
+        for path, content in reversed(contents.items()):
+            file = stack.enter_context(atomic_write(path))
+            file.write(content)
+            _sync(file)
+
+
+def sweep(path: Path) -> None:
+    """Remove what killed processes left of attempts to write `path`; what a living one is writing stays."""
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.????????{_PART}"):
+        with suppress(OSError), stale.open("r+b") as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError while its writer lives
+            stale.unlink()
+
+
+@contextmanager
+def _part_of(path: Path) -> Iterator[IO[bytes]]:
+    """A new file beside `path`, locked, and gone after the block unless it was moved."""
+    file = _locked_part(path)
+    try:
+        with file:
+            yield file
+    finally:
+        with suppress(OSError):
+            Path(file.name).unlink()
+
+
+def _locked_part(path: Path) -> IO[bytes]:
+    while True:
+        file = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=_PART, delete=False)  # noqa: SIM115
+        if fcntl is not None:
+            with suppress(OSError):  # there are file systems without locks, where nothing is swept away
+                fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # another process took it for a leftover before it was locked
+
+
+def _sync(file: IO[bytes]) -> None:
+    """Have what was written reach the disk."""
+    file.flush()
+    os.fsync(file.fileno())

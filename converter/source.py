@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,8 +16,10 @@ from converter.formats.info import read_info
 from converter.formats.pdiparams import read_pdiparams
 from converter.formats.pdmodel import Program, read_pdmodel
 from converter.formats.pdparams import read_pdparams
+from converter.formats.pir import read_pir
 
 if TYPE_CHECKING:
+    from converter.blob import Blob
     from converter.download import Fetcher
     from converter.zoo import Model, Zoo
 
@@ -36,8 +39,10 @@ class Source:
         url: where the file came from, where it came from somewhere.
         sha256: of the file; of the tensors' file for a folder.
         tensors: structured name (with prefixes, as in the file) → array; empty where only a program was asked for.
+            Where nothing in the files names the tensors (see `named`), by the program's variables.
         program: the inference program, where there is one.
-        variables: structured name → the program's variable.
+        variables: structured name → the program's variable; None where the names are not known.
+        named_by: what told the names: "checkpoint", "info", "graph", or None.
     """
 
     name: str
@@ -50,6 +55,7 @@ class Source:
     tensors: dict[str, np.ndarray]
     program: Program | None = None
     variables: dict[str, str] | None = None
+    named_by: str | None = None
 
 
 def load_source(
@@ -110,35 +116,70 @@ def _read(
     if files.checkpoint is not None:
         tensors = read_pdparams(files.checkpoint)
         sha256 = sha256 or _sha256(path, files.checkpoint.data)
-        return Source(name, kind or "trained", path, files, model, url, sha256, tensors)
-    if files.program is None or (files.parameters is None and weights):
+        return Source(name, kind or "trained", path, files, model, url, sha256, tensors, named_by="checkpoint")
+    program_file = files.program or files.pir
+    if program_file is None or (files.parameters is None and weights):
         raise SourceError(
-            f"{path}: has no inference.pdmodel and .pdiparams, and no .pdparams; it does not hold a model"
+            f"{path}: has no program (inference.pdmodel or .json) with its .pdiparams, and no .pdparams; it does not "
+            "hold a model"
         )
-    program = read_pdmodel(files.program)
-    if files.info is None:
-        raise SourceError(
-            f"{path}: inference.pdiparams.info is missing, which names the tensors; it comes with the model's tarball"
-        )
-    names = read_info(files.info)
-    unnamed = [variable.name for variable in program.parameters if variable.name not in names]
-    if unnamed:
-        raise FormatError(
-            files.info.name, f"names no tensor for {unnamed[0]} and {len(unnamed) - 1} more; it is of another model"
-        )
+    program = read_pdmodel(program_file) if files.program is not None else read_pir(program_file)
     arrays = read_pdiparams(files.parameters, program.parameters) if files.parameters else {}
-    return Source(
+    source = Source(
         name=name,
         kind=kind or "inference",
         path=path,
         files=files,
         model=model,
         url=url,
-        sha256=sha256 or _sha256(path, (files.parameters or files.program).data),
-        tensors={names[variable]: array for variable, array in arrays.items()},
+        sha256=sha256 or _sha256(path, (files.parameters or program_file).data),
+        tensors=arrays,
         program=program,
-        variables={names[variable.name]: variable.name for variable in program.parameters},
     )
+    return source if files.info is None else _with_names(source, _names_of_info(files.info, program), "info")
+
+
+def named(source: Source, architecture: str | None = None, parameters: Mapping[str, Any] | None = None) -> Source:
+    """The source with its tensors under structured names.
+
+    An inference model without its `.info` (Paddle 3 writes none) gets them from the graph: its operators are paired
+    with those of a network of the registry.
+
+    Args:
+        source: any; one whose names are known is returned as it is.
+        architecture: which network, where that is known.
+        parameters: of the architecture, where they are known.
+
+    Raises:
+        MappingError: no network fits, or several do, or operators cannot be told apart.
+        FormatError: the program is inconsistent.
+    """
+    if source.named_by is not None or source.program is None:
+        return source
+    from converter.graph.pairing import names_from_graph
+    from converter.graph.program import graph_from_program
+
+    graph = graph_from_program(source.program, file=source.path.name)
+    pairing = names_from_graph(graph, source.path.name, architecture, parameters)
+    return _with_names(source, pairing.names, "graph")
+
+
+def _names_of_info(info: Blob, program: Program) -> dict[str, str]:
+    """Variable → structured name, for every parameter of the program."""
+    names = read_info(info)
+    unnamed = [variable.name for variable in program.parameters if variable.name not in names]
+    if unnamed:
+        raise FormatError(
+            info.name, f"names no tensor for {unnamed[0]} and {len(unnamed) - 1} more; it is of another model"
+        )
+    return {variable.name: names[variable.name] for variable in program.parameters}
+
+
+def _with_names(source: Source, names: Mapping[str, str], named_by: str) -> Source:
+    # What the graph does not read has no name there; it keeps its own, for the mapping to refuse.
+    tensors = {names.get(variable, variable): array for variable, array in source.tensors.items()}
+    variables = {name: variable for variable, name in names.items()}
+    return replace(source, tensors=tensors, variables=variables, named_by=named_by)
 
 
 def _sha256(path: Path, data: memoryview) -> str:

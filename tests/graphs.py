@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import converter
+from architectures.graph.form import Graph
 from architectures.registry import ARCHITECTURES, Architecture
 from conftest import MIRROR_VARIABLE
 from converter.archive import open_model_files
@@ -20,7 +21,6 @@ from converter.formats.info import read_info
 from converter.formats.pdiparams import read_pdiparams
 from converter.formats.pdmodel import Program, read_pdmodel
 from converter.formats.pir import read_pir
-from converter.graph.form import Graph
 from converter.graph.program import graph_from_program
 from converter.source import load_source
 from converter.zoo import load_zoo

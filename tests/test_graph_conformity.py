@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import nn
 
+from architectures.graph.module import module_keys
 from architectures.layers import Hardsigmoid02
 from converter.errors import MappingError
+from converter.graph.build import build_module
 from converter.graph.conformity import check_conformity, compare, input_shape, require_conformity
-from converter.graph.module import graph_to_module, module_keys
 from converter.graph.trace import Trace, trace_graph, trace_module
 from graphs import EMBEDDED, Pair, families, pair, tarballs
 
@@ -116,7 +117,7 @@ def changes(model: nn.Module) -> Iterator[Change]:
 
 def traced_graph(each: Pair, shape: tuple[int, ...]) -> Trace:
     keys = {key: each.keys[variable] for variable, key in module_keys(each.graph).items()}
-    return trace_graph(graph_to_module(each.graph), keys, shape)
+    return trace_graph(build_module(each.graph), keys, shape)
 
 
 @pytest.mark.parametrize(("name", "path"), families().items(), ids=str)

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from converter.errors import FormatError
+from architectures.graph.form import Graph, GraphError, graph_from_json, graph_to_json
 from converter.formats.pdmodel import Operator, Program, Variable
-from converter.graph.form import Graph, UncoveredError, graph_from_json, graph_to_json
-from converter.graph.program import graph_from_program
+from converter.graph.program import UncoveredError, graph_from_program
 from graphs import embedded
 
 CONV = {"strides": [1, 1], "paddings": [0, 0], "dilations": [1, 1], "groups": 1}
@@ -173,11 +172,11 @@ def change(path: str, value: Any) -> Callable[[Any], None]:
 def test_damaged_graphs_are_refused_with_the_reason(damage: Callable[[Any], None], message: str) -> None:
     data = copy.deepcopy(graph_to_json(embedded("legacy").graph()))
     damage(data)
-    with pytest.raises(FormatError, match=message):
+    with pytest.raises(GraphError, match=message):
         graph_from_json(data, "model.json")
 
 
 @pytest.mark.parametrize("data", [None, [], 3, {}, "graph"])
 def test_other_json_is_refused(data: object) -> None:
-    with pytest.raises(FormatError, match=r"model\.json: is no graph"):
+    with pytest.raises(GraphError, match=r"model\.json: is no graph"):
         graph_from_json(data, "model.json")

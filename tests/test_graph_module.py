@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
+from architectures.graph.form import Graph, Node, Parameter
+from architectures.graph.module import layer_path, module_keys
 from converter.errors import FormatError, MappingError
-from converter.graph.form import Graph, Node, Parameter
-from converter.graph.module import graph_to_module, layer_path, module_keys
+from converter.graph.build import build_module
 from converter.graph.reference import GraphReference
 from converter.graph.trace import hollow
 from graphs import EMBEDDED, embedded, pair
@@ -21,7 +22,7 @@ from graphs import EMBEDDED, embedded, pair
 
 def network(dialect: str = "legacy") -> torch.fx.GraphModule:
     model = embedded(dialect)
-    return graph_to_module(model.graph(), model.tensors())
+    return build_module(model.graph(), tensors=model.tensors())
 
 
 def lines(count: int = 2, width: int = 100) -> torch.Tensor:
@@ -76,7 +77,7 @@ def test_a_layer_lives_where_its_tensors_say(names: dict[str, str], path: str | 
 
 
 def test_without_tensors_it_lies_on_the_meta_device_and_takes_a_state() -> None:
-    module = graph_to_module(embedded().graph())
+    module = build_module(embedded().graph())
     assert {tensor.device.type for tensor in module.state_dict().values()} == {"meta"}
     module.load_state_dict(network().state_dict(), strict=True, assign=True)
     with torch.inference_mode():
@@ -138,14 +139,14 @@ WEIGHT = np.arange(9, dtype=np.float32).reshape(3, 3, 1, 1)
 
 
 def test_a_layer_used_twice_is_one_layer() -> None:
-    module = graph_to_module(small(conv("x", "a"), conv("a", "y")), {"conv.weight": WEIGHT})
+    module = build_module(small(conv("x", "a"), conv("a", "y")), tensors={"conv.weight": WEIGHT})
     assert list(module.state_dict()) == ["conv.weight"]
     assert [node.target for node in module.graph.nodes if node.op == "call_module"] == ["conv", "conv"]
 
 
 def test_a_parameter_used_in_two_ways_stays_one_parameter() -> None:
     graph = small(conv("x", "a"), conv("a", "y", stride=2))
-    module = graph_to_module(graph, {"conv.weight": WEIGHT})
+    module = build_module(graph, tensors={"conv.weight": WEIGHT})
     assert [name for name, _ in module.named_parameters()] == ["conv.weight"]
     picture = torch.ones(1, 3, 4, 4)
     weight = torch.from_numpy(WEIGHT)
@@ -158,7 +159,7 @@ def test_a_name_that_is_no_layers_stays_the_key() -> None:
 
 
 def test_half_precision_is_widened() -> None:
-    module = graph_to_module(small(conv("x", "y")), {"conv.weight": WEIGHT.astype(np.float16)})
+    module = build_module(small(conv("x", "y")), tensors={"conv.weight": WEIGHT.astype(np.float16)})
     assert module.get_parameter("conv.weight").dtype == torch.float32
 
 
@@ -168,7 +169,7 @@ def test_missing_and_misshapen_tensors_are_listed() -> None:
     tensors.pop("head.fc.bias")
     tensors["head.fc.weight"] = tensors["head.fc.weight"].T
     with pytest.raises(MappingError, match=r"2 tensors .*head\.fc\.(bias \(missing\)|weight \[63, 96\]) → "):
-        graph_to_module(model.graph(), tensors)
+        build_module(model.graph(), tensors=tensors)
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -181,13 +182,13 @@ def test_missing_and_misshapen_tensors_are_listed() -> None:
 ])  # fmt: skip
 def test_graphs_that_the_table_does_not_know_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(FormatError, match=message):
-        graph_to_module(small(replace(conv("x", "y"), **change)))
+        build_module(small(replace(conv("x", "y"), **change)))
 
 
 @pytest.mark.parametrize("name", ["forward.weight", "training", "_parameters", "conv.weight.__class__"])
 def test_names_that_a_module_needs_itself_are_refused(name: str) -> None:
     with pytest.raises(FormatError, match="is taken|cannot be built"):
-        graph_to_module(small(conv("x", "y"), name=name))
+        build_module(small(conv("x", "y"), name=name))
 
 
 def test_a_hollow_copy_takes_no_memory() -> None:

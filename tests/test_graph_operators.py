@@ -17,14 +17,14 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
+from architectures.graph.form import Graph, graph_from_json, graph_to_json
+from architectures.graph.operators import OPERATORS
 from converter.blob import Blob
 from converter.formats.pdiparams import read_pdiparams
 from converter.formats.pdmodel import Program, read_pdmodel
 from converter.formats.pir import read_pir
+from converter.graph.build import build_module
 from converter.graph.dialects import LEGACY, PIR
-from converter.graph.form import Graph, graph_from_json, graph_to_json
-from converter.graph.module import graph_to_module
-from converter.graph.operators import OPERATORS
 from converter.graph.program import graph_from_program
 
 ARCHIVE = Path(__file__).parent / "graph_cases.tar.xz"
@@ -88,7 +88,7 @@ def check(module: torch.nn.Module, case: str, inputs: list[np.ndarray], expected
 @pytest.mark.parametrize("case", cases())
 def test_operator_computes_what_paddle_computes(case: str) -> None:
     graph, tensors = load(case)
-    module = graph_to_module(graph, tensors)
+    module = build_module(graph, tensors=tensors)
     for inputs, expected in calls(case):
         check(module, case, inputs, expected)
 
@@ -99,7 +99,7 @@ def test_graph_survives_json(case: str) -> None:
     again = graph_from_json(json.loads(json.dumps(graph_to_json(graph))))
     assert again == graph
     inputs, expected = calls(case)[0]
-    check(graph_to_module(again, tensors), case, inputs, expected)
+    check(build_module(again, tensors=tensors), case, inputs, expected)
 
 
 @pytest.mark.parametrize(("dialect", "table"), [("legacy", LEGACY), ("pir", PIR)])

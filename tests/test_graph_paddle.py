@@ -15,11 +15,11 @@ import torch
 from torch import fx
 
 import recipe
+from architectures.graph.module import VALUE
 from architectures.registry import ARCHITECTURES
 from conftest import MIRROR_VARIABLE
 from converter.archive import open_model_files
 from converter.formats.pdiparams import write_pdiparams
-from converter.graph.module import VALUE
 from converter.graph.reference import GraphReference
 from converter.parity.inputs import Case, default_cases
 from converter.parity.reference import PaddleWorker

@@ -72,8 +72,11 @@ _descriptions = (
         help="The PaddleOCR .yml that the model was trained with.",
     ),
 )
+_as_graph = click.option(
+    "--as-graph", is_flag=True, help="Convert an inference model by its graph alone, whatever network it is."
+)
 choosing = gathering("choice", Choice, *_choices)
-choosing_with_labels = gathering("choice", Choice, *_choices, *_descriptions)
+choosing_with_labels = gathering("choice", Choice, *_choices, *_descriptions, _as_graph)
 referring = click.option(
     "--reference",
     metavar="SOURCE",

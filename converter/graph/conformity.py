@@ -14,10 +14,11 @@ from typing import Any
 
 from torch import nn
 
+from architectures.graph.form import Graph
+from architectures.graph.module import module_keys
+from architectures.graph.operators import SAME
 from converter.errors import MappingError
-from converter.graph.form import Graph
-from converter.graph.module import graph_to_module, module_keys
-from converter.graph.operators import SAME
+from converter.graph.build import build_module
 from converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
 
 # Sizes of pictures that every network of a task takes, unlike in height and width; batches of two.
@@ -92,7 +93,7 @@ def check_conformity(
         MappingError: the graph takes no input of this shape.
     """
     wanted = {key: keys[variable] for variable, key in module_keys(graph).items() if variable in keys}
-    expected = trace_graph(graph_to_module(graph), wanted, shape)
+    expected = trace_graph(build_module(graph), wanted, shape)
     if expected.failure is not None:
         raise MappingError(f"the released graph takes no input of {list(shape)}: {expected.failure}")
     return compare(expected, trace_module(model, shape))

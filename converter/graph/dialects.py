@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from architectures.graph.form import Node
+from architectures.graph.operators import UNARY
 from converter.formats.pdmodel import Operator, Program
-from converter.graph.form import Node
-from converter.graph.operators import UNARY
 
 # How operators of Paddle 3's inference.json are called; `.pdmodel` operators have no such prefix.
 PIR_PREFIXES = ("pd_op.", "builtin.")

@@ -16,12 +16,13 @@ from typing import Any
 import torch
 
 from architectures import create_model
+from architectures.graph.form import Graph
+from architectures.graph.module import module_keys
 from architectures.recognise import infer_parameters
 from architectures.registry import ARCHITECTURES, Architecture
 from converter.errors import MappingError
+from converter.graph.build import build_module
 from converter.graph.conformity import input_shape
-from converter.graph.form import Graph
-from converter.graph.module import graph_to_module, module_keys
 from converter.graph.trace import Operand, Step, Trace, hollow, trace_graph, trace_module
 from converter.rules import structured_name
 
@@ -93,7 +94,7 @@ class AmbiguousError(Exception):
 
 def _graph_trace(graph: Graph, shape: tuple[int, ...]) -> Trace:
     variables = {key: variable for variable, key in module_keys(graph).items()}
-    return trace_graph(graph_to_module(graph), variables, shape)
+    return trace_graph(build_module(graph), variables, shape)
 
 
 def _pairing(graph: Trace, entry: Architecture, shape: tuple[int, ...], given: dict[str, Any]) -> Pairing | None:

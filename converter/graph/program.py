@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from architectures.graph.form import Graph, GraphError, Node, Parameter, check_graph, reachable
+from converter.errors import FormatError, MappingError
 from converter.formats.pdmodel import Program
 from converter.graph.dialects import spell
-from converter.graph.form import Graph, Node, Parameter, UncoveredError, check_graph, reachable
 from converter.graph.refine import Context, VariantError, constants_of, refined
 from converter.graph.simplify import simplify
+
+
+class UncoveredError(MappingError):
+    """The program has operators that the tables do not cover; the message lists all of them."""
+
+    def __init__(self, file: str, uncovered: Counter[str]) -> None:
+        self.uncovered = uncovered
+        listed = ", ".join(f"{name} ({count})" for name, count in sorted(uncovered.items()))
+        super().__init__(
+            f"{file}: its program has {uncovered.total()} operators that cannot be turned into PyTorch: {listed}; "
+            "nothing was written; please report them, an operator is a line or two to add"
+        )
 
 
 def graph_from_program(program: Program, names: Mapping[str, str] | None = None, file: str = "the program") -> Graph:
@@ -35,12 +48,15 @@ def graph_from_program(program: Program, names: Mapping[str, str] | None = None,
         except VariantError as variant:
             uncovered[str(variant)] += 1
     if uncovered:
-        raise UncoveredError(uncovered)
+        raise UncoveredError(file, uncovered)
     names = names or {}
     parameters = {
         each.name: Parameter(names.get(each.name), each.shape or (), each.dtype or "float32")
         for each in program.parameters
     }
     graph = simplify(Graph(spelled.inputs, spelled.outputs, tuple(nodes), parameters), context.rank)
-    check_graph(graph, file)
+    try:
+        check_graph(graph, file)
+    except GraphError as error:
+        raise FormatError(file, error.problem) from error
     return graph

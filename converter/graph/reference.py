@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import fx
 
-from converter.graph.form import Graph
-from converter.graph.module import VALUE, graph_to_module
+from architectures.graph.form import Graph
+from architectures.graph.module import VALUE
+from converter.graph.build import build_module
 from converter.parity.reference import ReferenceOperator, ReferenceProgram
 
 # Where the comparison of layers goes by Paddle's name of an operator.
@@ -25,7 +26,7 @@ class GraphReference:
     """
 
     def __init__(self, graph: Graph, tensors: Mapping[str, np.ndarray]) -> None:
-        self.module = graph_to_module(graph, tensors)
+        self.module = build_module(graph, tensors=tensors)
         self.program = ReferenceProgram(
             feeds=tuple(graph.inputs),
             fetches=graph.outputs,

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from architectures.graph.form import Node
+from architectures.graph.operators import mistake
 from converter.formats.pdmodel import ELEMENT_NAMES
 from converter.graph.dialects import BINARY, REDUCTIONS, UNKNOWN, Spelled
-from converter.graph.form import Node
-from converter.graph.operators import mistake
 
 # Slots that hold data: what is in them stays a value of the graph even where it is a constant.
 DATA = frozenset(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
-from converter.graph.module import VALUE
+from architectures.graph.module import VALUE
 
 Shape = tuple[int, ...]
 

@@ -8,13 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import fx, nn
 
-from converter.errors import FormatError, MappingError
-from converter.graph.form import Graph, Node
-from converter.graph.operators import (
+from architectures.graph.form import Graph, GraphError, Node
+from architectures.graph.operators import (
     LAYERS,
     OPERATORS,
     SEVERAL_RESULTS,
@@ -23,11 +21,6 @@ from converter.graph.operators import (
     signature,
     torch_dtype,
 )
-
-COUNTER = "num_batches_tracked"
-
-# How many tensors a message names before it only counts the rest.
-SHOWN = 6
 
 # How Paddle's structured names spell the last part of a tensor's name, where it differs from PyTorch's.
 SPELLINGS = {"running_mean": "_mean", "running_var": "_variance"}
@@ -50,63 +43,23 @@ class Origin:
     transposed: bool = False
 
 
-def graph_to_module(graph: Graph, tensors: Mapping[str, np.ndarray] | None = None) -> fx.GraphModule:
-    """The network as a module in evaluation mode.
+def graph_to_module(graph: Graph) -> fx.GraphModule:
+    """The network as a module in evaluation mode, on the meta device, for `load_state_dict(…, assign=True)`.
 
     Its state dict has the structured names where they are known (`_mean` as `running_mean`, an LSTM's as `nn.LSTM` has
     them), and names made of the variables' otherwise.
 
-    Args:
-        graph: the network.
-        tensors: by `graph.tensor_names()`, in Paddle's layout. Without them the module lies on the meta device, for
-            `load_state_dict(…, assign=True)`.
-
     Raises:
-        FormatError: the graph has operators or attributes that the table does not know, or names that clash.
-        MappingError: tensors are missing or of another shape.
+        GraphError: the graph has operators or attributes that the table does not know, or names that clash.
     """
     for node in graph.nodes:
         problem = mistake(node)
         if problem:
-            raise FormatError("graph", problem)
+            raise GraphError("graph", problem)
     try:
-        module = _Writer(graph, lay_out(graph)).write()
+        return _Writer(graph, lay_out(graph)).write().eval()
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
-        raise FormatError("graph", f"cannot be built as a PyTorch module: {error}") from error
-    if tensors is not None:
-        state = module_state(graph, tensors)
-        counters = {key: torch.zeros((), dtype=torch.long) for key in module.state_dict() if key.endswith(COUNTER)}
-        module.load_state_dict(state | counters, strict=True, assign=True)
-    return module.eval()
-
-
-def module_state(graph: Graph, tensors: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-    """The state dict of the graph's module, without the counters of batch norms; floats as float32.
-
-    Args:
-        graph: the network.
-        tensors: by `graph.tensor_names()`, in Paddle's layout; those that the graph does not read are passed over.
-
-    Raises:
-        MappingError: tensors are missing or of another shape.
-    """
-    names = graph.tensor_names()
-    found = {variable: tensors[name].shape for variable, name in names.items() if name in tensors}
-    wrong = [
-        f"{names[variable]} {list(found[variable]) if variable in found else '(missing)'} → {list(parameter.shape)}"
-        for variable, parameter in graph.parameters.items()
-        if found.get(variable) != parameter.shape
-    ]
-    if wrong:
-        more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        raise MappingError(f"{len(wrong)} tensors do not fit the graph: {', '.join(wrong[:SHOWN])}{more}")
-    state = {}
-    for key, origin in lay_out(graph).origins.items():
-        array = tensors[names[origin.variable]]
-        array = array.T if origin.transposed else array
-        dtype = np.float32 if array.dtype.kind == "f" else array.dtype
-        state[key] = torch.from_numpy(np.array(array, dtype=dtype, order="C"))
-    return state
+        raise GraphError("graph", f"cannot be built as a PyTorch module: {error}") from error
 
 
 def module_keys(graph: Graph) -> dict[str, str]:

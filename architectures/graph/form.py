@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from converter.errors import FormatError, MappingError
-
 FORMAT = "paddle2torch-graph"
 VERSION = 1
 
@@ -35,6 +33,19 @@ _DTYPES = frozenset(
         "complex128",
     ]
 )
+
+
+class GraphError(ValueError):
+    """A graph is damaged, or has what the table of operators does not know.
+
+    Args:
+        file: what the user knows it by.
+        problem: what is wrong, and what to do.
+    """
+
+    def __init__(self, file: str, problem: str) -> None:
+        self.file, self.problem = file, problem
+        super().__init__(f"{file}: {problem}")
 
 
 @dataclass(frozen=True)
@@ -125,18 +136,6 @@ def reachable(nodes: Sequence[Node], outputs: Iterable[str]) -> list[Node]:
     return found[::-1]
 
 
-class UncoveredError(MappingError):
-    """The graph has operators that the table of operators does not cover; the message lists all of them."""
-
-    def __init__(self, uncovered: Counter[str]) -> None:
-        self.uncovered = uncovered
-        listed = ", ".join(f"{name} ({count})" for name, count in sorted(uncovered.items()))
-        super().__init__(
-            f"the graph has {uncovered.total()} operators that cannot be turned into PyTorch: {listed}; "
-            "nothing was written; please report them, an operator is a line or two to add"
-        )
-
-
 # ---- JSON --------------------------------------------------------------------------------------------------------
 
 
@@ -173,12 +172,12 @@ def graph_from_json(data: Any, file: str = "graph") -> Graph:
         file: what to call it in messages.
 
     Raises:
-        FormatError: it is something else, damaged, or of a later version.
+        GraphError: it is something else, damaged, or of a later version.
     """
     try:
         return _read(data, file)
     except (KeyError, TypeError, AttributeError) as error:
-        raise FormatError(
+        raise GraphError(
             file, f"is no graph of this converter: {_reason(error)} is missing or of another type"
         ) from error
 
@@ -189,7 +188,7 @@ def _reason(error: Exception) -> str:
 
 def _read(data: Any, file: str) -> Graph:
     if data["format"] != FORMAT or data["version"] != VERSION:
-        raise FormatError(
+        raise GraphError(
             file,
             f"is {data['format']!r} version {data['version']!r} where {FORMAT!r} version {VERSION} was expected; "
             "convert the model again, or update paddle2torch",
@@ -223,20 +222,20 @@ def check_graph(graph: Graph, file: str) -> None:
     """Every value is computed once and before it is read; names of parameters can be paths in a module.
 
     Raises:
-        FormatError: otherwise.
+        GraphError: otherwise.
     """
     known: set[str] = set()
 
     def define(names: Iterable[str]) -> None:
         for name in names:
             if name in known:
-                raise FormatError(file, f"the value {name!r} is computed twice; the graph is damaged")
+                raise GraphError(file, f"the value {name!r} is computed twice; the graph is damaged")
             known.add(name)
 
     def read(names: Iterable[str], reader: str) -> None:
         for name in names:
             if name not in known:
-                raise FormatError(file, f"{reader} reads the value {name!r}, which nothing computes before it")
+                raise GraphError(file, f"{reader} reads the value {name!r}, which nothing computes before it")
 
     define(graph.inputs)
     define(graph.parameters)
@@ -246,9 +245,9 @@ def check_graph(graph: Graph, file: str) -> None:
     read(graph.outputs, "the network's output")
     for variable, parameter in graph.parameters.items():
         if parameter.name is not None and not _KEY.fullmatch(parameter.name):
-            raise FormatError(file, f"{parameter.name!r} cannot be the name of a tensor in a module")
+            raise GraphError(file, f"{parameter.name!r} cannot be the name of a tensor in a module")
         if parameter.dtype not in _DTYPES or any(size < 0 for size in parameter.shape):
-            raise FormatError(file, f"parameter {variable!r} has type {parameter.dtype!r}, shape {parameter.shape}")
+            raise GraphError(file, f"parameter {variable!r} has type {parameter.dtype!r}, shape {parameter.shape}")
 
 
 def _text(value: Any) -> str:

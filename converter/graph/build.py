@@ -1,0 +1,60 @@
+"""The module of a graph with its weights, from Paddle's arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import fx
+
+from architectures.graph.form import Graph, GraphError
+from architectures.graph.module import graph_to_module, lay_out
+from architectures.recognise import COUNTER
+from converter.errors import FormatError, MappingError
+from converter.rules import shorten
+
+
+def build_module(
+    graph: Graph, file: str = "the graph", tensors: Mapping[str, np.ndarray] | None = None
+) -> fx.GraphModule:
+    """`graph_to_module`, with the errors of this package and, where they are given, the weights.
+
+    Args:
+        graph: the network.
+        file: what to call it in messages.
+        tensors: by `graph.tensor_names()`, in Paddle's layout; those that the graph does not read are passed over.
+            Without them the module lies on the meta device.
+
+    Raises:
+        FormatError: the graph has operators or attributes that the table does not know, or names that clash.
+        MappingError: tensors are missing or of another shape.
+    """
+    try:
+        module = graph_to_module(graph)
+    except GraphError as error:
+        raise FormatError(file, error.problem) from error
+    if tensors is not None:
+        counters = {key: torch.zeros((), dtype=torch.long) for key in module.state_dict() if key.endswith(COUNTER)}
+        module.load_state_dict(_state(graph, tensors) | counters, strict=True, assign=True)
+    return module
+
+
+def _state(graph: Graph, tensors: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """The tensors under the module's keys, in its layout; floats as float32."""
+    names = graph.tensor_names()
+    found = {variable: tensors[name].shape for variable, name in names.items() if name in tensors}
+    wrong = [
+        f"{names[variable]} {list(found[variable]) if variable in found else '(missing)'} → {list(parameter.shape)}"
+        for variable, parameter in graph.parameters.items()
+        if found.get(variable) != parameter.shape
+    ]
+    if wrong:
+        raise MappingError(f"{len(wrong)} tensors do not fit the graph: {shorten(wrong)}")
+    state = {}
+    for key, origin in lay_out(graph).origins.items():
+        array = tensors[names[origin.variable]]
+        array = array.T if origin.transposed else array
+        dtype = np.float32 if array.dtype.kind == "f" else array.dtype
+        state[key] = torch.from_numpy(np.array(array, dtype=dtype, order="C"))
+    return state
