@@ -72,14 +72,20 @@ def write_files(state: Mapping[str, Tensor], account: Mapping[str, Any], folder:
         OutputError: something could not be written.
     """
     import torch
-    from safetensors.torch import save
 
     stem = folder / account["name"]
     paths = [stem.with_name(stem.name + suffix) for suffix in (".pth", ".safetensors", ".json")]
     pickled = io.BytesIO()  # and not the file itself: over a full disk PyTorch raises errors of its own
     torch.save(dict(state), pickled)
-    # One key only: the order of several would differ from run to run.
-    tensors = save(dict(state), {HEADER_KEY: json.dumps(account, ensure_ascii=False)})
+    tensors = safetensors_file(state, account)
     text = json.dumps(account, ensure_ascii=False, indent=1) + "\n"
     write_together(dict(zip(paths, (pickled.getbuffer(), tensors, text.encode()), strict=True)))
     return paths
+
+
+def safetensors_file(state: Mapping[str, Tensor], account: Mapping[str, Any]) -> bytes:
+    """The content of a `.safetensors`, the same at every conversion of the same weights."""
+    from safetensors.torch import save
+
+    # One key only: the order of several would differ from run to run.
+    return save(dict(state), {HEADER_KEY: json.dumps(account, ensure_ascii=False)})

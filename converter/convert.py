@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,15 +121,11 @@ def convert(
     given = architecture or (config.architecture if config else listed.architecture if listed and exported else None)
     if config and given == config.architecture:
         parameters = {**config.parameters, **(parameters or {})}
-    try:
+    with _pointing_to_the_graph(source):
         fit = identify(shapes, source.path.name, given, parameters)
-    except MappingError as error:
-        if source.program is None:
-            raise
-        raise MappingError(f"{error}{AS_GRAPH}") from error
-    entry = get(fit.architecture)
-    settled = {name: fit.parameters.get(name, parameter.default) for name, parameter in entry.parameters.items()}
-    mapped = to_torch(tensors, entry.name, settled)
+        entry = get(fit.architecture)
+        settled = {name: fit.parameters.get(name, parameter.default) for name, parameter in entry.parameters.items()}
+        mapped = to_torch(tensors, entry.name, settled)
     if source.program is not None:
         require_same_graph(source, entry, settled, mapped)
 
@@ -153,6 +150,17 @@ def convert(
         labels=labels,
         notes=tuple(notes),
     )
+
+
+@contextmanager
+def _pointing_to_the_graph(source: Source) -> Iterator[None]:
+    """Where no architecture fits an inference model, its graph is a way in."""
+    try:
+        yield
+    except MappingError as error:
+        if source.program is None:
+            raise
+        raise MappingError(f"{error}{AS_GRAPH}") from error
 
 
 def require_same_graph(source: Source, entry: Architecture, parameters: Mapping[str, Any], mapped: Mapped) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from converter.branches import census, choose
 from converter.errors import MappingError
 from converter.recognition import evidence, identify, rank
-from converter.source import Source
+from converter.source import Source, named
 
 NEAREST = 3
 
@@ -30,6 +30,7 @@ class Inspection:
         parameters: of the architecture.
         findings: lines: the evidence, or why nothing fits and what is near.
         operators: type → count, of an inference program.
+        named_by: what told the tensors' names: "checkpoint", "info", "graph", or None.
     """
 
     file: str
@@ -43,6 +44,7 @@ class Inspection:
     parameters: dict[str, Any]
     findings: tuple[str, ...]
     operators: dict[str, int]
+    named_by: str | None
 
     def as_dict(self) -> dict[str, Any]:
         return {**self.__dict__, "findings": list(self.findings)}
@@ -54,6 +56,8 @@ class Inspection:
         if len(self.branches) > 1 or self.branch:
             counts = ", ".join(f"{name or '(no prefix)'} ({count} tensors)" for name, count in self.branches.items())
             lines.append(f"  networks      {counts}; looked at {self.branch or '(no prefix)'}")
+        if self.named_by == "graph":
+            lines.append("  names         by the places in the graph; there is no .info")
         if self.operators:
             common = ", ".join(f"{count} {name}" for name, count in list(self.operators.items())[:8])
             more = len(self.operators) - 8
@@ -76,6 +80,11 @@ def inspect_source(source: Source, branch: str | None = None, architecture: str 
     Raises:
         MappingError: there is no such branch or architecture.
     """
+    findings = []
+    try:
+        source = named(source, architecture)
+    except MappingError as error:
+        findings.append(str(error))
     branches = census(source.tensors)
     chosen = choose(branches, branch, source.path.name)
     tensors = {name: source.tensors[full] for name, full in chosen.names.items()}
@@ -83,7 +92,7 @@ def inspect_source(source: Source, branch: str | None = None, architecture: str 
     found, parameters = None, {}
     try:
         fit = identify(shapes, source.path.name, architecture)
-        findings = [evidence(fit)]
+        findings.append(evidence(fit))
         if fit.exact:
             found, parameters = fit.architecture, fit.parameters
         near = [other for other in rank(shapes) if other.architecture != fit.architecture][: NEAREST - 1]
@@ -91,7 +100,7 @@ def inspect_source(source: Source, branch: str | None = None, architecture: str 
     except MappingError as error:
         if architecture is not None:
             raise
-        findings = [str(error)]
+        findings = findings or [str(error)]
     return Inspection(
         file=source.path.name,
         kind=source.kind,
@@ -106,4 +115,5 @@ def inspect_source(source: Source, branch: str | None = None, architecture: str 
         operators=dict(Counter(operator.type for operator in source.program.operators).most_common())
         if source.program
         else {},
+        named_by=source.named_by,
     )

@@ -12,6 +12,7 @@ from converter.errors import MappingError, SourceError
 from converter.formats.pdiparams import write_pdiparams
 from converter.formats.pdmodel import with_parameter_shapes
 from converter.rules import assign, shorten
+from converter.source import named
 
 if TYPE_CHECKING:
     from converter.source import Source
@@ -28,7 +29,7 @@ def keys_by_variable(reference: Source, architecture: Architecture, available: I
     Raises:
         MappingError: the program has parameters that the weights lack: it is of another architecture.
     """
-    variables = reference.variables or {}
+    variables = named(reference, architecture.name).variables or {}
     keys = {
         variables[structured]: key
         for key, sources in assign(variables, architecture).sources.items()

@@ -95,7 +95,7 @@ class Probe:
         self.model = conversion.build().double()
         with Session(conversion, reference, worker) as session:
             self.layers = session.layers
-            runs = [(case, session.start_paddle(case)) for case in (cases or default_cases(task, record))]
+            runs = [(case, session.start_reference(case)) for case in (cases or default_cases(task, record))]
             self._batches = [
                 _Batch(self.model, self.layers, case.array.astype(np.float64), run.double.result(), session.output)
                 for case, run in runs

@@ -28,10 +28,10 @@ def test_a_small_error_everywhere_shows_in_the_mean() -> None:
 @pytest.mark.parametrize(
     ("reference", "candidate", "problem"),
     [
-        pytest.param(np.zeros((2, 3)), np.zeros((3, 2)), "shape 3 x 2 where Paddle has 2 x 3", id="another shape"),
+        pytest.param(np.zeros((2, 3)), np.zeros((3, 2)), "shape 3 x 2 where 2 x 3 was expected", id="another shape"),
         pytest.param(np.ones(2), np.array([1, math.nan]), "NaN or infinity in PyTorch's values", id="NaN in PyTorch"),
         pytest.param(
-            np.array([math.inf, 1]), np.ones(2), "NaN or infinity in Paddle's values", id="infinity in Paddle"
+            np.array([math.inf, 1]), np.ones(2), "NaN or infinity in the reference's values", id="infinity in Paddle"
         ),
         pytest.param(np.full(2, math.nan), np.full(2, math.nan), "NaN", id="NaN in both is no agreement"),
     ],

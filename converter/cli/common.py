@@ -80,7 +80,8 @@ choosing_with_labels = gathering("choice", Choice, *_choices, *_descriptions, _a
 referring = click.option(
     "--reference",
     metavar="SOURCE",
-    help="Inference model (folder, tarball or zoo name) whose program runs the weights.",
+    help="Inference model (folder, tarball or zoo name) whose program runs the weights; `graph`, or `graph:SOURCE`, "
+    "compares with the program's graph in place of Paddle.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

@@ -52,8 +52,8 @@ def verify(
     """Prove that PyTorch computes what Paddle computes.
 
     Paddle runs the released program (or --reference) with the SOURCE's weights, PyTorch the converted module, on the
-    same pictures; every layer, the output and the answer are compared. Exits with 0 only when all hold for every
-    SOURCE; all are tried.
+    same pictures; every layer, the output and the answer are compared. The program's graph, run by PyTorch, is a third
+    witness. Exits with 0 only when all hold for every SOURCE; all are tried.
     """
     from converter.parity.prover import Prover
 

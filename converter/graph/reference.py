@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,7 +12,8 @@ from torch import fx
 from architectures.graph.form import Graph
 from architectures.graph.module import VALUE
 from converter.graph.build import build_module
-from converter.parity.reference import ReferenceOperator, ReferenceProgram
+from converter.parity.capture import constants_of, few_threads
+from converter.parity.reference import Precision, ReferenceOperator, ReferenceProgram
 
 # Where the comparison of layers goes by Paddle's name of an operator.
 PADDLE_NAMES = {"lstm": "rnn"}
@@ -27,6 +29,7 @@ class GraphReference:
 
     def __init__(self, graph: Graph, tensors: Mapping[str, np.ndarray]) -> None:
         self.module = build_module(graph, tensors=tensors)
+        self._double: fx.GraphModule | None = None
         self.program = ReferenceProgram(
             feeds=tuple(graph.inputs),
             fetches=graph.outputs,
@@ -37,17 +40,26 @@ class GraphReference:
             ),
         )
 
-    def run(self, inputs: np.ndarray, fetch: Sequence[str]) -> dict[str, np.ndarray]:
+    def run(self, inputs: np.ndarray, fetch: Sequence[str], precision: Precision = "single") -> dict[str, np.ndarray]:
         """Run the network and return some of its values.
 
         Args:
             inputs: float32 (N, 3, H, W).
             fetch: names of values of the graph.
+            precision: "double" for the same network in float64.
         """
-        recorder = _Recorder(self.module, frozenset(fetch))
-        with torch.inference_mode():
-            recorder.run(torch.from_numpy(inputs))
+        recorder = _Recorder(self._module(precision), frozenset(fetch))
+        pictures = torch.from_numpy(inputs)
+        with few_threads(), torch.inference_mode(), constants_of(precision):
+            recorder.run(pictures.double() if precision == "double" else pictures)
         return {name: recorder.found[name] for name in fetch}
+
+    def _module(self, precision: Precision) -> fx.GraphModule:
+        if precision == "single":
+            return self.module
+        if self._double is None:
+            self._double = copy.deepcopy(self.module).double()
+        return self._double
 
 
 class _Recorder(fx.Interpreter):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from converter.parity.reference import half_of_the_cores
+from converter.parity.reference import Precision, half_of_the_cores
 
 # The slope that upstream's networks give their second hard sigmoid, where PyTorch's own has 1/6.
 HARD_SIGMOID_SLOPE = 0.1666667
@@ -38,6 +38,22 @@ class ConstantsAsStored(TorchDispatchMode):
 
 def _rounded(value: Any) -> Any:
     return float(np.float32(value)) if isinstance(value, float) else value
+
+
+def constants_of(precision: Precision) -> AbstractContextManager[object]:
+    """What must hold around a run for its constants to be those of Paddle's run in the same precision."""
+    return ConstantsAsStored() if precision == "double" else nullcontext()
+
+
+@contextmanager
+def few_threads() -> Iterator[None]:
+    """PyTorch on its share of the cores; Paddle works on the others."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(min(threads, half_of_the_cores()))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def parametrised_modules(model: nn.Module) -> list[str]:
@@ -73,15 +89,12 @@ def run_with_layers(
 
         return hook
 
-    threads = torch.get_num_threads()
+    precision: Precision = "double" if inputs.dtype == np.float64 else "single"
     handles = [model.get_submodule(path).register_forward_hook(keep(path)) for path in modules]
     try:
-        torch.set_num_threads(min(threads, half_of_the_cores()))
-        constants = ConstantsAsStored() if inputs.dtype == np.float64 else nullcontext()
-        with torch.inference_mode(), constants:
+        with few_threads(), torch.inference_mode(), constants_of(precision):
             final = model(torch.from_numpy(inputs)).numpy()
     finally:
-        torch.set_num_threads(threads)
         for handle in handles:
             handle.remove()
     return outputs, final

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from converter.reading.ctc import Reading, decode
+from reading.ctc import Reading, decode
 
 MAP_THRESHOLD = 0.3  # as upstream's DB post-processing
 MAP_AGREEMENT = 0.999  # intersection over union of the thresholded maps
@@ -37,8 +37,8 @@ class Difference:
 def measure(reference: np.ndarray, candidate: np.ndarray) -> Difference:
     """Compare two arrays that should be equal."""
     if reference.shape != candidate.shape:
-        return _unmeasured(f"shape {_plain(candidate.shape)} where Paddle has {_plain(reference.shape)}")
-    for array, owner in ((reference, "Paddle"), (candidate, "PyTorch")):
+        return _unmeasured(f"shape {_plain(candidate.shape)} where {_plain(reference.shape)} was expected")
+    for array, owner in ((reference, "the reference"), (candidate, "PyTorch")):
         if not np.isfinite(array).all():
             return _unmeasured(f"NaN or infinity in {owner}'s values")
     apart, size = np.abs(reference - candidate), np.abs(reference)

@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from architectures.graph.module import module_keys
+from converter.blob import Blob
 from converter.errors import DownloadError, OutputError, SourceError
+from converter.formats.pdmodel import Program, read_pdmodel
+from converter.formats.pir import read_pir
 from converter.parity.paddle_worker import STEM
 from converter.programs import keys_by_variable, with_weights
 from converter.source import Source, load_source
@@ -22,17 +26,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PreparedProgram:
-    """A model folder for the worker.
+    """A program with the weights that are to be verified in it.
 
     Attributes:
-        folder: has `inference.pdmodel` or `inference.json`, and `inference.pdiparams`.
+        file: where the program is from, for messages.
         form: "pdmodel" or "pir".
+        program: its operators.
+        arrays: by program parameter, in Paddle's layout.
         keys: state dict key by program parameter.
+        contents: of the program's file and of the `.pdiparams`.
     """
 
-    folder: Path
+    file: str
     form: str
+    program: Program
+    arrays: dict[str, np.ndarray]
     keys: dict[str, str]
+    contents: tuple[bytes | memoryview, bytes | memoryview]
+
+    def write(self, folder: Path) -> None:
+        """Lay out `inference.pdmodel` or `inference.json`, and `inference.pdiparams`.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        suffixes = ("pdmodel" if self.form == "pdmodel" else "json", "pdiparams")
+        try:
+            for suffix, content in zip(suffixes, self.contents, strict=True):
+                (folder / f"{STEM}.{suffix}").write_bytes(content)
+        except OSError as error:
+            raise OutputError(f"{folder}: Paddle's copy of the model cannot be written ({error.strerror})") from error
 
 
 def find_reference(conversion: Conversion, zoo: Zoo, fetcher: Fetcher) -> Source:
@@ -81,8 +104,8 @@ def _same_architecture(conversion: Conversion, zoo: Zoo) -> Iterator[Model]:
     yield from [*released[:2], *embedded, *released[2:]]
 
 
-def write_program(conversion: Conversion, reference: Source, folder: Path) -> PreparedProgram:
-    """Lay out the reference program with the conversion's weights for the worker.
+def prepare_program(conversion: Conversion, reference: Source) -> PreparedProgram:
+    """The reference program with the conversion's weights.
 
     The weights are those of the source as they lie in its file, untouched by the rules: for the source's own program
     the very bytes, for another program the source's arrays in Paddle's layout, with the program's class count changed
@@ -91,28 +114,26 @@ def write_program(conversion: Conversion, reference: Source, folder: Path) -> Pr
     Args:
         conversion: what is to be verified.
         reference: an inference model of the same architecture.
-        folder: an empty folder.
 
     Raises:
         MappingError: the reference is of another architecture.
-        OutputError: the folder cannot be written.
+        SourceError: the reference has no program.
     """
-    keys = keys_by_variable(reference, conversion.architecture, conversion.origins)
-    form = "pdmodel" if reference.files.program is not None else "pir"
-    own, parameters = reference.files.program or reference.files.pir, reference.files.parameters
-    program_bytes: bytes | memoryview
-    parameter_bytes: bytes | memoryview
-    if reference is conversion.source and own is not None and parameters is not None:
-        program_bytes, parameter_bytes = own.data, parameters.data
+    if conversion.graph is not None:
+        keys = module_keys(conversion.graph)
     else:
-        arrays = {name: _source_array(conversion, key) for name, key in keys.items()}
-        program_bytes, parameter_bytes = with_weights(reference, arrays)
-    try:
-        (folder / f"{STEM}.{'pdmodel' if form == 'pdmodel' else 'json'}").write_bytes(program_bytes)
-        (folder / f"{STEM}.pdiparams").write_bytes(parameter_bytes)
-    except OSError as error:
-        raise OutputError(f"{folder}: Paddle's copy of the model cannot be written ({error.strerror})") from error
-    return PreparedProgram(folder, form, keys)
+        keys = keys_by_variable(reference, conversion.architecture, conversion.origins)
+    own, parameters = reference.files.program or reference.files.pir, reference.files.parameters
+    arrays = {name: _source_array(conversion, key) for name, key in keys.items()}
+    if reference is conversion.source and own is not None and parameters is not None:
+        contents = own.data, parameters.data
+    else:
+        contents = with_weights(reference, arrays)
+    form, read = ("pdmodel", read_pdmodel) if reference.files.program is not None else ("pir", read_pir)
+    program = reference.program
+    if program is None or own is None or contents[0] != own.data:
+        program = read(Blob(reference.path.name, memoryview(contents[0])))
+    return PreparedProgram(reference.path.name, form, program, arrays, keys, contents)
 
 
 def _source_array(conversion: Conversion, key: str) -> np.ndarray:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from converter.zoo import Zoo
 
 SAMPLE = "sample.png"
+GRAPH = "graph"
 
 
 class Prover:
@@ -33,16 +34,21 @@ class Prover:
     Args:
         zoo: where reference programs are looked for.
         fetcher: gets them.
-        reference: an inference model (folder, tarball or zoo name) whose program runs all weights, in their place.
+        reference: an inference model (folder, tarball or zoo name) whose program runs all weights; "graph" has the
+            graph of the program for a reference instead of Paddle, "graph:SOURCE" that of another program.
     """
 
     def __init__(self, zoo: Zoo, fetcher: Fetcher, reference: str | None = None) -> None:
-        self._zoo, self._fetcher, self._named = zoo, fetcher, reference
+        self._zoo, self._fetcher = zoo, fetcher
+        oracle, _, named = (reference or "").partition(":")
+        self._without_paddle = oracle == GRAPH
+        self._named = (named or None) if self._without_paddle else reference
         self._stack = ExitStack()
         self._worker: PaddleWorker | None = None
 
     def __enter__(self) -> Prover:
-        self._worker = self._stack.enter_context(PaddleWorker())
+        if not self._without_paddle:
+            self._worker = self._stack.enter_context(PaddleWorker())
         return self
 
     def __exit__(self, *details: object) -> None:
@@ -65,6 +71,7 @@ class Prover:
             cases=None if images else self._cases(conversion),
             tolerance=TOLERANCE if tolerance is None else tolerance,
             worker=self._worker,
+            without_paddle=self._without_paddle,
         )
 
     def _reference(self, conversion: Conversion) -> Source:
@@ -93,7 +100,7 @@ class Prover:
         """The verdict in a line, and what was read in the pictures that are files."""
         lines = [f"{result.name}: parity {verdict(result)}, {len(result.worst)} layers on {len(result.cases)} batches"]
         lines += [
-            f"{case.case.name}: PyTorch reads {answer.candidate}, Paddle {answer.reference}"
+            f"{case.case.name}: PyTorch reads {answer.candidate}, {result.oracle} {answer.reference}"
             for case in result.cases
             if Path(case.case.name).suffix
             for answer in case.answers

@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from html import escape
@@ -15,11 +17,11 @@ from string import Template
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from converter.files import atomic_write
 from converter.parity.compare import Answer, Difference
-from converter.parity.result import CaseResult, LayerResult, ParityResult
+from converter.parity.result import CaseResult, LayerResult, ParityResult, Third
 
 SCHEMA_VERSION = 1
 SHOWN_LAYERS = 8
@@ -36,17 +38,32 @@ def format_table(result: ParityResult) -> str:
     lines = [
         f"{result.name}: {verdict(result)}",
         *(f"  {line}" for line in result.failures),
-        f"  {result.source.name} in PaddlePaddle {result.versions['paddlepaddle']}"
+        f"  {result.source.name} in {_oracle(result)}"
         + (f" (program of {result.reference.name})" if result.reference != result.source else "")
         + f" against {result.weights.name} in torch {result.versions['torch']}",
         f"  {len(result.worst)} layers of {result.architecture} on {len(result.cases)} batches;"
         f" tolerance {result.tolerance:g} in double precision",
+        *_third_line(result),
         "",
         *_indented(_layer_rows(result)),
         "",
         *_indented(_answer_rows(result)),
     ]
     return "\n".join(lines)
+
+
+def _oracle(result: ParityResult) -> str:
+    """What PyTorch was compared with, with its version."""
+    version = result.versions.get("paddlepaddle")
+    return f"PaddlePaddle {version}" if result.oracle == "Paddle" else f"{result.oracle} of the program, run by PyTorch"
+
+
+def _third_line(result: ParityResult) -> list[str]:
+    if result.worst_third is None:
+        return []
+    return [
+        f"  the released graph, run by PyTorch, is a third witness: worst error to either {_number(result.worst_third)}"
+    ]
 
 
 def verdict(result: ParityResult) -> str:
@@ -58,7 +75,9 @@ def _layer_rows(result: ParityResult) -> list[tuple[str, ...]]:
     worst = result.worst
     shown = worst[:SHOWN_LAYERS]
     pre_activation = next(row for row in worst if row.layer.pre_activation)
-    rows: list[tuple[str, ...]] = [("WORST LAYERS", "OPERATOR", "LARGEST", "MEAN", "SINGLE", "PADDLE'S ROUNDING")]
+    rows: list[tuple[str, ...]] = [
+        ("WORST LAYERS", "OPERATOR", "LARGEST", "MEAN", "SINGLE", f"{result.oracle.upper()}'S ROUNDING")
+    ]
     rows += [_layer_row(row, row.layer.module) for row in shown]
     rows.append(_layer_row(pre_activation, f"before the last activation: {pre_activation.layer.module}"))
     output = max((case.output for case in result.cases), key=lambda difference: difference.error)
@@ -73,7 +92,7 @@ def _layer_row(row: LayerResult, name: str) -> tuple[str, ...]:
 
 
 def _answer_rows(result: ParityResult) -> list[tuple[str, ...]]:
-    rows = [("BATCH", "PICTURE", "", "PADDLE", "PYTORCH")]
+    rows = [("BATCH", "PICTURE", "", result.oracle.upper(), "PYTORCH")]
     for case in result.cases:
         for index, answer in enumerate(case.answers, 1):
             rows.append((case.case.name, str(index), _agreement(answer), answer.reference, answer.candidate))
@@ -125,6 +144,8 @@ def to_json(result: ParityResult, command: str | None = None) -> dict[str, Any]:
         "passed": result.passed,
         "failures": result.failures,
         "tolerance": result.tolerance,
+        "compared_with": result.oracle,
+        "worst_error_of_the_graph": None if result.worst_third is None else _finite(result.worst_third),
         "worst_error": _finite(result.worst[0].difference.error),
         "worst_layer": result.worst[0].layer.module,
         "worst_single_precision_error": _finite(max(row.single.max_error for row in result.worst)),
@@ -151,6 +172,7 @@ def _case_json(case: CaseResult) -> dict[str, Any]:
         "shape": list(case.case.array.shape),
         "response": _finite(case.response),
         "output": _difference_json(case.output),
+        "graph_output": _third_json(case.third),
         "output_steepness": _finite(case.steepness),
         "answers": [asdict(answer) for answer in case.answers],
         "layers": [_layer_json(row) for row in case.layers],
@@ -167,8 +189,16 @@ def _layer_json(row: LayerResult) -> dict[str, Any]:
         "shape": list(row.shape),
         **_difference_json(row.difference),
         "single_precision": _difference_json(row.single),
-        "paddle_rounding": _finite(row.rounding),
+        "reference_rounding": _finite(row.rounding),
+        "graph": _third_json(row.third),
     }
+
+
+def _third_json(third: Third | None) -> dict[str, Any] | None:
+    """The graph as a witness beside Paddle."""
+    if third is None:
+        return None
+    return {"pytorch": _difference_json(third.module), "paddle": _difference_json(third.paddle)}
 
 
 def _difference_json(difference: Difference) -> dict[str, Any]:
@@ -223,7 +253,8 @@ def to_html(result: ParityResult, command: str | None = None) -> str:
         tolerance=f"{result.tolerance:g}",
         failures=_list(result.failures),
         chart=_chart(result),
-        cases="\n".join(_case_html(result.task, case) for case in result.cases),
+        oracle=escape(result.oracle),
+        cases="\n".join(_case_html(result, case) for case in result.cases),
         rows="\n".join(_table_row(row, result.tolerance) for row in _in_order(result)),
         facts=_facts(result, command),
     )
@@ -249,6 +280,8 @@ def _facts(result: ParityResult, command: str | None) -> str:
     facts = [(what, f"{file.name}" + (f" · sha256 {file.sha256}" if file.sha256 else "")) for what, file in files]
     facts += [("Parameters", ", ".join(f"{key} = {value}" for key, value in result.parameters.items()))]
     facts += [("Versions", ", ".join(f"{name} {version}" for name, version in result.versions.items()))]
+    if result.worst_third is not None:
+        facts += [("Released graph, run by PyTorch", f"worst error to Paddle or PyTorch {_number(result.worst_third)}")]
     facts += [("Command", command)] if command else []
     return "".join(f"<dt>{escape(what)}</dt><dd>{escape(text)}</dd>" for what, text in facts)
 
@@ -264,45 +297,64 @@ def _table_row(row: LayerResult, tolerance: float) -> str:
     return f"<tr{bad}>{name}<td>{escape(row.layer.operator)}</td><td>{shape}</td>{cells}</tr>"
 
 
-# The chart's plotting area is 0…100 in both directions and is stretched to the page; all text lies over it as HTML, so
-# that it keeps its size.
+# The page's chart is 0…100 in both directions and is stretched to the page; all text lies over it as HTML, so that it
+# keeps its size. The picture has the same points at a fixed size.
 
 LOWEST_DECADE = -17
+SERIES: tuple[tuple[str, Callable[[LayerResult], float]], ...] = (
+    ("rounding", lambda row: row.rounding),
+    ("single", lambda row: row.single.max_error),
+    ("double", lambda row: row.difference.max_error),
+)
+
+
+class _Plot:
+    """Where errors stand: layers from left to right in execution order, decades from top to bottom.
+
+    Args:
+        result: the verdict.
+        width, height: of the plotting area, in any unit.
+    """
+
+    def __init__(self, result: ParityResult, width: float, height: float) -> None:
+        self.rows = _in_order(result)
+        self.width, self.height = width, height
+        finite = [value for _, get in SERIES for row in self.rows if 0 < (value := get(row)) < math.inf]
+        self._top = max(0, math.ceil(math.log10(max(finite, default=1.0))))
+        self.limit = self.y(result.tolerance)
+        self.ticks = {decade: self.y(10.0**decade) for decade in range(self._top, LOWEST_DECADE, -3)}
+        self.points = {
+            name: [(self.width * (i + 0.5) / len(self.rows), self.y(get(row))) for i, row in enumerate(self.rows)]
+            for name, get in SERIES
+        }
+
+    def y(self, value: float) -> float:
+        decade = math.log10(value) if value > 0 else LOWEST_DECADE
+        return self.height * min(max((self._top - decade) / (self._top - LOWEST_DECADE), 0.0), 1.0)
+
+    def parts(self) -> dict[str, int]:
+        """The network's parts, "backbone" first, and how many layers each has."""
+        return Counter(row.layer.module.partition(".")[0] for row in self.rows)
 
 
 def _chart(result: ParityResult) -> str:
-    rows = _in_order(result)
-    series: list[tuple[str, Callable[[LayerResult], float]]] = [
-        ("rounding", lambda row: row.rounding),
-        ("single", lambda row: row.single.max_error),
-        ("double", lambda row: row.difference.max_error),
-    ]
-    finite = [value for _, get in series for row in rows if 0 < (value := get(row)) < math.inf]
-    top = max(0, math.ceil(math.log10(max(finite, default=1.0))))
-
-    def x(index: int) -> float:
-        return 100 * (index + 0.5) / len(rows)
-
-    def y(value: float) -> float:
-        decade = math.log10(value) if value > 0 else LOWEST_DECADE
-        return 100 * min(max((top - decade) / (top - LOWEST_DECADE), 0.0), 1.0)
-
-    decades = range(top, LOWEST_DECADE, -3)
-    grid = "".join(f'<path class="grid" d="M0 {y(10.0**d):.2f}H100"/>' for d in decades)
-    ticks = "".join(f'<span style="top:{y(10.0**d):.2f}%">10<sup>{d}</sup></span>' for d in decades)
-    limit = f'<path class="tolerance" d="M0 {y(result.tolerance):.2f}H100"/>'
-    points = "".join(_points(name, [(x(i), y(get(row))) for i, row in enumerate(rows)]) for name, get in series)
+    plot = _Plot(result, 100, 100)
+    rows = plot.rows
+    grid = "".join(f'<path class="grid" d="M0 {y:.2f}H100"/>' for y in plot.ticks.values())
+    ticks = "".join(f'<span style="top:{y:.2f}%">10<sup>{d}</sup></span>' for d, y in plot.ticks.items())
+    limit = f'<path class="tolerance" d="M0 {plot.limit:.2f}H100"/>'
+    points = "".join(_points(name, places) for name, places in plot.points.items())
     targets = "".join(
         f'<rect x="{100 * i / len(rows):.3f}" y="0" width="{100 / len(rows):.3f}" height="100">'
         f"<title>{escape(row.layer.module)}: {_figure(row.difference)}, single precision"
-        f" {_number(row.single.max_error)}, Paddle's rounding {_number(row.rounding)}</title></rect>"
+        f" {_number(row.single.max_error)}, rounding of {result.oracle} {_number(row.rounding)}</title></rect>"
         for i, row in enumerate(rows)
     )
     return (
         f'<div class="chart"><div class="ticks">{ticks}</div><div class="plot">'
         f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" role="img" aria-label="Error of every layer">'
         f"{grid}{points}{limit}{targets}</svg></div>"
-        f'<div class="parts">{_parts(rows)}</div></div>'
+        f'<div class="parts">{_parts(plot)}</div></div>'
     )
 
 
@@ -311,54 +363,51 @@ def _points(name: str, places: list[tuple[float, float]]) -> str:
     return f'<path class="dots {name}" d="{"".join(f"M{x:.2f} {y:.2f}h0" for x, y in places)}"/>'
 
 
-def _parts(rows: list[LayerResult]) -> str:
+def _parts(plot: _Plot) -> str:
     """The parts of the network below the chart, each as wide as it has layers; narrow ones go without a name."""
-    counts: dict[str, int] = {}
-    for row in rows:
-        part = row.layer.module.partition(".")[0]
-        counts[part] = counts.get(part, 0) + 1
     return "".join(
-        f'<span style="flex:{count}" title="{escape(part)}">{escape(part) if count >= len(rows) / 30 else ""}</span>'
-        for part, count in counts.items()
+        f'<span style="flex:{count}" title="{escape(part)}">'
+        f"{escape(part) if count >= len(plot.rows) / 30 else ''}</span>"
+        for part, count in plot.parts().items()
     )
 
 
-def _case_html(task: str, case: CaseResult) -> str:
-    show = _map_html if task == "det" else _line_html
-    figures = "\n".join(show(case, index, answer) for index, answer in enumerate(case.answers))
+def _case_html(result: ParityResult, case: CaseResult) -> str:
+    show = _map_html if result.task == "det" else _line_html
+    figures = "\n".join(show(case, index, answer, result.oracle) for index, answer in enumerate(case.answers))
     return (
-        f"<section><h3>{escape(case.case.name)}</h3><p>{case.response:.0%} of Paddle's values before the last"
+        f"<section><h3>{escape(case.case.name)}</h3><p>{case.response:.0%} of the reference's values before the last"
         f" activation come from what is in the picture; final output: {_figure(case.output)}.</p>{figures}</section>"
     )
 
 
-def _line_html(case: CaseResult, index: int, answer: Answer) -> str:
+def _line_html(case: CaseResult, index: int, answer: Answer, oracle: str) -> str:
     picture = _picture(case.case.pictures[index])
     return (
         f'<figure class="line"><img src="{picture}" alt="picture {index + 1} of the batch">'
-        f"<figcaption>{_answer_html(answer)}</figcaption></figure>"
+        f"<figcaption>{_answer_html(answer, oracle)}</figcaption></figure>"
     )
 
 
-def _map_html(case: CaseResult, index: int, answer: Answer) -> str:
+def _map_html(case: CaseResult, index: int, answer: Answer, oracle: str) -> str:
     assert case.maps is not None
     picture = case.case.pictures[index]
     shown = {"Input": picture} | {
-        owner: _with_map(picture, maps[index, 0]) for owner, maps in zip(("Paddle", "PyTorch"), case.maps, strict=True)
+        owner: _with_map(picture, maps[index, 0]) for owner, maps in zip((oracle, "PyTorch"), case.maps, strict=True)
     }
     images = "".join(
         f'<div>{owner}<img src="{_picture(image)}" alt="picture {index + 1}: {owner}"></div>'
         for owner, image in shown.items()
     )
-    return f'<figure class="maps">{images}<figcaption>{_answer_html(answer)}</figcaption></figure>'
+    return f'<figure class="maps">{images}<figcaption>{_answer_html(answer, oracle)}</figcaption></figure>'
 
 
-def _answer_html(answer: Answer) -> str:
+def _answer_html(answer: Answer, oracle: str) -> str:
     agreement = "same" if answer.agrees else "different"
     detail = "" if answer.overlap is None else f", overlap {answer.overlap:.4f}"
-    detail += ", Paddle's own rounding decides it" if answer.undecided else ""
+    detail += f", the rounding of {oracle} decides it" if answer.undecided else ""
     return (
-        f"<div><b>Paddle</b><q>{escape(answer.reference)}</q></div>"
+        f"<div><b>{escape(oracle)}</b><q>{escape(answer.reference)}</q></div>"
         f"<div><b>PyTorch</b><q>{escape(answer.candidate)}</q></div>"
         f'<span class="{agreement}">{agreement}{detail}</span>'
     )
@@ -387,3 +436,85 @@ def _picture(picture: np.ndarray) -> str:
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+# ---- the picture -------------------------------------------------------------------------------------------------
+
+PICTURE_SIZE = (1280, 560)  # pixels
+PLOT_BOX = (84, 96, 1256, 500)  # left, top, right, bottom
+SMOOTHING = 3  # drawn so many times larger and then made smaller, for smooth edges
+LEGEND = {
+    "double": "PyTorch against Paddle, double precision: what is judged",
+    "single": "the same in single precision",
+    "rounding": "Paddle's own rounding",
+}
+
+
+def to_png(result: ParityResult) -> bytes:
+    """The chart of every layer's error as a picture, for places that show no HTML."""
+    colours = _palette()
+    left, top, right, bottom = PLOT_BOX
+    plot = _Plot(result, right - left, bottom - top)
+    canvas = _Canvas(PICTURE_SIZE, colours["panel"])
+    for decade, y in plot.ticks.items():
+        canvas.line(left, top + y, right, top + y, colours["line"])
+        canvas.text(left - 12, top + y, f"1e{decade}", colours["muted"], anchor="rm")
+    for name, places in plot.points.items():
+        for x, y in places:
+            canvas.dot(left + x, top + y, colours[name])
+    for x in range(left, right, 14):
+        canvas.line(x, top + plot.limit, min(x + 8, right), top + plot.limit, colours["bad"], width=2)
+    label = f"tolerance for double precision: {result.tolerance:g}"
+    canvas.text(right, top + plot.limit - 6, label, colours["bad"], anchor="rb")
+
+    start = left
+    for part, count in plot.parts().items():
+        end = start + plot.width * count / len(plot.rows)
+        canvas.line(start, bottom + 14, end - 2, bottom + 14, colours["muted"], width=2)
+        canvas.text(start, bottom + 22, part, colours["muted"], anchor="la", room=end - start)
+        start = end
+
+    canvas.text(
+        20, 16, f"{result.name}: error of every layer, {verdict(result)}", colours["text"], anchor="la", size=22
+    )
+    x = left
+    for name, words in LEGEND.items():
+        canvas.dot(x, 66, colours[name])
+        x = canvas.text(x + 10, 66, words, colours["text"], anchor="lm") + 36
+    return canvas.png()
+
+
+def _palette() -> dict[str, str]:
+    """The light colours of the page, by name."""
+    style = (resources.files(__package__) / "report.css").read_text(encoding="utf-8").partition("@media")[0]
+    return dict(re.findall(r"--(\w+): (#\w+);", style))
+
+
+class _Canvas:
+    """A drawing in pixels of the finished picture."""
+
+    def __init__(self, size: tuple[int, int], background: str) -> None:
+        self._size = size
+        self._image = Image.new("RGB", tuple(SMOOTHING * side for side in size), background)
+        self._draw = ImageDraw.Draw(self._image)
+
+    def line(self, x0: float, y0: float, x1: float, y1: float, colour: str, width: float = 1) -> None:
+        self._draw.line([SMOOTHING * v for v in (x0, y0, x1, y1)], colour, round(SMOOTHING * width))
+
+    def dot(self, x: float, y: float, colour: str, radius: float = 4) -> None:
+        self._draw.ellipse([SMOOTHING * v for v in (x - radius, y - radius, x + radius, y + radius)], colour)
+
+    def text(
+        self, x: float, y: float, text: str, colour: str, *, anchor: str, size: int = 15, room: float = math.inf
+    ) -> float:
+        """Write a line, unless it needs more room than that; returns where it ends."""
+        font = ImageFont.load_default(SMOOTHING * size)
+        width = self._draw.textlength(text, font) / SMOOTHING
+        if width <= room:
+            self._draw.text((SMOOTHING * x, SMOOTHING * y), text, colour, font, anchor)
+        return x + width
+
+    def png(self) -> bytes:
+        stream = io.BytesIO()
+        self._image.resize(self._size, Image.Resampling.LANCZOS).save(stream, "PNG", optimize=True)
+        return stream.getvalue()

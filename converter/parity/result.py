@@ -20,15 +20,34 @@ LEAST_RESPONSE = 1e-3
 
 
 @dataclass(frozen=True)
+class Third:
+    """What the released graph, run by PyTorch, says to a value, in double precision.
+
+    Attributes:
+        module: PyTorch's module against the graph.
+        paddle: the graph against Paddle.
+    """
+
+    module: Difference
+    paddle: Difference
+
+    @property
+    def error(self) -> float:
+        """The larger of the two."""
+        return max(self.module.error, self.paddle.error)
+
+
+@dataclass(frozen=True)
 class LayerResult:
     """One layer on one batch.
 
     Attributes:
         layer: which.
         shape: of its output.
-        difference: PyTorch against Paddle in double precision, what is judged.
+        difference: PyTorch against the reference in double precision, what is judged.
         single: the same in single precision, where rounding has its part.
-        rounding: Paddle's own rounding: its single against its double precision, as a largest relative error.
+        rounding: the reference's own: its single against its double precision, as a largest relative error.
+        third: the graph beside Paddle, where both were asked.
     """
 
     layer: Layer
@@ -36,6 +55,12 @@ class LayerResult:
     difference: Difference
     single: Difference
     rounding: float
+    third: Third | None = None
+
+    @property
+    def error(self) -> float:
+        """The largest between any two that were asked."""
+        return max(self.difference.error, 0.0 if self.third is None else self.third.error)
 
 
 @dataclass(frozen=True)
@@ -44,12 +69,13 @@ class CaseResult:
 
     Attributes:
         case: the batch.
-        response: how much of Paddle's values before the last activation is owed to the pictures, 0 to about 1.
+        response: how much of the reference's values before the last activation is owed to the pictures, 0 to about 1.
         layers: in the program's execution order.
         output: the final output, in double precision.
         steepness: how much larger than the error before it the last activation may make that of the output.
         answers: one per picture, from the final output in single precision.
-        maps: Paddle's and PyTorch's final output in single precision; detectors only.
+        maps: the reference's and PyTorch's final output in single precision; detectors only.
+        third: what the graph says to the final output, where it was asked beside Paddle.
     """
 
     case: Case
@@ -59,6 +85,7 @@ class CaseResult:
     steepness: float
     answers: tuple[Answer, ...]
     maps: tuple[np.ndarray, np.ndarray] | None = None
+    third: Third | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +128,7 @@ class ParityResult:
         reference: the file whose program ran them.
         weights: the PyTorch weights.
         versions: of what computed.
+        oracle: what PyTorch was compared with: "Paddle", or "the graph", run by PyTorch.
     """
 
     name: str
@@ -113,6 +141,7 @@ class ParityResult:
     reference: WeightFile
     weights: WeightFile
     versions: dict[str, str]
+    oracle: str = "Paddle"
 
     @property
     def passed(self) -> bool:
@@ -122,19 +151,24 @@ class ParityResult:
     @property
     def failures(self) -> list[str]:
         """What does not hold, a line each; the first divergence first."""
-        lines = [] if self.divergence is None else [_describe_divergence(self.divergence, self.tolerance)]
+        lines = [] if self.divergence is None else [self._describe(self.divergence)]
         for result in self.cases:
             name = result.case.name
             if result.response < LEAST_RESPONSE:
                 lines.append(
-                    f"{name}: proves nothing: Paddle's output is nearly constant, {result.response:.1e} of it comes"
-                    f" from the picture (the least is {LEAST_RESPONSE:g}); give another picture, or look at the weights"
+                    f"{name}: proves nothing: the output of {self.oracle} is nearly constant, {result.response:.1e} of"
+                    f" it comes from the picture (the least is {LEAST_RESPONSE:g}); give another picture, or look at"
+                    " the weights"
                 )
             allowed = self.tolerance * result.steepness
-            if not result.output.error <= allowed:
-                lines.append(f"{name}: final output: {describe_difference(result.output)}, {allowed:.1e} allowed")
+            third = result.third
+            if not max(result.output.error, 0.0 if third is None else third.error) <= allowed:
+                lines.append(
+                    f"{name}: final output: {describe_difference(result.output)}, {allowed:.1e} allowed"
+                    + ("" if third is None else f"; {alone(result.output, third, allowed)}")
+                )
             lines += [
-                f"{name}: picture {index}: Paddle says {answer.reference}, PyTorch {answer.candidate}"
+                f"{name}: picture {index}: {self.oracle} says {answer.reference}, PyTorch {answer.candidate}"
                 + ("" if answer.overlap is None else f", overlap {answer.overlap:.4f}")
                 for index, answer in enumerate(result.answers, 1)
                 if not answer.agrees
@@ -146,7 +180,7 @@ class ParityResult:
         """The first layer in execution order that diverges on any batch."""
         found = [
             (index, result) for result in self.cases for index, layer in enumerate(result.layers)
-            if not layer.difference.error <= self.tolerance
+            if not layer.error <= self.tolerance
         ]  # fmt: skip
         if not found:
             return None
@@ -166,23 +200,48 @@ class ParityResult:
         worst = [max(results, key=lambda result: result.difference.error) for results in per_layer]
         return sorted(worst, key=lambda result: -result.difference.error)
 
+    @property
+    def worst_third(self) -> float | None:
+        """The largest error between the graph and the other two, anywhere; None where the graph was not asked."""
+        thirds = [part.third for case in self.cases for part in (case, *case.layers) if part.third is not None]
+        return max((third.error for third in thirds), default=None)
+
+    def _describe(self, found: Divergence) -> str:
+        result, layer = found.result, found.result.layer
+        neighbours = "".join(
+            f"; {word} it {neighbour.layer.module} has {neighbour.error:.1e}"
+            for word, neighbour in (("before", found.before), ("after", found.after))
+            if neighbour is not None
+        )
+        judgement = "" if result.third is None else f"; {alone(result.difference, result.third, self.tolerance)}"
+        return (
+            f"{found.case.name}: first divergence at {layer.module} ({layer.operator} with"
+            f" {shorten(list(layer.parameters))}): {describe_difference(result.difference)}, tolerance"
+            f" {self.tolerance:g}{judgement}{neighbours}"
+        )
+
+
+def alone(difference: Difference, third: Third, tolerance: float) -> str:
+    """Which of the three stands alone where they do not all agree.
+
+    Args:
+        difference: PyTorch's module against Paddle.
+        third: the graph against both.
+        tolerance: above which two do not agree.
+    """
+    agreeing = {
+        "the PyTorch module": third.paddle,
+        "Paddle": third.module,
+        "the graph run by PyTorch": difference,
+    }
+    left = [name for name, others in agreeing.items() if others.error <= tolerance]
+    if len(left) != 1:
+        return "no two of Paddle, the graph and the module agree"
+    return f"{left[0]} stands alone, the other two agree to {agreeing[left[0]].error:.1e}"
+
 
 def describe_difference(difference: Difference) -> str:
     """One phrase for a person."""
     if difference.problem is not None:
         return difference.problem
     return f"error {difference.max_error:.1e} (mean {difference.mean_error:.1e})"
-
-
-def _describe_divergence(found: Divergence, tolerance: float) -> str:
-    layer = found.result.layer
-    neighbours = "".join(
-        f"; {word} it {neighbour.layer.module} has {neighbour.difference.error:.1e}"
-        for word, neighbour in (("before", found.before), ("after", found.after))
-        if neighbour is not None
-    )
-    return (
-        f"{found.case.name}: first divergence at {layer.module} ({layer.operator} with"
-        f" {shorten(list(layer.parameters))}): {describe_difference(found.result.difference)}, tolerance"
-        f" {tolerance:g}{neighbours}"
-    )

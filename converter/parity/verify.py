@@ -1,5 +1,8 @@
 """Run Paddle and PyTorch on the same input, and judge every layer, the output and the answer.
 
+The released graph, run by PyTorch, is a third witness: it tells who is wrong where two disagree, and stands in for
+Paddle where there is none.
+
 Layers and output are judged in double precision: both frameworks run the same operators on the same weights without
 rounding to speak of, so that equal networks agree to some 1e-14 and a tight tolerance is honest. In single precision
 the frameworks' own rounding reaches 1e-5 in a plain network and 1e-2 in a recurrent one whose weights make it chaotic;
@@ -16,20 +19,22 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from converter import __version__
-from converter.errors import MappingError, SourceError
+from converter.artifacts import metadata, safetensors_file
+from converter.errors import MappingError, ParityError, SourceError
 from converter.parity.compare import Difference, judge_answers, measure, response
+from converter.parity.engines import Engine, GraphEngine, PaddleEngine, Values
 from converter.parity.inputs import Case, default_cases, image_cases
 from converter.parity.pairing import Layer, pair_layers
-from converter.parity.programs import write_program
+from converter.parity.programs import prepare_program
 from converter.parity.reference import PaddleWorker, Precision
-from converter.parity.result import TOLERANCE, CaseResult, LayerResult, ParityResult, WeightFile
+from converter.parity.result import TOLERANCE, CaseResult, LayerResult, ParityResult, Third, WeightFile
 from converter.rules import shorten
 from converter.source import Source
 
@@ -51,8 +56,9 @@ def verify(
     cases: Sequence[Case] | None = None,
     tolerance: float = TOLERANCE,
     worker: PaddleWorker | None = None,
+    without_paddle: bool = False,
 ) -> ParityResult:
-    """Compare a converted model with Paddle, layer by layer.
+    """Compare a converted model with Paddle and with the released graph, layer by layer.
 
     Args:
         conversion: the model and its Paddle source.
@@ -63,6 +69,7 @@ def verify(
         cases: the very batches to run, in place of both.
         tolerance: largest relative error allowed for any layer, in double precision.
         worker: a running Paddle process; one is started for this call otherwise.
+        without_paddle: whether to compare with the graph alone.
 
     Raises:
         ParityError: operators and modules cannot be paired.
@@ -72,7 +79,10 @@ def verify(
     """
     task, record = conversion.architecture.task, conversion.architecture.preprocessing
     with ExitStack() as stack:
-        worker = worker or stack.enter_context(PaddleWorker())
+        if without_paddle:
+            worker = None
+        elif worker is None:
+            worker = stack.enter_context(PaddleWorker())
         if cases is None:
             cases = image_cases(task, record, images) if images else default_cases(task, record)
         session = stack.enter_context(Session(conversion, reference or conversion.source, worker))
@@ -89,14 +99,15 @@ def verify(
             cases=results,
             source=WeightFile(conversion.source.path.name, conversion.source.sha256),
             reference=WeightFile(session.reference.path.name, session.reference.sha256),
-            weights=WeightFile("converted, in memory", None) if weights is None else _digest(weights),
+            weights=_digest_of_conversion(conversion) if weights is None else _digest(weights),
             versions=_versions(worker),
+            oracle=session.oracle,
         )
 
 
 @dataclass(frozen=True)
-class PaddleRun:
-    """Paddle at work on one batch: values by name, once they are there.
+class ReferenceRun:
+    """The reference at work on one batch: values by name, once they are there.
 
     Attributes:
         single: every layer's value and the output, of the program as it is.
@@ -104,35 +115,79 @@ class PaddleRun:
         blank: the value before the last activation, for blank pictures.
     """
 
-    single: Future[dict[str, np.ndarray]]
-    double: Future[dict[str, np.ndarray]]
-    blank: Future[dict[str, np.ndarray]]
+    single: Future[Values]
+    double: Future[Values]
+    blank: Future[Values]
+
+
+@dataclass(frozen=True)
+class Witness:
+    """An engine that has the program, and what its values are to the network.
+
+    Attributes:
+        engine: see there.
+        layers: in the program's execution order.
+    """
+
+    engine: Engine
+    layers: tuple[Layer, ...]
+
+    @property
+    def output(self) -> str:
+        """The value that is the final output."""
+        return self.engine.program.fetches[0]
+
+    @property
+    def values(self) -> list[str]:
+        """Every layer's value, and the final output."""
+        return list(dict.fromkeys([*(layer.value for layer in self.layers), self.output]))
+
+    def by_module(self, values: Values) -> Values:
+        """Module path → the value it should compute, (N, T, C) for recurrent layers."""
+        return {
+            layer.module: values[layer.value].transpose(1, 0, 2) if layer.time_major else values[layer.value]
+            for layer in self.layers
+        }
 
 
 class Session:
-    """A Paddle program paired with a PyTorch architecture, ready to run batches through both; a context manager.
+    """A program paired with a PyTorch architecture, ready to run batches through both; a context manager.
 
     Args:
         conversion: the model and its Paddle source.
         reference: the inference model whose program runs the source's weights.
-        worker: a running Paddle process.
+        worker: a running Paddle process; without one the program's graph is the reference, beside one a third witness.
 
     Raises:
         ParityError, PaddleError, MappingError, SourceError: see `verify`.
     """
 
-    def __init__(self, conversion: Conversion, reference: Source, worker: PaddleWorker) -> None:
+    def __init__(self, conversion: Conversion, reference: Source, worker: PaddleWorker | None) -> None:
         from converter.parity.capture import parametrised_modules
 
+        if worker is None and conversion.graph is not None:
+            raise ParityError(
+                f"{conversion.name}: a model converted by its graph cannot be proved by the same graph; compare it "
+                "with Paddle (leave out --reference graph)"
+            )
         self.reference = reference
-        self._conversion, self._worker = conversion, worker
+        self._conversion = conversion
         self._folder = tempfile.TemporaryDirectory(prefix="paddle2torch-program-")
-        prepared = write_program(conversion, reference, Path(self._folder.name))
-        program = worker.load(prepared.folder, prepared.form)
-        modules = parametrised_modules(conversion.build())
+        prepared = prepare_program(conversion, reference)
+        engines: list[Engine] = []
+        if worker is not None:
+            engines.append(PaddleEngine(prepared, worker, Path(self._folder.name)))
+        if conversion.graph is None:  # a graph is no witness for itself
+            engines.append(GraphEngine(prepared))
+        model = conversion.build()
+        modules = parametrised_modules(model)
         absent = [path for path in modules if f"{path}.".startswith(conversion.architecture.optional or ("\0",))]
-        self.layers = pair_layers(program, prepared.keys, modules, absent)
-        self.output = program.fetches[0]
+        self._witness, *others = [
+            Witness(engine, _laid_out(pair_layers(engine.program, prepared.keys, modules, absent), model))
+            for engine in engines
+        ]
+        self._third = others[0] if others else None
+        self.oracle, self.layers, self.output = self._witness.engine.name, self._witness.layers, self._witness.output
         self._pre_activation = next(layer.value for layer in self.layers if layer.pre_activation)
 
     def __enter__(self) -> Session:
@@ -142,23 +197,32 @@ class Session:
         self._folder.cleanup()
 
     def run(self, models: Mapping[Precision, Any], case: Case, labels: Sequence[str] | None = None) -> CaseResult:
-        """Run one batch through both frameworks, at the same time, and compare.
+        """Run one batch through all, Paddle at the same time as PyTorch, and compare.
 
         Args:
             models: the PyTorch network in both precisions.
             case: the batch.
             labels: a text per class, where known.
         """
-        return self.judge(case, self.start_paddle(case), self.run_torch(models, case), labels)
+        started = self.start_reference(case)
+        outputs, third = self.run_torch(models, case), self.ask_third(case)
+        return self.judge(case, started, outputs, labels, third)
 
-    def start_paddle(self, case: Case) -> PaddleRun:
-        """Have Paddle work on a batch, in the background."""
-        fetch = list(dict.fromkeys([*(layer.value for layer in self.layers), self.output]))
-        return PaddleRun(
-            single=self._worker.submit(case.array, fetch, "single"),
-            double=self._worker.submit(case.array, fetch, "double"),
-            blank=self._worker.submit(blank(case.array), [self._pre_activation], "single"),
+    def start_reference(self, case: Case) -> ReferenceRun:
+        """Have the reference work on a batch, in the background if it is Paddle."""
+        engine, fetch = self._witness.engine, self._witness.values
+        return ReferenceRun(
+            single=engine.submit(case.array, fetch, "single"),
+            double=engine.submit(case.array, fetch, "double"),
+            blank=engine.submit(blank(case.array), [self._pre_activation], "single"),
         )
+
+    def ask_third(self, case: Case) -> Outputs | None:
+        """Layer outputs and final output of the graph beside Paddle, in double precision."""
+        if self._third is None:
+            return None
+        values = self._third.engine.submit(case.array, self._third.values, "double").result()
+        return self._third.by_module(values), values[self._third.output]
 
     def run_torch(self, models: Mapping[Precision, Any], case: Case) -> dict[Precision, Outputs]:
         """Layer outputs and final output of the network, in both precisions."""
@@ -174,38 +238,56 @@ class Session:
     def judge(
         self,
         case: Case,
-        paddle: PaddleRun,
+        reference: ReferenceRun,
         torch: Mapping[Precision, Outputs],
         labels: Sequence[str] | None = None,
+        third: Outputs | None = None,
     ) -> CaseResult:
-        """Compare what the two frameworks computed."""
-        single, double, task = paddle.single.result(), paddle.double.result(), self._conversion.architecture.task
+        """Compare what was computed."""
+        single, double, task = reference.single.result(), reference.double.result(), self._conversion.architecture.task
         pre_activation = single[self._pre_activation]
         final = single[self.output], torch["single"][1]
         exact = double[self.output], torch["double"][1]
         return CaseResult(
             case=case,
-            response=response(pre_activation, paddle.blank.result()[self._pre_activation]),
-            layers=tuple(self._judge_layer(layer, single, double, torch) for layer in self.layers),
+            response=response(pre_activation, reference.blank.result()[self._pre_activation]),
+            layers=self._judge_layers(single, double, torch, third),
             output=measure(*exact),
             steepness=max(1.0, STEEPNESS * float(np.abs(pre_activation).max())),
             answers=tuple(judge_answers(task, final, exact, labels)),
             maps=final if task == "det" else None,
+            third=None if third is None else Third(measure(third[1], exact[1]), measure(exact[0], third[1])),
         )
 
-    @staticmethod
-    def _judge_layer(
-        layer: Layer,
-        single: Mapping[str, np.ndarray],
-        double: Mapping[str, np.ndarray],
-        torch: Mapping[Precision, Outputs],
-    ) -> LayerResult:
-        values = {"single": single[layer.value], "double": double[layer.value]}
-        if layer.time_major:
-            values = {precision: value.transpose(1, 0, 2) for precision, value in values.items()}
-        double_, single_ = (_measure_layer(values[p], torch[p][0].get(layer.module)) for p in ("double", "single"))
-        rounding = measure(values["double"], values["single"]).max_error
-        return LayerResult(layer, values["double"].shape, double_, single_, rounding)
+    def _judge_layers(
+        self, single: Values, double: Values, torch: Mapping[Precision, Outputs], third: Outputs | None
+    ) -> tuple[LayerResult, ...]:
+        singles, doubles = self._witness.by_module(single), self._witness.by_module(double)
+        results = []
+        for layer in self.layers:
+            path, exact = layer.module, doubles[layer.module]
+            found = {precision: outputs.get(path) for precision, (outputs, _) in torch.items()}
+            results.append(
+                LayerResult(
+                    layer=layer,
+                    shape=exact.shape,
+                    difference=_measure_layer(exact, found["double"]),
+                    single=_measure_layer(singles[path], found["single"]),
+                    rounding=measure(exact, singles[path]).max_error,
+                    third=None
+                    if third is None
+                    else Third(_measure_layer(third[0][path], found["double"]), measure(exact, third[0][path])),
+                )
+            )
+        return tuple(results)
+
+
+def _laid_out(layers: Sequence[Layer], model: Any) -> tuple[Layer, ...]:
+    """The layers as a network has them whose recurrent modules may themselves be (time, batch, channels)."""
+    return tuple(
+        replace(layer, time_major=layer.time_major and model.get_submodule(layer.module).batch_first)
+        for layer in layers
+    )
 
 
 def _measure_layer(value: np.ndarray, output: np.ndarray | None) -> Difference:
@@ -259,13 +341,19 @@ def _digest(path: Path) -> WeightFile:
         return WeightFile(path.name, hashlib.file_digest(stream, "sha256").hexdigest())
 
 
-def _versions(worker: PaddleWorker) -> dict[str, str]:
+def _digest_of_conversion(conversion: Conversion) -> WeightFile:
+    """That of the file which `convert` writes, whether it has been written or not."""
+    content = safetensors_file(conversion.state, metadata(conversion))
+    return WeightFile(f"{conversion.name}.safetensors", hashlib.sha256(content).hexdigest())
+
+
+def _versions(worker: PaddleWorker | None) -> dict[str, str]:
     import torch
 
     return {
         "paddle2torch": __version__,
         "torch": torch.__version__,
-        "paddlepaddle": worker.versions["paddlepaddle"],
+        **({"paddlepaddle": worker.versions["paddlepaddle"]} if worker is not None else {}),
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
