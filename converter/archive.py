@@ -16,6 +16,7 @@ _ROLES = {
     ".pdiparams": "parameters",
     ".pdiparams.info": "info",
     ".json": "pir",
+    ".yml": "settings",
     ".pdparams": "checkpoint",
 }
 _WINNER = "best_accuracy.pdparams"
@@ -43,6 +44,7 @@ class ModelFiles:
         parameters: `inference.pdiparams`, its weights.
         info: `inference.pdiparams.info`, the structured names of the weights.
         pir: `inference.json`, the program as Paddle 3 writes it.
+        settings: `inference.yml`, preprocessing and characters as newer exports have them.
         checkpoint: a `.pdparams` of training.
         others: names of further models in the same place, passed over; each can be given as `member`.
     """
@@ -52,6 +54,7 @@ class ModelFiles:
     parameters: Blob | None = None
     info: Blob | None = None
     pir: Blob | None = None
+    settings: Blob | None = None
     checkpoint: Blob | None = None
     others: tuple[str, ...] = ()
 
@@ -105,7 +108,8 @@ def open_model_files(path: Path, member: str | None = None) -> ModelFiles:
             raise SourceError(f"{path}: neither a file nor a folder; give a file that can be read twice")
         if reason := _NOT_WEIGHTS.get(path.suffix.lower()):
             raise SourceError(f"{path}: {reason}")
-        if _role(path.name):
+        split = _role(path.name)
+        if split and split[1] != "settings":
             if member is not None:
                 raise SourceError(f"{path}: is a single file, so no member {member!r} can be picked from it")
             return _from_siblings(path)
@@ -184,6 +188,7 @@ def _model_files(location: Path, by_role: Mapping[str, Blob], others: tuple[str,
         parameters=by_role.get("parameters"),
         info=by_role.get("info"),
         pir=by_role.get("pir"),
+        settings=by_role.get("settings"),
         checkpoint=by_role.get("checkpoint"),
         others=others,
     )

@@ -11,9 +11,11 @@ from architectures.loading import GRAPH
 from architectures.registry import CLASSIFICATION, DETECTION, RECOGNITION_48, Architecture
 from converter.convert import Conversion, find_labels
 from converter.errors import MappingError, SourceError
+from converter.exported import Settings, read_settings
 from converter.graph.build import build_module
 from converter.graph.program import graph_from_program
 from converter.graph.trace import trace_graph
+from converter.labels import Labels, match_labels
 from converter.rules import Mapped
 from converter.source import Source
 
@@ -48,6 +50,9 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
     names = {variable: name for name, variable in (source.variables or {}).items()}
     graph = graph_from_program(source.program, names, source.path.name)
     task, preprocessing, classes = _purpose(graph, source.path.name)
+    settings = read_settings(source.files.settings) if source.files.settings is not None else None
+    if settings is not None and settings.steps:
+        preprocessing = settings.preprocessing(preprocessing)
     module = build_module(graph, source.path.name, source.tensors)
     known = graph.tensor_names()
     origins = {key: known[origin.variable] for key, origin in lay_out(graph).origins.items()}
@@ -63,10 +68,12 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
         preprocessing=preprocessing,
         config={},
     )
-    notes = [
-        "the network is the program itself; its preprocessing is the usual one of its kind, which the program does not "
-        "tell: compare it with the model's documentation"
-    ]
+    told = (
+        "that of its inference.yml"
+        if settings is not None and settings.steps
+        else "the usual one of its kind, which the program does not tell: compare it with the model's documentation"
+    )
+    notes = [f"the network is the program itself; its preprocessing is {told}"]
     if source.named_by is None:
         notes.append("there is no .info that names the tensors; they have the names of the program's variables")
     return Conversion(
@@ -85,10 +92,24 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
         branches=("",),
         tensors=source.tensors,
         evidence=None,
-        labels=find_labels(task, {"classes": classes}, source, dictionary, None, fetcher),
+        labels=_labels(task, classes, source, settings, dictionary, fetcher),
         notes=tuple(notes),
         graph=graph,
     )
+
+
+def _labels(
+    task: str,
+    classes: int,
+    source: Source,
+    settings: Settings | None,
+    dictionary: Path | None,
+    fetcher: Fetcher | None,
+) -> Labels | None:
+    """What the classes stand for; a dictionary that is given wins over the model's own."""
+    if task == "rec" and dictionary is None and settings is not None and settings.characters is not None:
+        return match_labels(settings.characters, classes, None, settings.file)
+    return find_labels(task, {"classes": classes}, source, dictionary, None, fetcher)
 
 
 def _purpose(graph: Graph, file: str) -> tuple[str, dict[str, Any], int]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from architectures.registry import ARCHITECTURES
 from converter.errors import FormatError, MappingError, SourceError
+from converter.safe_yaml import load_yaml
 
 # Keys whose other spellings mean the same, or mean it without saying so.
 SPELLINGS = {"ResNet_vd": "ResNet", "mobile_v3": "MobileNetV3"}
@@ -58,12 +57,11 @@ def read_config(path: Path, branch: str | None = None) -> Config:
         MappingError: it describes no network of this list.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_bytes())
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise FormatError(str(path), f"not YAML ({reason}); give the .yml that the model was trained with") from error
+    except ValueError as error:
+        raise FormatError(str(path), f"not YAML ({error}); give the .yml that the model was trained with") from error
     if not isinstance(content, dict) or not isinstance(content.get("Architecture"), dict):
         raise FormatError(str(path), "has no section Architecture; give the .yml that the model was trained with")
     settings = content.get("Global")
