@@ -77,3 +77,9 @@ class OutputError(ConverterError):
     """A result could not be written; nothing half-written was left behind."""
 
     exit_code = 11
+
+
+class SchedulerError(ConverterError):
+    """The processes or machines that were to do the work could not be reached, or were lost."""
+
+    exit_code = 12

@@ -108,7 +108,7 @@ def test_compare_exits_with_1_when_anything_differs(run: Run, checkpoint: Path, 
     (["convert", "none/x.tar"], 3, "error: none/x.tar: there is no such file or folder"),
     (["convert", "ml_PP-OCRv3_det", "--kind", "pretrained"], 3, "lists no pretrained tarball"),
     (["convert", "--to", "paddle", "none.pth"], 3, "there is no such file"),
-    (["convert"], 2, "Missing argument 'SOURCE...'"),
+    (["convert"], 2, "name a SOURCE, or give --all"),
     (["list", "--task", "ocr"], 2, "'ocr' is not one of 'det', 'rec', 'cls'"),
 ])  # fmt: skip
 def test_errors_are_one_line_with_their_exit_code(run: Run, arguments: list[str], code: int, message: str) -> None:

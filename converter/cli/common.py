@@ -83,6 +83,7 @@ referring = click.option(
     help="Inference model (folder, tarball or zoo name) whose program runs the weights; `graph`, or `graph:SOURCE`, "
     "compares with the program's graph in place of Paddle.",
 )
+everything = click.option("--all", "everything", is_flag=True, help="Every model of the zoo.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

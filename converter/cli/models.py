@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -15,16 +14,14 @@ from converter.cli.common import (
     as_json,
     choosing,
     choosing_with_labels,
+    everything,
     fetching,
     note,
     open_zoo,
     print_json,
     referring,
 )
-from converter.errors import ParityError
-
-if TYPE_CHECKING:
-    from converter.convert import Conversion
+from converter.cli.spread import Spread, chosen, finish, spreading
 
 
 @click.command()
@@ -46,7 +43,8 @@ def inspect(path: str, choice: Choice, access: Access, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.argument("sources", nargs=-1, metavar="SOURCE...")
+@everything
 @choosing_with_labels
 @fetching
 @click.option(
@@ -66,14 +64,17 @@ def inspect(path: str, choice: Choice, access: Access, as_json: bool) -> None:
 )
 @referring
 @click.option("--verify", "proving", is_flag=True, help="Compare with Paddle first, and write nothing if it disagrees.")
+@spreading
 def convert(
     sources: tuple[str, ...],
+    everything: bool,
     choice: Choice,
     access: Access,
     output: Path,
     target: str,
     reference: str | None,
     proving: bool,
+    spread: Spread,
 ) -> None:
     """Convert models to PyTorch, or back.
 
@@ -84,31 +85,14 @@ def convert(
     with the reference's program and these weights, which Paddle's predictor runs.
     """
     if target == "paddle":
+        if not sources:
+            raise click.UsageError("name a converted .pth or .safetensors")
         convert_back(sources, output, reference, access)
         return
-    from converter import artifacts
+    from converter.tasks import ConvertTask
 
-    zoo, fetcher = open_zoo(), access.fetcher()
-    with ExitStack() as stack:
-        if proving:
-            from converter.parity.prover import Prover
-
-            prover = stack.enter_context(Prover(zoo, fetcher, reference))
-        for text in sources:
-            source = choice.load(text, zoo, fetcher)
-            note(f"converting {source.path.name}")
-            conversion = choice.convert(source, fetcher)
-            report_conversion(conversion)
-            if proving:
-                note("comparing with Paddle, layer by layer")
-                result = prover.prove(conversion)
-                if not result.passed:
-                    raise ParityError(prover.table(result) + "\n  nothing was written")
-            for path in artifacts.write(conversion, output):
-                click.echo(path)
-            if proving:
-                for line in prover.summary(result):
-                    click.echo(line)
+    texts = chosen(sources, everything, choice.kind)
+    finish(spread.run([ConvertTask(text, choice, access, output, proving, reference) for text in texts]))
 
 
 @click.command()
@@ -163,16 +147,3 @@ def convert_back(sources: tuple[str, ...], output: Path, reference: str | None, 
         if program is not None:
             for path in write_inference(weights, program, output):
                 click.echo(path)
-
-
-def report_conversion(conversion: Conversion) -> None:
-    """What was done, on stderr."""
-    settled = ", ".join(f"{key} = {value}" for key, value in conversion.parameters.items())
-    note(f"{conversion.name}: {conversion.architecture.summary} [{conversion.architecture.name}; {settled}]")
-    if conversion.evidence:
-        note(f"  recognised: {conversion.evidence}")
-    note(f"  {len(conversion.origins)} tensors from {conversion.source.path.name}, each used once")
-    for text in conversion.notes:
-        note(f"  {text}")
-    if conversion.labels:
-        note(f"  {conversion.labels.note}")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from converter.batch import Outcome
 from converter.choice import Access, Choice
-from converter.cli.common import choosing_with_labels, fetching, note, open_zoo, referring, write_json
-from converter.errors import ConverterError, ParityError
+from converter.cli.common import choosing_with_labels, everything, fetching, referring, write_json
+from converter.cli.spread import Spread, chosen, finish, spreading
 
 
 @click.command()
 @click.argument("sources", nargs=-1, metavar="SOURCE...")
-@click.option("--all", "everything", is_flag=True, help="Every model of the zoo.")
+@everything
 @choosing_with_labels
 @referring
 @click.option(
@@ -37,6 +40,7 @@ from converter.errors import ConverterError, ParityError
     "--summary", "summary_file", type=click.Path(path_type=Path, dir_okay=False), help="File for all verdicts as JSON."
 )
 @fetching
+@spreading
 def verify(
     sources: tuple[str, ...],
     everything: bool,
@@ -48,6 +52,7 @@ def verify(
     report: Path | None,
     summary_file: Path | None,
     access: Access,
+    spread: Spread,
 ) -> None:
     """Prove that PyTorch computes what Paddle computes.
 
@@ -55,33 +60,24 @@ def verify(
     same pictures; every layer, the output and the answer are compared. The program's graph, run by PyTorch, is a third
     witness. Exits with 0 only when all hold for every SOURCE; all are tried.
     """
-    from converter.parity.prover import Prover
+    from converter.tasks import VerifyTask
 
-    if not sources and not everything:
-        raise click.UsageError("name a SOURCE, or give --all")
     if weights is not None and len(sources) != 1:
         raise click.UsageError("--weights goes with one SOURCE")
-    zoo, fetcher = open_zoo(), access.fetcher()
-    if everything:
-        sources = tuple(name for name, model in zoo.models.items() if (choice.kind or "inference") in model.artifacts)
-    verdicts: list[dict[str, Any]] = []
-    with Prover(zoo, fetcher, reference) as prover:
-        for text in sources:
-            try:
-                conversion = choice.convert(choice.load(text, zoo, fetcher), fetcher)
-                result = prover.prove(conversion, weights=weights, images=images, tolerance=tolerance)
-            except ConverterError as error:
-                if len(sources) == 1:
-                    raise
-                note(f"error: {text}: {error}")
-                verdicts.append({"name": text, "passed": False, "error": str(error)})
-                continue
-            click.echo(prover.table(result))
-            verdicts.append(prover.verdict(result))
-            for path in prover.report(result, report) if report else ():
-                click.echo(path)
-    failed = [verdict["name"] for verdict in verdicts if not verdict["passed"]]
+    command = shlex.join(["paddle2torch", *sys.argv[1:]])
+    outcomes = spread.run(
+        [
+            VerifyTask(text, choice, access, reference, weights, images, tolerance, report, command)
+            for text in chosen(sources, everything, choice.kind)
+        ]
+    )
     if summary_file is not None:
-        write_json({"passed": not failed, "models": verdicts}, summary_file)
-    if failed:
-        raise ParityError(f"{len(failed)} of {len(verdicts)} models failed: {', '.join(failed)}")
+        write_json({"passed": all(each.passed for each in outcomes), "models": [*map(verdict, outcomes)]}, summary_file)
+    finish(outcomes)
+
+
+def verdict(outcome: Outcome) -> dict[str, Any]:
+    """The figures of one model, or why there are none."""
+    if outcome.report is not None:
+        return outcome.report.data
+    return {"name": outcome.name, "passed": False, "error": outcome.error}

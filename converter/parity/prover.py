@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib import resources
@@ -53,6 +51,11 @@ class Prover:
 
     def __exit__(self, *details: object) -> None:
         self._stack.close()
+
+    @property
+    def oracle(self) -> str:
+        """What PyTorch is compared with, as sentences have it."""
+        return "the graph" if self._without_paddle else "Paddle"
 
     def prove(
         self,
@@ -114,6 +117,6 @@ class Prover:
         return {key: value for key, value in figures.items() if key not in ("batches", "command", "schema_version")}
 
     @staticmethod
-    def report(result: ParityResult, folder: Path) -> list[Path]:
-        """Write `NAME/parity.json` and `NAME/parity.html`."""
-        return write_report(result, folder / result.name, shlex.join(["paddle2torch", *sys.argv[1:]]))
+    def report(result: ParityResult, folder: Path, command: str | None = None) -> list[Path]:
+        """Write `NAME/parity.json` and `NAME/parity.html`; the command is that which asked for them."""
+        return write_report(result, folder / result.name, command)
