@@ -55,6 +55,9 @@ def read_weights(path: str | PathLike[str]) -> Weights:
 def load_model(path: str | PathLike[str]) -> nn.Module:
     """The network of a converted `.pth` or `.safetensors`, in evaluation mode on the CPU.
 
+    Also of a folder that `publish` made, and of such a folder on the Hugging Face Hub: `hf:ORG/NAME`, or
+    `hf:ORG/NAME@REVISION` (see `architectures.hub.locate`); the metadata then tell the commit under "hub".
+
     It is an `OCRModel`, or a `torch.fx.GraphModule` where the model was converted by its graph (`--as-graph`).
 
     A `.safetensors` of ours says itself which network it holds; for a `.pth` the `.json` beside it says so. Without

@@ -21,6 +21,7 @@ from converter.errors import ParityError
 if TYPE_CHECKING:
     from converter.convert import Conversion
     from converter.parity.prover import Prover
+    from converter.publish import Options
     from converter.zoo import Zoo
 
 logger = logging.getLogger(__name__)
@@ -152,6 +153,30 @@ def _absolute_text(text: str) -> str:
     return str(Path(text).absolute()) if Path(text).exists() else text
 
 
+@dataclass(frozen=True)
+class PublishTask:
+    """Publish one model of the zoo.
+
+    Attributes:
+        name: in the zoo.
+        options: see `converter.publish.publish_one`.
+    """
+
+    name: str
+    options: Options
+
+    def run(self) -> Report:
+        """Do it.
+
+        Raises:
+            ConverterError: any; the model is not published then.
+        """
+        from converter.publish import publish_or_raise
+
+        publication = publish_or_raise(self.name, self.options, _publishing(self.options))
+        return Report(f"{publication.outcome}: parity {publication.verdict}", data={"publication": publication})
+
+
 def _convert(text: str, choice: Choice, access: Access) -> Conversion:
     """Convert, and say what was done."""
     source = choice.load(text, _zoo(), _fetcher(access))
@@ -186,6 +211,7 @@ def letting_go() -> Iterator[None]:
 def let_go() -> None:
     """End the Paddle process, where there is one."""
     _prover.cache_clear()
+    _publishing.cache_clear()
     _kept.close()
 
 
@@ -204,3 +230,10 @@ def _prover(access: Access, reference: str | None) -> Prover:
     from converter.parity.prover import Prover
 
     return _kept.enter_context(Prover(_zoo(), _fetcher(access), reference))
+
+
+@cache
+def _publishing(options: Options) -> Prover:
+    from converter.publish import proving
+
+    return _kept.enter_context(proving(options))

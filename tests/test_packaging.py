@@ -63,7 +63,9 @@ def test_nothing_but_the_packages_is_inside(installed: Path) -> None:
     assert {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")} == {
         "architectures",
         "converter",
+        "reading",
     }
+    assert (installed / "converter" / "card.md").is_file()
     assert all((installed / "converter" / "parity" / name).is_file() for name in ("report.html", "report.css"))
 
 

@@ -76,14 +76,18 @@ def chosen(sources: Sequence[str], everything: bool, kind: str | None) -> list[s
     return list(dict.fromkeys(listed if everything else sources))
 
 
-def finish(outcomes: Sequence[Outcome]) -> None:
+def finish(outcomes: Sequence[Outcome], rows: bool = True) -> None:
     """The last word: a table of many, and an error where anything failed.
+
+    Args:
+        outcomes: of all.
+        rows: whether to print the table.
 
     Raises:
         ConverterError: with the exit code of the first that failed.
     """
     failed = [outcome for outcome in outcomes if not outcome.passed]
-    if len(outcomes) > 1:
+    if rows and len(outcomes) > 1:
         for line in table(outcomes):
             click.echo(line)
     if not failed:

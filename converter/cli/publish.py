@@ -1,0 +1,92 @@
+"""The release: publish."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from converter.batch import Outcome
+from converter.choice import Access
+from converter.cli.common import KINDS, everything, fetching, note
+from converter.cli.spread import Spread, chosen, finish, spreading
+
+if TYPE_CHECKING:
+    from converter.publish import Publication
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="NAME...")
+@everything
+@click.option("--kind", type=click.Choice(KINDS), help="Which tarball.  [default: inference]")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("release"),
+    show_default=True,
+    help="Folder for the release.",
+)
+@click.option(
+    "--push-to-hub",
+    "organisation",
+    metavar="ORG",
+    help="Push each model to ORG/NAME on the Hugging Face Hub; HF_TOKEN or `hf auth login` says who you are.",
+)
+@click.option("--dry-run", is_flag=True, help="Convert and prove, say what would be published, write and send nothing.")
+@fetching
+@spreading
+def publish(
+    names: tuple[str, ...],
+    everything: bool,
+    kind: str | None,
+    output: Path,
+    organisation: str | None,
+    dry_run: bool,
+    access: Access,
+    spread: Spread,
+) -> None:
+    """Make models of the zoo into Hugging Face model repositories, each with its proof.
+
+    Every NAME is converted, compared with Paddle, and becomes the folder OUTPUT/NAME: weights, configuration, labels,
+    model card, and the figures of the comparison. index.json and SHA256SUMS list the release. A model that does not
+    agree with Paddle is not published; the others are.
+    """
+    from converter import publish as publishing
+    from converter.hub_push import Hub
+    from converter.tasks import PublishTask
+
+    hub = Hub(organisation) if organisation and not dry_run else None
+    publishing.require_own_lists(output)
+    options = publishing.Options(output, access, kind, organisation, dry_run)
+    outcomes = spread.run([PublishTask(name, options) for name in chosen(names, everything, kind)])
+    publications = [publication(outcome) for outcome in outcomes]
+    if not dry_run:
+        publishing.write_lists(output, [each.name for each in publications if not each.error])
+    for line in summary(publications):
+        click.echo(line)
+    for each in publications if dry_run else ():
+        for name, (size, _) in each.files.items():
+            where = f"{organisation}/{each.name}/{name}" if organisation else output / each.name / name
+            note(f"  {size:>12,}  {where}")
+    for each in publications if hub else ():
+        if not each.error:
+            click.echo(hub.push(output / each.name))
+    finish(outcomes, rows=False)
+
+
+def publication(outcome: Outcome) -> Publication:
+    """What became of one model."""
+    from converter.publish import Publication
+
+    if outcome.report is not None:
+        return outcome.report.data["publication"]
+    return Publication(outcome.name, "refused", error=outcome.error, exit_code=outcome.exit_code)
+
+
+def summary(publications: list[Publication]) -> list[str]:
+    """A table of what became of each model."""
+    rows = [("NAME", "OUTCOME", "FILES", "BYTES", "PARITY")]
+    rows += [(p.name, p.outcome, str(len(p.files)), f"{p.size:,}", p.verdict or p.error) for p in publications]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
