@@ -125,7 +125,7 @@ def test_export_with_dynamic_sizes_gives_the_same(name: str) -> None:
     model, height = small(name), HEIGHTS[name]
     batch, step = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("step", min=2, max=64)
     width = 32 * step if ARCHITECTURES[name].task == "det" else 8 * step
-    # torch.export unrolls an LSTM over the time steps it sees, so there only the batch can vary.
+    # By itself torch.export unrolls an LSTM over the time steps it sees; `converter.export` knows a way round that.
     recurrent = "bilstm" in name
     with torch.no_grad():
         example = torch.randn(2, 3, height, 96)

@@ -35,10 +35,12 @@ SAME = 1e-6
 # ---- sizes -------------------------------------------------------------------------------------------------------
 
 
-def numbers(value: Any) -> tuple[int, ...]:
+def numbers(value: Any) -> tuple[int | Tensor, ...]:
     """Sizes as a tuple, however they come: a number, a tuple, a tensor, or a list of those."""
     if isinstance(value, Tensor):
-        return tuple(value.reshape(-1).tolist())
+        flat = value.reshape(-1)
+        # While tracing, numbers would be frozen to those of the example.
+        return flat.unbind(0) if torch.jit.is_tracing() else tuple(flat.tolist())
     if isinstance(value, (list, tuple)):
         return tuple(number for each in value for number in numbers(each))
     return (value,)

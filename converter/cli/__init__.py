@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from converter import __version__
-from converter.cli import downloads, models, verify, zoo
+from converter.cli import downloads, export, models, publish, read, verify, zoo
 from converter.errors import ConverterError
 
 INTERRUPTED = 130
@@ -23,6 +23,9 @@ COMMANDS = (
     models.inspect,
     models.convert,
     verify.verify,
+    publish.publish,
+    export.export,
+    read.read,
     models.compare,
     downloads.cache,
     zoo.zoo_group,

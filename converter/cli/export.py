@@ -1,0 +1,81 @@
+"""Onwards, to other runtimes: export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from converter.choice import Access, Choice
+from converter.cli.common import choosing_with_labels, fetching, note, open_zoo
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CONVERTED = (".pth", ".safetensors")
+FORMATS = ("onnx", "torchscript", "pt2")
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(FORMATS),
+    multiple=True,
+    default=("onnx",),
+    show_default=True,
+    help="What to write; may be repeated.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("exported"),
+    show_default=True,
+    help="Folder for the results.",
+)
+@choosing_with_labels
+@fetching
+def export(sources: tuple[str, ...], formats: tuple[str, ...], output: Path, choice: Choice, access: Access) -> None:
+    """Write models for ONNX, TorchScript or torch.export.
+
+    A SOURCE is a converted .pth or .safetensors, a folder made by publish, a model of the Hub (hf:ORG/NAME), or what
+    convert takes. For each, NAME.onnx, NAME.torchscript or NAME.pt2 is written. It takes any batch size and any width
+    (of a detector, any height and width that are multiples of 32) and holds preprocessing and labels. Before, it is
+    compared with the PyTorch module on several shapes; where the two disagree, nothing is written.
+    """
+    from converter.export import export_model, write_export
+
+    for text in sources:
+        model, metadata = open_model(text, choice, access)
+        if metadata["task"] == "rec" and metadata["labels"] is None:
+            note(f"{metadata['name']}: no labels are known, so the file will hold none; --dict gives them to convert")
+        for format in formats:
+            note(f"writing {metadata['name']} as {format}")
+            exported = export_model(model, metadata, format)
+            click.echo(write_export(exported, output))
+            note(
+                f"  does the same as the module on {len(exported.comparisons)} batches of other shapes than it was"
+                f" traced at; largest error {exported.error:.1e}"
+            )
+
+
+def open_model(text: str, choice: Choice, access: Access) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a source and its metadata."""
+    if is_converted(text):
+        from converter.export import open_converted
+
+        return open_converted(Path(text))
+    from converter.artifacts import metadata
+
+    fetcher = access.fetcher()
+    conversion = choice.convert(choice.load(text, open_zoo(), fetcher), fetcher)
+    return conversion.build(), metadata(conversion)
+
+
+def is_converted(text: str) -> bool:
+    """Whether a source is PyTorch weights already: a file, a folder that `publish` made, or a model of the Hub."""
+    from architectures.hub import SCHEME, WEIGHTS
+
+    return text.startswith(SCHEME) or Path(text).suffix in CONVERTED or (Path(text) / WEIGHTS).is_file()
