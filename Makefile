@@ -3,6 +3,8 @@
 #   make convert                       the embedded sample: fetch, convert, compare with Paddle, read a picture
 #   make convert MODEL=NAME [KIND=trained] [MIRROR=FOLDER_OR_URL] [OUTPUT=converted]
 #   make parity [MODEL=NAME | MODELS="NAME NAME" | MODELS=all]   verdicts in parity/, with pages to look at
+#   make docs                          the documentation, in site/
+#   make bench [MIRROR=FOLDER_OR_URL]  how fast all is, as ratios
 #   make test | lint | format | clean
 
 PYTHON ?= python3
@@ -14,7 +16,7 @@ RUN    := $(VENV)/bin/python
 
 FROM   := $(if $(KIND),--kind $(KIND)) $(if $(MIRROR),--mirror $(MIRROR))
 
-.PHONY: convert parity test lint format clean venv
+.PHONY: convert parity test lint format docs bench clean venv
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -26,7 +28,8 @@ venv: $(VENV)/.installed
 $(VENV)/.installed: constraints.txt setup.cfg pyproject.toml setup.py
 	@echo "setting up $(VENV) (PyTorch and Paddle are some hundred megabytes; this happens once)"
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[parity,dev]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable \
+		'.[parity,reading,export,hub,cluster,docs,bench,dev]'
 	@touch $@
 
 convert: venv
@@ -47,6 +50,12 @@ format: venv
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
+docs: venv
+	$(RUN) -m mkdocs build --strict
+
+bench: venv
+	$(RUN) -m scripts.bench $(FROM)
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info converted parity .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info converted parity .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
