@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from converter.errors import ConverterError, DownloadError, PaddleError, SchedulerError
+from converter.extras import require
 
 TRIES = 2
 CONNECT_LIMIT = 20  # seconds for a scheduler to answer
@@ -112,7 +113,8 @@ def run_tasks(
         The outcomes, in the tasks' order.
 
     Raises:
-        SchedulerError: no scheduler answers, or Dask is not installed.
+        SchedulerError: no scheduler answers.
+        MissingPackageError: Dask is not installed.
     """
     outcomes: dict[str, Outcome] = {}
     waiting = list(tasks)
@@ -181,12 +183,9 @@ def _executor(jobs: int, scheduler: str | None) -> Iterator[Executor | None]:
 
 @contextmanager
 def _cluster(address: str) -> Iterator[Executor]:
+    distributed = require("distributed", "cluster", "--scheduler")
     try:
-        from distributed import Client
-    except ImportError as error:
-        raise SchedulerError("--scheduler needs Dask: pip install 'paddle2torch[cluster]'") from error
-    try:
-        client = Client(address, timeout=CONNECT_LIMIT, set_as_default=False)
+        client = distributed.Client(address, timeout=CONNECT_LIMIT, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise SchedulerError(f"{address}: no Dask scheduler answers there ({reason}); check the address") from error

@@ -83,3 +83,9 @@ class SchedulerError(ConverterError):
     """The processes or machines that were to do the work could not be reached, or were lost."""
 
     exit_code = 12
+
+
+class MissingPackageError(ConverterError):
+    """A package that only this command needs is not installed."""
+
+    exit_code = 13

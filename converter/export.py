@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import importlib
 import io
 import json
 import warnings
@@ -28,6 +27,7 @@ import numpy as np
 from architectures.loading import GRAPH, HEADER_KEY, load_model
 from architectures.registry import get
 from converter.errors import FormatError, OutputError, ParityError
+from converter.extras import require
 from converter.files import atomic_write
 from converter.parity.compare import Difference, compare_answers, measure
 from converter.parity.inputs import Case, text_case
@@ -192,14 +192,15 @@ def export_model(
         cases: the batches to compare on; rendered text of two batch sizes and three widths or sizes by default.
 
     Raises:
-        OutputError: the network cannot be written in this format, or a package is missing.
+        OutputError: the network cannot be written in this format.
+        MissingPackageError: a package that this takes is not installed.
         ParityError: the file does not compute what the module computes.
     """
     import torch
 
     chosen, task, record = FORMATS[format], metadata["task"], metadata["preprocessing"]
     for package in chosen.packages:
-        _need(package, format)
+        require(package, "export", f"writing {format}")
     model = copy.deepcopy(model).eval()
     example = torch.from_numpy(text_case(task, record, *TRACED[task]).array)
     with _quietly(), torch.no_grad():
@@ -423,15 +424,6 @@ FORMATS = {
 def _account(metadata: Mapping[str, Any]) -> str:
     """What the file says of itself; the graph of a model converted by it is what the file is."""
     return json.dumps({key: value for key, value in metadata.items() if key != GRAPH}, ensure_ascii=False)
-
-
-def _need(package: str, format: str) -> None:
-    try:
-        importlib.import_module(package)
-    except ImportError as error:
-        raise OutputError(
-            f"writing {format} needs the package {package}, which is missing: pip install 'paddle2torch[export]'"
-        ) from error
 
 
 def _first_line(error: Exception) -> str:

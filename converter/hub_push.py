@@ -10,6 +10,7 @@ from pathlib import Path
 from architectures.hub import PTH
 from converter import __version__
 from converter.errors import OutputError
+from converter.extras import require
 
 # What an earlier publication may have had and a later one no longer has.
 STALE = (f"*{PTH}", "labels.txt")
@@ -27,16 +28,12 @@ class Hub:
         organisation: its name.
 
     Raises:
-        OutputError: huggingface_hub is missing, there is no valid token, or the Hub cannot be reached.
+        MissingPackageError: huggingface_hub is not installed.
+        OutputError: there is no valid token, or the Hub cannot be reached.
     """
 
     def __init__(self, organisation: str) -> None:
-        try:
-            import huggingface_hub
-        except ImportError as error:
-            raise OutputError(
-                "--push-to-hub needs the package huggingface_hub; install it with: pip install 'paddle2torch[hub]'"
-            ) from error
+        huggingface_hub = require("huggingface_hub", "hub", "--push-to-hub")
         self.organisation = organisation
         self._api = huggingface_hub.HfApi(library_name="paddle2torch", library_version=__version__)
         if huggingface_hub.get_token() is None:

@@ -28,8 +28,8 @@ from torch.nn import functional as F
 from architectures import create_model, load_model
 from converter.artifacts import write_files
 from converter.labels import BLANK
-from converter.reading.ctc import decode
-from converter.reading.preprocess import prepare
+from reading.ctc import decode
+from reading.preprocess import prepare
 from scripts.rendered_words import render
 
 NAME = "dates"

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from architectures.registry import RECOGNITION_32
-from converter.reading.preprocess import prepare
+from reading.preprocess import prepare
 
 CHARACTERS = string.digits + string.ascii_lowercase + string.ascii_uppercase  # class ids 1…62; 0 is the CTC blank
 HELD_OUT = 20  # one word in so many is kept for judging

@@ -40,8 +40,9 @@ from pathlib import Path
 import numpy as np
 
 from architectures.registry import RECOGNITION_32
-from converter.reading.ctc import decode
-from converter.reading.preprocess import load_picture, prepare
+from reading.ctc import decode
+from reading.pictures import load_picture
+from reading.preprocess import prepare
 from scripts.rendered_words import (
     CHARACTERS,
     SAMPLE_TEXT,

@@ -18,10 +18,11 @@ import converter
 from converter.convert import Conversion, convert
 from converter.download import Fetcher
 from converter.formats.pdmodel import read_pdmodel
-from converter.reading.ctc import decode
-from converter.reading.preprocess import load_picture, prepare
 from converter.source import load_source
 from converter.zoo import load_zoo
+from reading.ctc import decode
+from reading.pictures import load_picture
+from reading.preprocess import prepare
 
 FOLDER = Path(converter.__file__).parent / "embedded"
 CONTENT = {

@@ -1,4 +1,4 @@
-"""The wheel holds both packages, the zoo and the sample, and works away from the checkout."""
+"""The wheel holds the packages, the zoo and the sample, and works away from the checkout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the unpacked wheel, built from a copy of what git would give."""
     folder = tmp_path_factory.mktemp("wheel")
     checkout = folder / "checkout"
-    for name in ("architectures", "converter"):
+    for name in ("architectures", "converter", "reading"):
         for path in (ROOT / name).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 target = checkout / path.relative_to(ROOT)

@@ -70,9 +70,10 @@ def main(debug: bool) -> None:
     """
     handler = logging.StreamHandler()
     handler.setFormatter(NoteFormatter())
-    logger = logging.getLogger("converter")
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
+    for package in ("converter", "reading"):
+        logger = logging.getLogger(package)
+        logger.handlers[:] = [handler]
+        logger.setLevel(logging.INFO)
 
 
 for command in COMMANDS:

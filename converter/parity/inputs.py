@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from converter.reading.preprocess import load_picture, prepare
+from reading.pictures import load_picture
+from reading.preprocess import prepare
 
 SEED = 20220428
 LINES = ("Parity 2.6", "TORCH & 47", "37,50 EUR")
@@ -57,7 +58,7 @@ def default_cases(task: str, record: Mapping[str, Any]) -> list[Case]:
         record: the model's preprocessing record.
     """
     *texts, _ = SHAPES[task]
-    return [*(_text_case(task, record, *shape) for shape in texts), noise_case(task, record)]
+    return [*(text_case(task, record, *shape) for shape in texts), noise_case(task, record)]
 
 
 def image_cases(task: str, record: Mapping[str, Any], images: Sequence[Path]) -> list[Case]:
@@ -81,7 +82,15 @@ def noise_case(task: str, record: Mapping[str, Any]) -> Case:
     return Case(f"noise, {count} x {height} x {width}", tuple(pixels), prepare(list(pixels), record, width))
 
 
-def _text_case(task: str, record: Mapping[str, Any], count: int, height: int | None, width: int) -> Case:
+def text_case(task: str, record: Mapping[str, Any], count: int, height: int | None, width: int) -> Case:
+    """A batch of rendered text, the same at every call.
+
+    Args:
+        task: "det", "rec" or "cls".
+        record: the model's preprocessing record.
+        count: pictures.
+        height, width: of each, in pixels; the record's height for None.
+    """
     height = height or record["size"]["height"]
     if task == "det":
         pictures = tuple(render_page(PAGE[index:] + PAGE[:index], height, width) for index in range(count))

@@ -1,0 +1,149 @@
+"""A detector's map to boxes: the post-processing of DB (https://arxiv.org/abs/1911.08947) as PaddleOCR publishes it.
+
+The network marks the shrunken core of each line of text. Every connected core gets the smallest rectangle around it, is
+kept where the map is high within it, and is grown back to the line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from reading.extras import clipper, opencv
+
+SAME_ROW = 10  # pixels; boxes whose tops differ by less are read from left to right
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How maps become boxes; the defaults are the published ones.
+
+    Attributes:
+        threshold: pixels above it belong to text.
+        box_threshold: mean of the map that a box needs.
+        max_candidates: regions looked at per picture.
+        unclip_ratio: a box grows by its area times this over its perimeter.
+        min_side: of a region in the map, in pixels; of a grown box two more, of a box in the picture one more.
+    """
+
+    threshold: float = 0.3
+    box_threshold: float = 0.6
+    max_candidates: int = 1000
+    unclip_ratio: float = 1.5
+    min_side: int = 3
+
+
+PUBLISHED = Detection()
+
+
+def find_boxes(probabilities: np.ndarray, height: int, width: int, settings: Detection = PUBLISHED) -> np.ndarray:
+    """The boxes of one picture, in reading order.
+
+    Args:
+        probabilities: float32 (H, W), a detector's map.
+        height: of the picture, which the boxes are scaled to.
+        width: of the picture.
+        settings: thresholds and sizes.
+
+    Returns:
+        float32 (boxes, 4, 2): whole x and y inside the picture, clockwise from the top left corner.
+
+    Raises:
+        MissingPackageError: OpenCV or pyclipper is not installed.
+    """
+    map_size, size = np.array(probabilities.shape[::-1], np.float32), np.array([width, height], np.float32)
+    boxes = []
+    for box in _map_boxes(probabilities, settings):
+        # Clipped before the corners are named as well as after: that is what was published, and clipping moves corners.
+        box = _name_corners(np.clip(np.round(box / map_size * size), 0, size))
+        box = np.clip(box, 0, size - 1)
+        if _shorter_side(box) > settings.min_side:
+            boxes.append(box)
+    return np.array(sort_boxes(boxes), np.float32).reshape(-1, 4, 2)
+
+
+def sort_boxes(boxes: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Top to bottom by the first corner, and left to right where neighbours begin at nearly the same height.
+
+    Args:
+        boxes: (4, 2) each, the top left corner first.
+    """
+    rows: list[np.ndarray] = []
+    for box in sorted(boxes, key=lambda box: (box[0][1], box[0][0])):
+        place = len(rows)
+        while place and box[0][1] - rows[place - 1][0][1] < SAME_ROW and box[0][0] < rows[place - 1][0][0]:
+            place -= 1
+        rows.insert(place, box)
+    return rows
+
+
+def _map_boxes(probabilities: np.ndarray, settings: Detection) -> Iterable[np.ndarray]:
+    """The grown boxes in the map's own pixels."""
+    cv2 = opencv()
+    mask = (probabilities > settings.threshold).astype(np.uint8)
+    contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    for contour in contours[: settings.max_candidates]:
+        core, side = _smallest_rectangle(contour)
+        if side < settings.min_side or _mean_inside(probabilities, core) < settings.box_threshold:
+            continue
+        outline = unclip(core, settings.unclip_ratio)
+        if outline is None:
+            continue
+        box, side = _smallest_rectangle(outline)
+        if side >= settings.min_side + 2:
+            yield box
+
+
+def unclip(box: np.ndarray, ratio: float) -> np.ndarray | None:
+    """The outline of all points nearer to the box than area × ratio / perimeter.
+
+    Args:
+        box: (4, 2), a convex quadrilateral; fractions of pixels are cut off, as upstream does.
+        ratio: 1.5 as published.
+
+    Returns:
+        int32 (points, 2); None for a box without area.
+    """
+    pyclipper = clipper()
+    following = np.roll(box, -1, axis=0).astype(np.float64)
+    area = abs((box[:, 0] * following[:, 1] - box[:, 1] * following[:, 0]).sum()) / 2
+    perimeter = np.linalg.norm(following - box, axis=1).sum()
+    offset = pyclipper.PyclipperOffset()
+    offset.AddPath(box, pyclipper.JT_ROUND, pyclipper.ET_CLOSEDPOLYGON)
+    outlines = offset.Execute(area * ratio / perimeter)
+    return np.array(outlines[0], np.int32) if len(outlines) == 1 else None
+
+
+def _smallest_rectangle(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """The rectangle of least area, turned if need be, clockwise from the upper of its two left corners; and its shorter
+    side."""
+    cv2 = opencv()
+    rectangle = cv2.minAreaRect(points)
+    corners = sorted(cv2.boxPoints(rectangle), key=lambda corner: corner[0])
+    left, right = (sorted(pair, key=lambda corner: corner[1]) for pair in (corners[:2], corners[2:]))
+    return np.stack([left[0], right[0], right[1], left[1]]), min(rectangle[1])
+
+
+def _mean_inside(probabilities: np.ndarray, box: np.ndarray) -> float:
+    cv2 = opencv()
+    last = np.array(probabilities.shape[::-1]) - 1
+    left, top = np.clip(np.floor(box.min(0)), 0, last).astype(int)
+    right, bottom = np.clip(np.ceil(box.max(0)), 0, last).astype(int)
+    mask = np.zeros((bottom - top + 1, right - left + 1), np.uint8)
+    cv2.fillPoly(mask, [(box - np.float32([left, top])).astype(np.int32)], 1)
+    return cv2.mean(probabilities[top : bottom + 1, left : right + 1], mask)[0]
+
+
+def _name_corners(box: np.ndarray) -> np.ndarray:
+    """Clockwise from the top left: least and greatest x + y, and of the other two the upper right one first."""
+    first, third = box.sum(1).argmin(), box.sum(1).argmax()
+    others = np.delete(box, (first, third), axis=0)
+    slant = others[:, 1] - others[:, 0]
+    return np.stack([box[first], others[slant.argmin()], box[third], others[slant.argmax()]])
+
+
+def _shorter_side(box: np.ndarray) -> int:
+    """In whole pixels, cut off."""
+    return int(min(np.linalg.norm(box[0] - box[1]), np.linalg.norm(box[0] - box[3])))

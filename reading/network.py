@@ -1,0 +1,200 @@
+"""A network as reading sees it: a callable from array to array, what its input looks like, what its classes mean."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converter.errors import MappingError, SourceError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from converter.convert import Conversion
+    from converter.download import Fetcher
+
+Run = Callable[[np.ndarray], np.ndarray]
+CONVERTED = (".pth", ".safetensors")
+HUB = "hf:"
+TASKS = {"det": "detector", "cls": "angle classifier", "rec": "recogniser"}
+
+
+@dataclass(frozen=True)
+class Network:
+    """What the steps of reading need of a network.
+
+    Attributes:
+        name: what messages call it.
+        task: "det", "cls" or "rec".
+        run: float32 (N, 3, H, W) → a detector's maps (N, 1, H, W), a classifier's (N, classes) or a recogniser's
+            (N, T, classes) probabilities.
+        preprocessing: the record of its input, as `reading.preprocess` explains it.
+        labels: a text per class; detectors have none.
+    """
+
+    name: str
+    task: str
+    run: Run
+    preprocessing: Mapping[str, Any]
+    labels: Sequence[str] | None = None
+
+
+if TYPE_CHECKING:
+    Model = str | Path | nn.Module | Network
+
+
+def open_network(
+    model: Model,
+    task: str,
+    *,
+    dictionary: Path | None = None,
+    fetcher: Fetcher | None = None,
+) -> Network:
+    """The network of whatever a user names.
+
+    Args:
+        model: a zoo name, a tarball, folder or checkpoint of Paddle's (converted in memory), a converted `.pth` or
+            `.safetensors` or whatever else `load_model` takes, a module, or a network, which is returned as it is.
+        task: what it is wanted for: "det", "cls" or "rec".
+        dictionary: file of a recogniser's characters, in place of those that come with it.
+        fetcher: gets what is downloaded; `users_fetcher()` where None.
+
+    Raises:
+        SourceError: there is no such model, or it is not for the task, or its labels are not known.
+        MappingError: its tensors fit no architecture, or the dictionary does not fit its classes.
+        DownloadError, ArchiveError, FormatError: see `converter.source.load_source`.
+    """
+    network = model if isinstance(model, Network) else _opened(model, dictionary, fetcher)
+    if network.task != task:
+        raise SourceError(f"{network.name}: is a {TASKS[network.task]}; a {TASKS[task]} is wanted here")
+    if task != "det" and network.labels is None:
+        raise SourceError(f"{network.name}: nothing tells what its classes stand for; give its dictionary (--dict)")
+    return network
+
+
+def _opened(model: str | Path | nn.Module, dictionary: Path | None, fetcher: Fetcher | None) -> Network:
+    if not isinstance(model, str | Path):
+        return from_module(model, dictionary=dictionary)
+    if _is_converted(str(model)):
+        return from_module(_load(model), str(model), dictionary)
+    return from_conversion(convert_source(str(model), dictionary, fetcher))
+
+
+def _is_converted(text: str) -> bool:
+    """Whether it is for `load_model`: a file or folder of converted weights; a zoo name wins over such a folder."""
+    from converter.zoo import load_zoo
+
+    if text.startswith(HUB) or text.endswith(CONVERTED):
+        return True
+    return text not in load_zoo().models and any(Path(text).glob("*.safetensors"))
+
+
+def _load(path: str | Path) -> nn.Module:
+    from architectures import load_model
+
+    try:
+        return load_model(path)
+    except (OSError, ValueError, ImportError) as error:
+        raise SourceError(str(error)) from error
+
+
+def users_fetcher() -> Fetcher:
+    """Who gets files where nothing else is said: the user's cache, and PADDLE2TORCH_MIRROR as on the command line."""
+    from converter.choice import Access
+
+    return Access(mirror=os.environ.get("PADDLE2TORCH_MIRROR")).fetcher()
+
+
+def convert_source(text: str, dictionary: Path | None = None, fetcher: Fetcher | None = None) -> Conversion:
+    """Find a Paddle model and convert it in memory; see `open_network` for arguments and errors."""
+    from converter.choice import Choice
+    from converter.zoo import load_zoo
+
+    fetcher = fetcher or users_fetcher()
+    choice = Choice(dictionary=dictionary)
+    return choice.convert(choice.load(text, load_zoo(), fetcher), fetcher)
+
+
+def from_conversion(conversion: Conversion, run: Run | None = None) -> Network:
+    """The network of a conversion.
+
+    Args:
+        conversion: in memory.
+        run: what computes it; the converted module where None.
+    """
+    return Network(
+        conversion.name,
+        conversion.architecture.task,
+        run or torch_run(conversion.build()),
+        conversion.architecture.preprocessing,
+        conversion.labels.labels if conversion.labels else None,
+    )
+
+
+def from_module(module: nn.Module, name: str | None = None, dictionary: Path | None = None) -> Network:
+    """The network of a PyTorch module, which computes where its parameters lie, in evaluation mode.
+
+    The attribute `metadata`, which `load_model` gives, says what it is; without it the architecture is recognised.
+
+    Raises:
+        SourceError: the module is none of ours, or the dictionary cannot be read.
+        MappingError: the dictionary does not fit its classes.
+    """
+    name = name or type(module).__name__
+    metadata = getattr(module, "metadata", None) or _recognised(module, name)
+    network = Network(name, metadata["task"], torch_run(module), metadata["preprocessing"], metadata["labels"])
+    if dictionary is None or network.task != "rec":
+        return network
+    return replace(network, labels=_read_labels(dictionary, metadata["parameters"]["classes"]))
+
+
+def _recognised(module: nn.Module, name: str) -> dict[str, Any]:
+    """Metadata as far as names and shapes tell it."""
+    from architectures.recognise import recognise
+    from architectures.registry import get
+    from converter.convert import ANGLES
+
+    exact = [fit for fit in recognise({k: tuple(v.shape) for k, v in module.state_dict().items()}) if fit.exact]
+    if len(exact) != 1:
+        raise SourceError(
+            f"{name}: is none of the known architectures; wrap it: reading.Network(name, task, run, preprocessing)"
+        )
+    entry = get(exact[0].architecture)
+    return {
+        "task": entry.task,
+        "preprocessing": entry.preprocessing,
+        "labels": ANGLES if entry.task == "cls" else None,
+        "parameters": exact[0].parameters,
+    }
+
+
+def _read_labels(dictionary: Path, classes: int) -> list[str]:
+    from converter.labels import match_labels, read_dictionary
+
+    try:
+        data = dictionary.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{dictionary}: the dictionary cannot be read ({error.strerror}); check the path") from error
+    found = match_labels(read_dictionary(data, dictionary.name), classes, None, dictionary.name)
+    if found.labels is None:
+        raise MappingError(found.note)
+    return found.labels
+
+
+def torch_run(module: nn.Module) -> Run:
+    """A module as a callable from array to array; it is put into evaluation mode."""
+    import torch
+
+    module.eval()
+    device = next(module.parameters()).device
+
+    def run(inputs: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return module(torch.from_numpy(inputs).to(device)).cpu().numpy()
+
+    return run

@@ -1,0 +1,95 @@
+"""The same reading with Paddle's own programs in place of the modules, to compare the two.
+
+    with PaddleSession() as paddle:
+        lines = paddle.reader(rec="french_mobile_v2.0_rec").read("sign.jpg")
+
+Needs `pip install 'paddle2torch[parity]'`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converter.parity.programs import find_reference, prepare_program
+from converter.parity.reference import PaddleWorker
+from reading.defaults import AUTO, DETECTOR, RECOGNISER, classifier
+from reading.network import Network, convert_source, from_conversion, users_fetcher
+from reading.reader import Reader
+
+if TYPE_CHECKING:
+    from converter.download import Fetcher
+    from converter.parity.reference import ReferenceProgram
+
+
+class PaddleSession:
+    """A Paddle process that computes networks; a context manager.
+
+    Args:
+        fetcher: gets what has to be downloaded; `reading.network.users_fetcher()` where None.
+    """
+
+    def __init__(self, fetcher: Fetcher | None = None) -> None:
+        self._fetcher = fetcher
+        self._stack = ExitStack()
+        self._loaded: Path | None = None
+        self._program: ReferenceProgram | None = None
+
+    def __enter__(self) -> PaddleSession:
+        self._worker = self._stack.enter_context(PaddleWorker())
+        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="paddle2torch-")))
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._stack.close()
+
+    def reader(
+        self,
+        det: str | None = DETECTOR,
+        cls: str | None = AUTO,
+        rec: str = RECOGNISER,
+        *,
+        dictionary: Path | None = None,
+        **settings: Any,
+    ) -> Reader:
+        """A `Reader` whose networks Paddle computes; see there for the arguments and `open` for the errors."""
+        cls = classifier(cls, det is not None)
+        return Reader(
+            det=None if det is None else self.open(det),
+            cls=None if cls is None else self.open(cls),
+            rec=self.open(rec, dictionary=dictionary),
+            **settings,
+        )
+
+    def open(self, model: str, *, dictionary: Path | None = None) -> Network:
+        """A Paddle model as a network that Paddle computes.
+
+        Args:
+            model: a zoo name, a tarball, folder or checkpoint. A checkpoint runs in the program of a model of its
+                architecture.
+            dictionary: file of a recogniser's characters.
+
+        Raises:
+            SourceError, DownloadError, MappingError: see `reading.network.open_network`.
+            PaddleError: later, when the network runs: Paddle is missing, or refuses the program.
+        """
+        from converter.zoo import load_zoo
+
+        fetcher = self._fetcher or users_fetcher()
+        conversion = convert_source(model, dictionary, fetcher)
+        prepared = prepare_program(conversion, find_reference(conversion, load_zoo(), fetcher))
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        prepared.write(folder)
+        return from_conversion(conversion, lambda inputs: self._run(folder, prepared.form, inputs))
+
+    def _run(self, folder: Path, form: str, inputs: np.ndarray) -> np.ndarray:
+        """The process holds one program at a time; reading asks each of its three for many batches in a row."""
+        if self._loaded != folder:
+            self._program = self._worker.load(folder, form)
+            self._loaded = folder
+        output = self._program.fetches[0]
+        return self._worker.run(inputs, [output])[output]

@@ -1,0 +1,145 @@
+"""The way through: picture → boxes → crops → upright crops → text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converter.errors import SourceError
+from reading.crops import cut_out
+from reading.ctc import Reading, decode
+from reading.defaults import AUTO, BATCH_SIZE, DETECTOR, DROP_SCORE, RECOGNISER, classifier
+from reading.detection import PUBLISHED, Detection, find_boxes
+from reading.network import Network, open_network
+from reading.pictures import load_picture
+from reading.preprocess import prepare
+
+if TYPE_CHECKING:
+    from converter.download import Fetcher
+    from reading.network import Model
+
+TURN_SCORE = 0.9  # how sure the classifier must be before a line is turned
+UPSIDE_DOWN = "180"
+LONGEST_SIDE = 32766  # pixels; OpenCV cuts boxes out of nothing longer
+
+Point = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of text in a picture.
+
+    Attributes:
+        text: what it says.
+        score: mean probability of its characters.
+        box: corners (x, y) in pixels, clockwise from the top left.
+    """
+
+    text: str
+    score: float
+    box: tuple[Point, Point, Point, Point]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON has it."""
+        return {"text": self.text, "score": round(self.score, 4), "box": [list(point) for point in self.box]}
+
+
+class Reader:
+    """Reads the text in pictures.
+
+    A model is a zoo name, a path, an `nn.Module` or a `Network`; see `reading.network.open_network` for all that it may
+    be and for the errors.
+
+    Args:
+        det: finds the lines; None where each picture is one line.
+        cls: tells lines that are upside down; None for none. "auto" is the released one if there is a detector.
+        rec: reads the lines; choose it by the script. The default knows Latin letters without accents, and digits.
+        dictionary: file of the recogniser's characters, in place of those that come with it.
+        fetcher: gets what has to be downloaded; `reading.network.users_fetcher()` where None.
+        detection: thresholds and sizes of the detector's post-processing.
+        batch_size: lines that classifier and recogniser take at once.
+        drop_score: lines found by the detector are left out below it.
+    """
+
+    def __init__(
+        self,
+        det: Model | None = DETECTOR,
+        cls: Model | None = AUTO,
+        rec: Model = RECOGNISER,
+        *,
+        dictionary: Path | None = None,
+        fetcher: Fetcher | None = None,
+        detection: Detection = PUBLISHED,
+        batch_size: int = BATCH_SIZE,
+        drop_score: float = DROP_SCORE,
+    ) -> None:
+        cls = classifier(cls, det is not None)
+        self._rec = open_network(rec, "rec", dictionary=dictionary, fetcher=fetcher)
+        self._det = None if det is None else open_network(det, "det", fetcher=fetcher)
+        self._cls = None if cls is None else open_network(cls, "cls", fetcher=fetcher)
+        self._detection, self._batch_size, self._drop_score = detection, batch_size, drop_score
+
+    def read(self, image: str | Path | np.ndarray) -> list[Line]:
+        """The lines of a picture, from top to bottom and left to right.
+
+        Args:
+            image: a picture's file, or its pixels: uint8 (H, W, 3), RGB.
+
+        Raises:
+            SourceError: the file is missing or no picture, or the picture is larger than can be handled.
+            ValueError: the array is not of that type and shape.
+        """
+        picture = _checked(image) if isinstance(image, np.ndarray) else load_picture(Path(image))
+        boxes = self._find(picture)
+        crops = [picture] if self._det is None else [cut_out(picture, box) for box in boxes]
+        readings = self._recognise(self._turn_upright(crops))
+        lowest = self._drop_score if self._det is not None else 0.0
+        return [
+            Line(reading.text, reading.score, tuple((int(x), int(y)) for x, y in box))
+            for box, reading in zip(boxes, readings, strict=True)
+            if reading.text and reading.score >= lowest
+        ]
+
+    def _find(self, picture: np.ndarray) -> np.ndarray:
+        """The boxes, (N, 4, 2)."""
+        height, width = picture.shape[:2]
+        if self._det is None:
+            return np.array([[[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]])
+        if max(height, width) > LONGEST_SIDE:
+            raise SourceError(f"the picture has {width} × {height} pixels; make no side longer than {LONGEST_SIDE}")
+        (probabilities,) = self._det.run(prepare([picture], self._det.preprocessing))[:, 0]
+        return find_boxes(probabilities, height, width, self._detection)
+
+    def _turn_upright(self, crops: list[np.ndarray]) -> list[np.ndarray]:
+        """The crops, those turned that the classifier is sure are upside down."""
+        if self._cls is None:
+            return crops
+        upright = list(crops)
+        for places, probabilities in self._in_batches(self._cls, crops):
+            for place, row in zip(places, probabilities, strict=True):
+                if self._cls.labels[row.argmax()] == UPSIDE_DOWN and row.max() > TURN_SCORE:
+                    upright[place] = np.ascontiguousarray(crops[place][::-1, ::-1])
+        return upright
+
+    def _recognise(self, crops: list[np.ndarray]) -> list[Reading]:
+        readings: dict[int, Reading] = {}
+        for places, probabilities in self._in_batches(self._rec, crops):
+            readings |= zip(places, decode(probabilities, self._rec.labels), strict=True)
+        return [readings[place] for place in range(len(crops))]
+
+    def _in_batches(self, network: Network, crops: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """The network's answers for crops of like shape together, each with the places of its crops in the list."""
+        order = sorted(range(len(crops)), key=lambda place: crops[place].shape[1] / crops[place].shape[0])
+        for start in range(0, len(order), self._batch_size):
+            places = order[start : start + self._batch_size]
+            yield places, network.run(prepare([crops[place] for place in places], network.preprocessing))
+
+
+def _checked(picture: np.ndarray) -> np.ndarray:
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        raise ValueError(f"a picture is uint8 (H, W, 3), RGB, not {picture.dtype} {picture.shape}")
+    return picture

@@ -1,0 +1,192 @@
+"""Picture files: every kind that people have becomes RGB, upright, on white; what is broken is named."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from converter.errors import SourceError
+from reading.pictures import load_picture
+
+RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+
+
+def saved(image: Image.Image, path: Path, **options: object) -> Path:
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("turns", "orientation"),
+    [
+        pytest.param(0, None, id="no orientation"),
+        pytest.param(0, 1, id="upright"),
+        pytest.param(2, 3, id="upside down"),
+        pytest.param(1, 6, id="camera turned right"),
+        pytest.param(3, 8, id="camera turned left"),
+    ],
+)
+def test_a_photograph_is_turned_as_the_camera_says(turns: int, orientation: int | None, tmp_path: Path) -> None:
+    upright = np.full((40, 80, 3), WHITE, np.uint8)
+    upright[:16, :16] = RED
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    path = saved(Image.fromarray(np.rot90(upright, turns)), tmp_path / "photo.png", exif=exif)
+    assert load_picture(path).tolist() == upright.tolist()
+
+
+def grey() -> Image.Image:
+    return Image.new("L", (2, 1), 200)
+
+
+def half_clear_grey() -> Image.Image:
+    image = Image.new("LA", (2, 1), (0, 255))
+    image.putpixel((1, 0), (0, 0))
+    return image
+
+
+def clear_colour() -> Image.Image:
+    image = Image.new("RGBA", (2, 1), (*RED, 255))
+    image.putpixel((1, 0), (0, 0, 0, 0))
+    return image
+
+
+def palette(transparent: bool) -> Image.Image:
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, *BLUE])
+    image.putpixel((1, 0), 1)
+    if transparent:
+        image.info["transparency"] = 1
+    return image
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        pytest.param(grey, [(200,) * 3] * 2, id="grey"),
+        pytest.param(lambda: Image.new("1", (2, 1), 1), [WHITE] * 2, id="black and white"),
+        pytest.param(half_clear_grey, [(0,) * 3, WHITE], id="grey with transparency"),
+        pytest.param(clear_colour, [RED, WHITE], id="colour with transparency"),
+        pytest.param(lambda: palette(False), [RED, BLUE], id="palette"),
+        pytest.param(lambda: palette(True), [RED, WHITE], id="palette with transparency"),
+        pytest.param(
+            lambda: Image.fromarray(np.array([[0x80FF, 0xFFFF]], np.uint16)), [(0x80,) * 3, WHITE], id="16 bits"
+        ),
+        pytest.param(
+            lambda: Image.fromarray(np.array([[0x80FF, 0xFFFF]], np.int32)), [(0x80,) * 3, WHITE], id="16 of 32 bits"
+        ),
+    ],
+)
+def test_any_kind_of_pixels_becomes_rgb_on_white(
+    make: Callable[[], Image.Image], expected: list[tuple[int, ...]], tmp_path: Path
+) -> None:
+    image = make()
+    path = saved(image, tmp_path / ("picture.tif" if image.mode == "I" else "picture.png"))
+    assert load_picture(path).tolist() == [[list(pixel) for pixel in expected]]
+
+
+def test_printers_colours_become_rgb(tmp_path: Path) -> None:
+    path = saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), tmp_path / "print.jpg")
+    assert np.abs(load_picture(path)[0, 0].astype(int) - RED).max() < 20
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param(None, "there is no such picture", id="missing"),
+        pytest.param(b"", "is not a picture", id="empty"),
+        pytest.param(b"not a picture", "is not a picture", id="text"),
+        pytest.param(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "picture", id="cut short"),
+    ],
+)
+def test_a_file_that_is_no_picture_is_named(tmp_path: Path, content: bytes | None, expected: str) -> None:
+    path = tmp_path / "line.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SourceError, match=rf"line\.png: .*{expected}"):
+        load_picture(path)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SyntaxError, NotImplementedError, IndexError])  # seen from decoders
+def test_whatever_a_decoder_raises_is_one_clear_error(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Path) -> None:
+        raise error("bad frame")
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(SourceError, match=r"a\.avif: cannot be read as a picture \(bad frame\)"):
+        load_picture(Path("a.avif"))
+
+
+def test_a_folder_is_no_picture(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="cannot be read as a picture"):
+        load_picture(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((2, 2), np.float32), np.full((2, 2), 70000, np.int32)], ids=["float", "int"]
+)
+def test_numbers_of_unknown_range_are_refused(array: np.ndarray, tmp_path: Path) -> None:
+    path = saved(Image.fromarray(array), tmp_path / "depth.tif")
+    with pytest.raises(SourceError, match=rf"^{re.escape(str(path))}: its pixels are numbers of unknown range"):
+        load_picture(path)
+
+
+@pytest.mark.parametrize(("pixels", "refused"), [(150, False), (210, True)])
+@pytest.mark.filterwarnings("error")
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_unpacked(
+    pixels: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(Image.new("RGB", (pixels, 1)), tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    if not refused:
+        assert load_picture(path).shape == (1, pixels, 3)
+        return
+    with pytest.raises(SourceError, match=r"bomb\.png: has more pixels than are read at once \(200\)"):
+        load_picture(path)
+
+
+def encoded(file_format: str) -> bytes:
+    picture = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, file_format, **({} if file_format == "GIF" else {"exif": exif}))
+    return stream.getvalue()
+
+
+FILES = {name: encoded(name) for name in ("PNG", "JPEG", "GIF", "WEBP", "TIFF")}
+
+
+@given(
+    name=st.sampled_from(sorted(FILES)),
+    cut=st.floats(0, 1),
+    changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=4),
+)
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_file_gives_a_picture_or_one_clear_error(
+    name: str, cut: float, changes: list[tuple[float, int]], tmp_path: Path
+) -> None:
+    damaged = bytearray(FILES[name])
+    for place, value in changes:
+        damaged[int(place * len(damaged))] = value
+    path = tmp_path / f"damaged.{name.lower()}"
+    path.write_bytes(damaged[: len(damaged) if cut > 0.7 else int(cut * len(damaged))])
+    try:
+        picture = load_picture(path)
+    except SourceError as error:
+        assert str(error).startswith(str(path))
+    else:
+        assert picture.dtype == np.uint8
+        assert picture.shape[2] == 3
