@@ -2,12 +2,12 @@
 
 A file lies below its URL's host and path, so that the folder reads like the servers it came from. Beside `x.tar` lie
 `x.tar.record.json` (URL, sha256, size, when first seen), and while it comes `x.tar.partial` with `x.tar.partial.json`
-(what a later run needs to go on with it) and `x.tar.lock`.
+(what a later run needs to go on with it) and `x.tar.lock`. What a killed process leaves of these, the next run that
+wants the file goes on with or takes away.
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import logging
@@ -17,10 +17,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from converter.errors import DownloadError, OutputError
-from converter.files import atomic_write
+from converter.files import atomic_write, sweep
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 CACHE_VARIABLE = "PADDLE2TORCH_CACHE"
 RECORD, PARTIAL, STATE, LOCK = ".record.json", ".partial", ".partial.json", ".lock"
@@ -68,6 +72,7 @@ class Cache:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or default_folder()
+        self._locked: dict[BaseFileLock, Path] = {}
 
     def path(self, url: str) -> Path:
         """Where the URL's file lies once it is there."""
@@ -119,11 +124,30 @@ class Cache:
             except Timeout:
                 logger.warning("%s: another process is downloading it; waiting", path.name)
                 lock.acquire()
+        self._locked[lock] = path
         try:
             _sweep(path)
             yield
         finally:
+            if self._locked.pop(lock, None):
+                _drop(path)
             lock.release()
+
+    def tidy(self, path: Path) -> None:
+        """Remove what a killed process left beside a cached file, unless another is at work there right now."""
+        from filelock import FileLock, Timeout
+
+        if beside(path, LOCK).exists():
+            with suppress(OSError, Timeout), FileLock(beside(path, LOCK), timeout=0):
+                _sweep(path)
+                _drop(path)
+
+    def abandon(self) -> None:
+        """Remove the lock files of threads that are not waited for, because the program is to end."""
+        while self._locked:
+            _, path = self._locked.popitem()
+            _sweep(path)
+            _drop(path)
 
     def entries(self) -> tuple[CacheEntry, ...]:
         """All files in the cache, those first that are complete."""
@@ -145,7 +169,7 @@ class Cache:
 
         Args:
             wanted: which entries go; all where not given. One that is being downloaded right now stays.
-            forget: forget also what their URLs held when first seen.
+            forget: forget also what their URLs held when first seen, even where the file went before.
 
         Returns:
             What was removed.
@@ -153,28 +177,45 @@ class Cache:
         Raises:
             OutputError: a file cannot be removed.
         """
-        return tuple(entry for entry in self.entries() if wanted(entry) and self._remove(entry, forget))
+        removed = tuple(entry for entry in self.entries() if wanted(entry) and self._remove(entry, forget))
+        for entry in self._remembered() if forget else ():
+            if wanted(entry):
+                self._remove(entry, forget)
+        for lock in tuple(self.folder.rglob(f"*{LOCK}")):
+            self.tidy(lock.with_name(lock.name.removesuffix(LOCK)))
+            self._prune(lock.parent)
+        return removed
+
+    def _remembered(self) -> tuple[CacheEntry, ...]:
+        """What is known of URLs whose files are no longer here."""
+        records = {file.with_name(file.name.removesuffix(RECORD)): file for file in self.folder.rglob(f"*{RECORD}")}
+        known = {path: _read_record(file) for path, file in records.items() if not path.exists()}
+        return tuple(CacheEntry(record.url, path, 0, record) for path, record in known.items() if record)
 
     def _remove(self, entry: CacheEntry, forget: bool) -> bool:
         from filelock import FileLock, Timeout
 
         path = entry.path if entry.record else entry.path.with_name(entry.path.name.removesuffix(PARTIAL))
-        suffixes = (
-            ("", RECORD, LOCK) if entry.record and forget else ("", LOCK) if entry.record else (PARTIAL, STATE, LOCK)
-        )
+        suffixes = ("", *((RECORD,) if forget else ())) if entry.record else (PARTIAL, STATE)
         with writing(path):
             try:
                 with FileLock(beside(path, LOCK), timeout=0):
                     for suffix in suffixes:
                         beside(path, suffix).unlink(missing_ok=True)
+                    _sweep(path)
+                    _drop(path)
             except Timeout:
                 logger.warning("%s: being downloaded by another process; left in place", path)
                 return False
-        for folder in path.parents:
-            if folder == self.folder or any(folder.iterdir()):
-                break
-            folder.rmdir()
+        self._prune(path.parent)
         return True
+
+    def _prune(self, folder: Path) -> None:
+        """Remove a folder that has become empty, and those above it."""
+        with suppress(OSError):  # it is not empty
+            while folder != self.folder:
+                folder.rmdir()
+                folder = folder.parent
 
 
 def default_folder() -> Path:
@@ -223,8 +264,16 @@ def read_json(path: Path) -> dict[str, object]:
 
 def _sweep(path: Path) -> None:
     """Remove what a killed process left half-written beside a file; the caller has the file's lock."""
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        stale.unlink(missing_ok=True)
+    for suffix in (RECORD, STATE):
+        sweep(beside(path, suffix))
+    if not beside(path, PARTIAL).exists():
+        beside(path, STATE).unlink(missing_ok=True)
+
+
+def _drop(path: Path) -> None:
+    """Remove the lock file of a file, by the one who has the lock; who waits for it starts over with a new one."""
+    with suppress(OSError):  # Windows removes no file that is open, and filelock does it there by itself
+        beside(path, LOCK).unlink()
 
 
 def _read_record(path: Path) -> Record | None:

@@ -27,6 +27,9 @@ WAYS_ON = (
     "or the embedded model that needs no network (embedded_rec)"
 )
 
+_LAST_WORDS = 0.1
+"""Seconds that an interrupted program gives each of its downloads to end by itself."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -110,9 +113,11 @@ class Fetcher:
         surprises: list[Exception] = []
         overall = Overall(len(artifacts)) if len(artifacts) > 1 else None
 
+        stop = self._stop
+
         def work() -> None:
             with suppress(queue.Empty):
-                while not self._stop.is_set():
+                while not stop.is_set():
                     index = todo.get_nowait()
                     try:
                         outcomes[index] = self._fetch(artifacts[index], overall)
@@ -129,7 +134,11 @@ class Fetcher:
             for thread in threads:
                 thread.join()
         except BaseException:
-            self._stop.set()
+            stop.set()
+            self._stop = threading.Event()
+            for thread in filter(threading.Thread.is_alive, threads):
+                thread.join(_LAST_WORDS)
+            self.cache.abandon()
             raise
         finally:
             if overall:
@@ -178,6 +187,7 @@ class Fetcher:
             elif record := self.cache.held(place):
                 fetched = Fetched(self.cache.path(place), url, record.sha256, record.size)
                 if _difference(artifact, fetched) is None:
+                    self.cache.tidy(fetched.path)
                     return fetched
         return None
 
@@ -215,8 +225,7 @@ class Fetcher:
             raise DownloadError(f"{place}: {objection}")
         self.cache.remember(place, fetched.sha256, fetched.size)
         with writing(path):
-            fetched.path.replace(path)
-        transfer.discard()
+            transfer.finish(path)
         return replace(fetched, path=path)
 
     def _objection(self, artifact: Artifact | Dictionary, fetched: Fetched, place: str) -> str | None:

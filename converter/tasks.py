@@ -6,6 +6,7 @@ What many tasks of a process need (the zoo, a Paddle process) is made once and k
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -209,10 +210,10 @@ def letting_go() -> Iterator[None]:
 
 
 def let_go() -> None:
-    """End the Paddle process, where there is one."""
+    """End the Paddle process, where there is one; at once where the program was interrupted."""
     _prover.cache_clear()
     _publishing.cache_clear()
-    _kept.close()
+    _kept.__exit__(*sys.exc_info())
 
 
 @cache

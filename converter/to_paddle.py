@@ -12,7 +12,7 @@ from architectures.loading import Weights, read_weights
 from architectures.recognise import COUNTER, expected_tensors
 from architectures.registry import get
 from converter.errors import FormatError, SourceError
-from converter.files import atomic_write
+from converter.files import atomic_write, write_together
 from converter.formats.pdparams import write_pdparams
 from converter.programs import keys_by_variable, with_weights
 from converter.rules import assign, to_paddle
@@ -101,7 +101,8 @@ def write_checkpoint(weights: PaddleWeights, folder: Path) -> Path:
 
 
 def write_inference(weights: PaddleWeights, reference: Source, folder: Path) -> list[Path]:
-    """Write `NAME/inference.{pdmodel,pdiparams,pdiparams.info}`: the reference's program with these weights.
+    """Write `NAME/inference.{pdmodel,pdiparams,pdiparams.info}`, or `inference.{json,pdiparams}` of Paddle 3: the
+    reference's program with these weights.
 
     Args:
         weights: what to put in.
@@ -109,23 +110,18 @@ def write_inference(weights: PaddleWeights, reference: Source, folder: Path) -> 
         folder: where the folder NAME is made.
 
     Raises:
-        MappingError: the reference is of another architecture, or has another width.
+        SourceError: the reference has no program.
+        MappingError: the reference is of another architecture, or has another width; or, in the form of Paddle 3,
+            another class count.
         OutputError: something could not be written.
     """
-    if reference.files.program is None or reference.files.info is None:
-        raise SourceError(f"{reference.path}: is no inference model with .pdmodel and .pdiparams.info")
     architecture = get(weights.architecture)
     ours = {key: weights.tensors[names[0]] for key, names in assign(weights.tensors, architecture).sources.items()}
     keys = keys_by_variable(reference, architecture, ours)
     program, parameters = with_weights(reference, {variable: ours[key] for variable, key in keys.items()})
-    contents = {
-        f"{STEM}.pdmodel": program,
-        f"{STEM}.pdiparams": parameters,
-        f"{STEM}.pdiparams.info": reference.files.info.data,
-    }
-    paths = []
-    for name, content in contents.items():
-        paths.append(folder / weights.name / name)
-        with atomic_write(paths[-1]) as file:
-            file.write(content)
-    return paths
+    contents = {f"{STEM}.{'pdmodel' if reference.files.program else 'json'}": program, f"{STEM}.pdiparams": parameters}
+    if reference.files.info is not None:
+        contents[f"{STEM}.pdiparams.info"] = reference.files.info.data
+    files = {folder / weights.name / name: content for name, content in contents.items()}
+    write_together(files)
+    return list(files)

@@ -159,6 +159,11 @@ class Transfer:
             self.state_file.unlink(missing_ok=True)
         self.resumed = False
 
+    def finish(self, path: Path) -> None:
+        """Move the partial file, which is complete and checked, to its final path."""
+        self.state_file.unlink(missing_ok=True)  # first, so that nothing is left beside a complete file at any moment
+        self.partial.replace(path)
+
     def _have(self) -> int:
         return self.partial.stat().st_size if self.partial.exists() else 0
 

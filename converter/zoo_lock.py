@@ -86,11 +86,18 @@ def lock_zoo(path: Path, measured: Mapping[Key, Fetched]) -> tuple[Key, ...]:
     }
     if changed:
         locked = _edited(text, _edits(text, changed))
-        if parse_zoo(locked, str(path)) != _expected(zoo, changed):
+        if not _reads_as(locked, _expected(zoo, changed)):
             raise ZooError(f"{path}: cannot be edited in place; write its entries as plain blocks, without anchors")
         with atomic_write(path) as stream:
             stream.write(locked.encode("utf-8"))
     return tuple(changed)
+
+
+def _reads_as(text: str, zoo: Zoo) -> bool:
+    try:
+        return parse_zoo(text, "the edited zoo") == zoo
+    except ZooError:
+        return False
 
 
 def _expected(zoo: Zoo, changed: Mapping[Key, Fetched]) -> Zoo:

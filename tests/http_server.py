@@ -5,14 +5,22 @@ from __future__ import annotations
 import gzip
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-CERTIFICATE = Path(__file__).with_name("localhost.pem")
-"""Certificate and key of this machine's name, for tests of https; trusted by nobody, secret to nobody."""
+import trustme
+
+PIECE = 16 * 1024
+
+
+@cache
+def authority() -> trustme.CA:
+    """Who vouches for this machine's name in tests of https; made anew for each run, and trusted by nobody else."""
+    return trustme.CA()
 
 
 @dataclass
@@ -26,6 +34,7 @@ class Page:
         heeds_range: whether Range headers are heeded.
         heeds_if_range: whether If-Range is compared before Range is heeded.
         gzipped: whether the body is sent with gzip content encoding.
+        pause: seconds before each piece of the body, of 16 KiB.
         faults: what goes wrong with the first request, the second, …; requests after them are answered well.
     """
 
@@ -35,6 +44,7 @@ class Page:
     heeds_range: bool = True
     heeds_if_range: bool = True
     gzipped: bool = False
+    pause: float = 0.0
     faults: list[Callable[[Answer], None]] = field(default_factory=list)
 
 
@@ -92,8 +102,11 @@ class Answer(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.end_headers()
         part = body[start:end]
-        self.request_seen.sent = len(part)
-        self.wfile.write(part)
+        for at in range(0, len(part), PIECE):
+            time.sleep(page.pause)
+            piece = part[at : at + PIECE]
+            self.request_seen.sent += len(piece)
+            self.wfile.write(piece)
         self.wfile.flush()
 
     def range_start(self, page: Page) -> int:
@@ -120,7 +133,7 @@ class Server(ThreadingHTTPServer):
         self.url = f"{'https' if secure else 'http'}://127.0.0.1:{self.server_port}"
         if secure:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(CERTIFICATE)
+            authority().issue_cert("127.0.0.1").configure_cert(context)
             self.socket = context.wrap_socket(self.socket, server_side=True)
 
     def handle_error(self, request: object, client_address: object) -> None:

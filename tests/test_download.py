@@ -20,9 +20,11 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 
 import http_server
-from converter.cache import PARTIAL, RECORD, Cache, default_folder
+from converter.cache import LOCK, PARTIAL, RECORD, Cache, default_folder
+from converter.cli import main
 from converter.download import Fetched, Fetcher
 from converter.errors import DownloadError, OutputError, SourceError
 from converter.transfer import Policy
@@ -61,8 +63,8 @@ def artifact(path: str = TAR, *alternatives: str, sha256: str | None = None, siz
 
 
 def files(folder: Path) -> list[str]:
-    """What is in the cache, without lock files, which stay on purpose."""
-    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    """What is in the cache."""
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
 COMPLETE = ["x_infer.tar", "x_infer.tar.record.json"]
@@ -201,6 +203,13 @@ def test_a_slow_server_is_given_up_and_resumed(server: Server, tmp_path: Path) -
     assert server.requests[1].status == 206
 
 
+def test_a_slow_server_is_waited_for_while_bytes_come(server: Server, tmp_path: Path) -> None:
+    server.pages[TAR] = Page(BODY, pause=0.05)
+    impatient = Policy(read_timeout=0.3, attempts=1)
+    assert new_fetcher(server, tmp_path, impatient).fetch(artifact()).path.read_bytes() == BODY
+    assert len(server.requests) == 1
+
+
 def test_a_killed_download_leaves_no_file_and_is_resumed(server: Server, fetcher: Fetcher) -> None:
     done = threading.Event()
     server.pages[TAR].faults = [http_server.stalls_after(100_000, done)]
@@ -220,7 +229,7 @@ def test_a_killed_download_leaves_no_file_and_is_resumed(server: Server, fetcher
 def test_leftovers_of_a_killed_process_are_swept_away(server: Server, fetcher: Fetcher) -> None:
     target = fetcher.cache.path(server.url + TAR)
     target.parent.mkdir(parents=True)
-    (target.parent / f".{target.name}{RECORD}.k1ll3d.part").write_bytes(b"half")
+    (target.parent / f".{target.name}{RECORD}.k1ll3d__.part").write_bytes(b"half")
     (target.parent / f"{target.name}{PARTIAL}").write_bytes(b"of a file about which nothing is known")
     assert fetcher.fetch(artifact()).path.read_bytes() == BODY
     assert files(fetcher.cache.folder) == COMPLETE
@@ -242,6 +251,29 @@ def test_retry_after_is_heeded(server: Server, tmp_path: Path) -> None:
     started = time.monotonic()
     patient.fetch(artifact())
     assert 1 <= time.monotonic() - started < 4
+
+
+class NoWait(threading.Event):
+    """Notes for how long it was to be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.waits.append(timeout)
+        return False
+
+
+def test_waits_grow_and_vary(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.pages[TAR].faults = [http_server.answers(503)] * 7
+    fetcher, stop = new_fetcher(server, tmp_path, Policy(attempts=8, backoff=1, longest_wait=20)), NoWait()
+    monkeypatch.setattr(fetcher, "_stop", stop)
+    assert fetcher.fetch(artifact()).path.read_bytes() == BODY
+    waits, longest = stop.waits, [1, 2, 4, 8, 16, 20, 20]
+    assert all(most / 2 <= wait <= most for wait, most in zip(waits, longest, strict=True))
+    assert any(wait not in (most / 2, most) for wait, most in zip(waits, longest, strict=True))
 
 
 @pytest.mark.parametrize("retry_after", ["3600", formatdate(time.time() + 3600, usegmt=True)])
@@ -285,7 +317,9 @@ def test_endless_redirects_are_given_up(server: Server, fetcher: Fetcher) -> Non
 def test_a_redirect_from_https_to_http_is_refused(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(http_server.CERTIFICATE))
+    bundle = tmp_path / "authority.pem"
+    http_server.authority().cert_pem.write_to_path(str(bundle))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
     with http_server.running(secure=True) as secure:
         secure.pages["/good"] = Page(b"", faults=[http_server.answers(302, Location=TAR)])
         secure.pages["/bad"] = Page(b"", faults=[http_server.answers(302, Location=server.url + TAR)])
@@ -483,6 +517,25 @@ def test_processes_that_want_one_file_share_one_download(server: Server, fetcher
         process.stderr.close()  # type: ignore[union-attr]
 
 
+def test_a_waiting_process_takes_over_from_one_that_is_killed(server: Server, fetcher: Fetcher) -> None:
+    done = threading.Event()
+    server.pages[TAR].faults = [http_server.stalls_after(100_000, done)]
+    target = fetcher.cache.path(server.url + TAR)
+    first = in_another_process(server, fetcher.cache.folder, TAR)
+    wait_for(lambda: partial_size(target) > 50_000)
+    second = in_another_process(server, fetcher.cache.folder, TAR)
+    assert second.stderr is not None
+    assert b"another process is downloading it; waiting" in second.stderr.readline()
+    first.kill()
+    assert second.wait(30) == 0
+    done.set()
+    assert target.read_bytes() == BODY
+    assert [request.status for request in server.requests] == [200, 206]
+    assert files(fetcher.cache.folder) == COMPLETE
+    for process in (first, second):
+        process.communicate()
+
+
 def test_ctrl_c_ends_several_downloads_at_once(server: Server, fetcher: Fetcher) -> None:
     done = threading.Event()
     paths = [f"/models/{number}.tar" for number in range(2)]
@@ -519,6 +572,63 @@ def test_progress_is_shown_on_a_terminal_only(
     fetcher.fetch_all(both)
     for label in ("2 files", "x_infer.tar", "other.tar"):
         assert f"{label}:" in sys.stderr.getvalue()  # type: ignore[attr-defined]
+
+
+# ---- the command line ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs a command with this server as mirror; its zoo has one model."""
+    zoo = tmp_path / "zoo.yaml"
+    zoo.write_text(ZOO)
+    monkeypatch.setattr("converter.zoo.zoo_path", lambda: zoo)
+    monkeypatch.setenv("PADDLE2TORCH_MIRROR", server.url)
+    monkeypatch.setenv("PADDLE2TORCH_CACHE", str(tmp_path / "cache"))
+    return lambda *arguments: CliRunner().invoke(main, arguments)
+
+
+ZOO = f"""
+server: https://zoo.example/
+dictionaries: ["https://zoo.example/{{file}}"]
+groups:
+  one:
+    release: v2.0
+    task: det
+    architecture: det_mobilenet_v3_rsefpn
+    languages: [English]
+    models:
+      x:
+        description: a model
+        size: 3M
+        inference: {TAR[1:]}
+"""
+
+
+def test_downloads_are_listed_locked_and_cleaned(run: Callable[..., Result], server: Server, tmp_path: Path) -> None:
+    downloaded = run("download", "x")
+    assert (downloaded.exit_code, Path(downloaded.stdout.strip()).read_bytes()) == (0, BODY)
+    assert run("download", "x", "--offline").stdout == downloaded.stdout
+    (entry,) = json.loads(run("cache", "list", "--json").stdout)
+    assert (entry["url"], entry["size"], entry["complete"]) == (server.url + TAR, len(BODY), True)
+    assert run("zoo", "lock").stdout == f"x inference {sha256(BODY)}\n"
+    assert f'sha256: "{sha256(BODY)}"' in (tmp_path / "zoo.yaml").read_text()
+    assert "removed 1 files, 200,000 bytes" in run("cache", "clean").stderr
+    assert run("cache", "list").stdout == ""
+    assert len(server.requests) == 1
+
+
+def test_what_changed_is_refused_until_it_is_accepted(run: Callable[..., Result], server: Server) -> None:
+    run("download", "x")
+    run("cache", "clean")
+    server.pages[TAR] = Page(OTHER)
+    refused = run("download", "x")
+    assert refused.exit_code == DownloadError.exit_code
+    assert refused.stderr.count("\n") == 1
+    assert sha256(BODY) in refused.stderr
+    assert sha256(OTHER) in refused.stderr
+    accepted = run("download", "x", "--accept-changed")
+    assert Path(accepted.stdout.strip()).read_bytes() == OTHER
 
 
 # ---- the disk ----------------------------------------------------------------------------------------------------
@@ -620,6 +730,39 @@ def test_a_cleaned_cache_may_forget_everything(server: Server, fetcher: Fetcher)
     fetcher.fetch(artifact())
     fetcher.cache.clean(forget=True)
     assert list(fetcher.cache.folder.rglob("*")) == []
+
+
+def test_what_was_cleaned_away_can_still_be_forgotten(server: Server, fetcher: Fetcher) -> None:
+    fetcher.fetch(artifact())
+    fetcher.cache.clean()
+    assert fetcher.cache.clean(forget=True) == ()
+    assert list(fetcher.cache.folder.rglob("*")) == []
+
+
+def test_lock_files_of_killed_processes_are_removed(server: Server, fetcher: Fetcher) -> None:
+    def leave_a_lock() -> Path:
+        lock = path.with_name(path.name + LOCK)
+        lock.touch()
+        return lock
+
+    path = fetcher.fetch(artifact()).path
+    assert files(fetcher.cache.folder) == COMPLETE
+    lock = leave_a_lock()
+    assert fetcher.fetch(artifact()).path == path
+    assert not lock.exists()
+    lock = leave_a_lock()
+    path.unlink()
+    assert fetcher.cache.clean() == ()
+    assert not lock.exists()
+
+
+def test_the_lock_of_a_living_process_stays(server: Server, fetcher: Fetcher, tmp_path: Path) -> None:
+    path = fetcher.fetch(artifact()).path
+    with Cache(fetcher.cache.folder).lock(server.url + TAR):
+        assert fetcher.fetch(artifact()).path == path
+        fetcher.cache.clean(lambda entry: False)
+        assert path.with_name(path.name + LOCK).exists()
+    assert files(fetcher.cache.folder) == COMPLETE
 
 
 def test_a_file_that_is_being_downloaded_is_not_cleaned_away(

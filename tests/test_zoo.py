@@ -356,3 +356,16 @@ def test_lock_refuses_a_file_that_it_cannot_edit(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="cannot be edited in place"):
         lock_zoo(path, {("first", "inference"): fetched("x")})
     assert path.read_bytes() == before
+
+
+def test_lock_refuses_an_entry_inside_braces(tmp_path: Path) -> None:
+    path = tmp_path / "zoo.yaml"
+    start, line = "      first:\n", "inference: folder/first.tar"
+    entry = SMALL_ZOO.partition(start)[2]
+    flow = ", ".join(each.strip() for each in entry.splitlines())
+    assert line in flow
+    braces = SMALL_ZOO.replace(start + entry, f"      first: {{{flow}}}\n")
+    path.write_text(braces)
+    with pytest.raises(ZooError, match="cannot be edited in place"):
+        lock_zoo(path, {("first", "inference"): fetched("x")})
+    assert path.read_text() == braces

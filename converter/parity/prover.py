@@ -50,7 +50,7 @@ class Prover:
         return self
 
     def __exit__(self, *details: object) -> None:
-        self._stack.close()
+        self._stack.__exit__(*details)
 
     @property
     def oracle(self) -> str:

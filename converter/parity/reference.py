@@ -94,16 +94,30 @@ class PaddleWorker:
         self._command = tuple(command)
         self._start_limit, self._request_limit = start_limit, request_limit
         self._process: _Process | None = None
+        self._started_so_far: list[_Process] = []
         self._lock = threading.Lock()
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="paddle")
         self._folder = tempfile.TemporaryDirectory(prefix="paddle2torch-")
 
     def __enter__(self) -> PaddleWorker:
-        self._process = _Process(self._command)
+        self._start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            self._abandon()
         self.close()
+
+    def _start(self) -> _Process:
+        self._process = _Process(self._command)
+        self._started_so_far.append(self._process)
+        return self._process
+
+    def _abandon(self) -> None:
+        """Stop whatever is going on: the program was interrupted, and waits for no answer and needs no log."""
+        self._background.shutdown(wait=False, cancel_futures=True)
+        for process in self._started_so_far:
+            process.discard()
 
     def close(self) -> None:
         """End the process and remove its files."""
@@ -158,11 +172,10 @@ class PaddleWorker:
         return self._background.submit(self.run, inputs, fetch, precision)
 
     def _started(self) -> _Process:
-        if self._process is None:
-            self._process = _Process(self._command)
-        if self._process.versions is None:
+        process = self._process or self._start()
+        if process.versions is None:
             self._receive("starting", self._start_limit)
-        return self._process
+        return process
 
     def _ask(self, command: str, **arguments: object) -> dict[str, Any]:
         with self._lock:
@@ -256,6 +269,11 @@ class _Process:
         """Stop the process at once and keep its log."""
         self._popen.kill()
         self._finish()
+
+    def discard(self) -> None:
+        """Stop the process at once, and remove its log."""
+        self.kill()
+        self._log.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let the process end, and remove its log."""

@@ -1,0 +1,157 @@
+"""Ctrl-C on the command line: it ends at once with 130, in one word, and leaves neither files nor processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import http_server
+from converter.zoo import load_zoo
+from http_server import Page, Server
+
+MODELS = ("ch_PP-OCRv3_det", "ch_PP-OCRv2_rec")
+# Where the interrupt passes through Python code that a C library runs, Python ends by the signal itself; shells call
+# both 130.
+INTERRUPTED = (130, -signal.SIGINT)
+AT_ONCE = 4.0  # seconds, on a machine that has other things to do
+PATIENCE = 60.0  # seconds
+
+
+class Command:
+    """A command line in a session of its own, as a terminal has it, with a folder for temporary files of its own."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self._temporary = folder / "temporary"
+        self._temporary.mkdir()
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PADDLE2TORCH_")}
+        root = Path(__file__).resolve().parent.parent
+        environment |= {"TMPDIR": str(self._temporary), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "converter", *arguments]
+        self.process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, text=True
+        )
+
+    def wait_for_note(self, words: str) -> None:
+        """Until it has said that on stderr."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if words in line:
+                return
+        pytest.fail(f"it ended without saying {words!r}")
+
+    def processes(self) -> list[str]:
+        """The command lines of all processes of the session that are still there."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                session = int((process / "stat").read_text().rpartition(")")[2].split()[3])
+                if session == self.process.pid:
+                    found.append((process / "cmdline").read_text().replace("\0", " "))
+            except OSError:  # it ended in this moment
+                continue
+        return found
+
+    def interrupt(self, everyone: bool = True) -> list[str]:
+        """Ctrl-C, which reaches all processes at once, or an interrupt for the first alone; what is said after it."""
+        started = time.monotonic()
+        (os.killpg if everyone else os.kill)(self.process.pid, signal.SIGINT)
+        _, said = self.process.communicate(timeout=PATIENCE)
+        assert time.monotonic() - started < AT_ONCE
+        assert self.process.returncode in INTERRUPTED, said
+        assert "Traceback" not in said
+        wait_for(lambda: not self.processes(), lambda: f"left running: {self.processes()}")
+        assert list(self._temporary.glob("paddle2torch-*")) == []  # PyTorch has a folder of its own there
+        return said.splitlines()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    """Starts a command."""
+    started: list[Command] = []
+
+    def start(*arguments: str) -> Command:
+        started.append(Command(tmp_path, *arguments))
+        return started[-1]
+
+    yield start
+    for command in started:
+        if command.process.poll() is None:
+            os.killpg(command.process.pid, signal.SIGKILL)
+        command.process.communicate()
+
+
+def wait_for(condition: Callable[[], object], what: Callable[[], str] = lambda: "") -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.01)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+# ---- downloads ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server that sends half of each file, and nothing more until the test is over."""
+    done = threading.Event()
+    with http_server.running() as server:
+        for name in MODELS:
+            path = load_zoo().get(name).artifacts["inference"].url.removeprefix("https://paddleocr.bj.bcebos.com")
+            server.pages[path] = Page(bytes(200_000), faults=[http_server.stalls_after(100_000, done)])
+        yield server
+        done.set()
+
+
+@pytest.mark.parametrize("models", [MODELS[:1], MODELS], ids=["one file", "several files"])
+def test_a_download_keeps_what_has_come(
+    models: tuple[str, ...], server: Server, start: Callable[..., Command], tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    command = start("download", *models, "--mirror", server.url, "--cache", str(cache))
+    wait_for(lambda: sum(path.stat().st_size > 80_000 for path in cache.rglob("*.partial")) == len(models))
+    assert command.interrupt() == ["interrupted"]
+    tarballs = [Path(request.path).name for request in server.requests]
+    assert names(cache) == sorted(name + end for name in tarballs for end in (".partial", ".partial.json"))
+
+
+# ---- conversions -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.3, 0.6, 0.9])
+def test_a_conversion_writes_all_or_nothing(moment: float, start: Callable[..., Command], tmp_path: Path) -> None:
+    """Moments lie between its first note, before PyTorch is imported, and its end."""
+    complete = ["embedded_rec.json", "embedded_rec.pth", "embedded_rec.safetensors"]
+    command = start("convert", "embedded_rec", "--kind", "trained", "--output", str(tmp_path / "converted"))
+    command.wait_for_note("converting")
+    time.sleep(moment)
+    if command.process.poll() is None:
+        command.interrupt()
+        assert names(tmp_path / "converted") in ([], complete)
+    else:
+        assert names(tmp_path / "converted") == complete
+
+
+# ---- Paddle's process --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(find_spec("paddle") is None, reason="PaddlePaddle is not installed")
+@pytest.mark.parametrize("everyone", [True, False], ids=["Ctrl-C", "the first process alone"])
+@pytest.mark.parametrize("seconds", [0.2, 4.0], ids=["while Paddle is imported", "while it computes"])
+def test_no_paddle_process_is_left(seconds: float, everyone: bool, start: Callable[..., Command]) -> None:
+    command = start("verify", "embedded_rec")
+    wait_for(lambda: any("paddle_worker" in line for line in command.processes()))
+    time.sleep(seconds)
+    assert command.interrupt(everyone)[-1] == "interrupted"
