@@ -146,9 +146,9 @@ def test_metadata_that_the_hub_does_not_take_are_named(hub: Hub, folder: Path, p
 
 
 def test_without_huggingface_hub_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from converter.errors import OutputError
+    from converter.errors import MissingPackageError
     from converter.hub_push import Hub as Pushing
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(OutputError, match=r"pip install 'paddle2torch\[hub\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install 'paddle2torch\[hub\]'"):
         Pushing("acme")

@@ -26,6 +26,7 @@ from converter.zoo import load_zoo
 pytestmark = pytest.mark.skipif(find_spec("paddle") is None, reason="PaddlePaddle is not installed")
 
 IMAGES_VARIABLE = "PADDLE2TORCH_IMAGES"
+PROGRAMS_VARIABLE = "PADDLE2TORCH_PROGRAMS"
 # In single precision, where nothing is judged: what the frameworks' rounding made of the released models. Generated
 # recurrent weights are chaotic, no bound holds for them.
 SINGLE_PRECISION = 1e-4
@@ -39,6 +40,15 @@ ARCHITECTURES = (
     "ch_ppocr_server_v2.0_rec",
     "ch_ppocr_mobile_v2.0_cls",
 )
+# Networks of distilled checkpoints beside the one that is exported, and the program of those that are in no tarball.
+BRANCHES = [
+    ("ch_PP-OCRv3_det", "Student2", None),
+    ("ch_PP-OCRv3_det", "Teacher", "ch_PP-OCRv3_det_teacher"),
+    ("ch_PP-OCRv2_det", "student2_model", None),
+    ("ch_PP-OCRv2_det", "teacher_model", None),
+    ("ch_PP-OCRv3_rec", "Teacher", None),
+    ("ch_PP-OCRv2_rec", "Teacher", None),
+]
 # What upstream's pictures say, as the released models read it.
 SAYINGS = {
     "imgs_words_french_1.jpg": ("french_mobile_v2.0_rec", "de l'amendement,"),
@@ -67,9 +77,9 @@ def worker() -> Iterator[PaddleWorker]:
         yield started
 
 
-def converted(name: str, mirror: Path, kind: str = "inference") -> Conversion:
+def converted(name: str, mirror: Path, kind: str = "inference", branch: str | None = None) -> Conversion:
     fetcher = Fetcher(mirror=str(mirror))
-    return convert(load_source(name, load_zoo(), fetcher, kind), fetcher=fetcher)
+    return convert(load_source(name, load_zoo(), fetcher, kind), branch=branch, fetcher=fetcher)
 
 
 @pytest.mark.parametrize(("name", "kind", "weights"), tarballs() or [pytest.param("", "", "", id="no mirror")])
@@ -80,6 +90,21 @@ def test_every_tarball_passes(name: str, kind: str, weights: str, mirror: Path, 
     assert result.passed, result.failures
     if weights == "released":
         assert max(row.single.max_error for row in result.worst) < SINGLE_PRECISION
+
+
+@pytest.mark.parametrize(("name", "branch", "program"), BRANCHES)
+def test_every_other_network_of_a_distilled_checkpoint_passes(
+    name: str, branch: str, program: str | None, mirror: Path, worker: PaddleWorker
+) -> None:
+    conversion, fetcher = converted(name, mirror, "trained", branch), Fetcher(mirror=str(mirror))
+    if program is None:
+        reference = find_reference(conversion, load_zoo(), fetcher)
+    elif folder := os.environ.get(PROGRAMS_VARIABLE):
+        reference = load_source(str(Path(folder) / program), load_zoo(), fetcher, weights=False)
+    else:
+        pytest.skip(f"{PROGRAMS_VARIABLE} does not name a folder with programs that are in no tarball")
+    result = verify(conversion, reference=reference, worker=worker)
+    assert result.passed, result.failures
 
 
 @pytest.mark.parametrize("picture", SAYINGS)
