@@ -4,7 +4,7 @@
 #   make convert MODEL=NAME [KIND=trained] [MIRROR=FOLDER_OR_URL] [OUTPUT=converted]
 #   make parity [MODEL=NAME | MODELS="NAME NAME" | MODELS=all]   verdicts in parity/, with pages to look at
 #   make docs                          the documentation, in site/
-#   make bench [MIRROR=FOLDER_OR_URL]  how fast all is, as ratios
+#   make bench MIRROR=FOLDER [SECTIONS="inference conversion verification"]   how fast, as ratios
 #   make test | lint | format | clean
 
 PYTHON ?= python3
@@ -54,7 +54,7 @@ docs: venv
 	$(RUN) -m mkdocs build --strict
 
 bench: venv
-	$(RUN) -m scripts.bench $(FROM)
+	@$(RUN) -m scripts.bench $(SECTIONS) $(if $(MIRROR),--mirror $(MIRROR))
 
 clean:
 	rm -rf $(VENV) build dist site *.egg-info converted parity .pytest_cache .ruff_cache .hypothesis

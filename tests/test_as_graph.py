@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from torch import fx, nn
 
-from architectures import load_model
+from architectures import load_model, optimize
 from architectures.loading import HEADER_KEY
 from converter import artifacts
 from converter import convert as convert_module
@@ -203,3 +203,14 @@ def test_the_command_converts_by_the_graph(tmp_path: Path) -> None:
     with torch.inference_mode():
         output = load_model(tmp_path / "embedded_rec.pth")(PICTURES)
     assert np.allclose(output.sum(-1), 1, atol=1e-5)
+
+
+def test_what_was_converted_by_the_graph_is_exported_and_optimised(tmp_path: Path) -> None:
+    _, weights, _ = artifacts.write(convert_graph(source(), fetcher=Fetcher(offline=True)), tmp_path)
+    model = load_model(weights)
+    with torch.inference_mode():
+        assert torch.allclose(optimize(model)(PICTURES), model(PICTURES), rtol=0, atol=1e-5)
+    arguments = ["export", str(weights), "--format", "onnx", "--output", str(tmp_path / "exported")]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "exported" / "embedded_rec.onnx").is_file()

@@ -276,7 +276,9 @@ def test_waits_grow_and_vary(server: Server, tmp_path: Path, monkeypatch: pytest
     assert any(wait not in (most / 2, most) for wait, most in zip(waits, longest, strict=True))
 
 
-@pytest.mark.parametrize("retry_after", ["3600", formatdate(time.time() + 3600, usegmt=True)])
+@pytest.mark.parametrize(
+    "retry_after", ["3600", formatdate(time.time() + 3600, usegmt=True)], ids=["seconds", "a date"]
+)
 def test_a_server_that_asks_for_too_long_a_wait_is_given_up(server: Server, fetcher: Fetcher, retry_after: str) -> None:
     server.pages[TAR].faults = [http_server.answers(429, Retry_After=retry_after)]
     with pytest.raises(DownloadError, match=r"answers 429 .* asks to come back in 3[56]\d\d s"):
