@@ -7,11 +7,10 @@ of the machinery (a worker that died, a network) is tried once more at the end.
 
 from __future__ import annotations
 
-import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -170,6 +169,9 @@ def _executor(jobs: int, scheduler: str | None) -> Iterator[Executor | None]:
         with _cluster(scheduler) as executor:
             yield executor
     elif jobs > 1:
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+
         # Fresh processes: a fork would inherit threads of PyTorch that do not run in it.
         with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as executor:
             try:

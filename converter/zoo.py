@@ -159,7 +159,7 @@ class _Mistakes:
         self.lines.append(f"{where}, {key}: {problem}")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """PyYAML's safe loader, which would let a key that stands twice overwrite its first value in silence."""
 
     mistakes: _Mistakes

@@ -72,8 +72,9 @@ def chosen(sources: Sequence[str], everything: bool, kind: str | None) -> list[s
     """
     if not sources and not everything:
         raise click.UsageError("name a SOURCE, or give --all")
-    listed = [name for name, model in open_zoo().models.items() if (kind or "inference") in model.artifacts]
-    return list(dict.fromkeys(listed if everything else sources))
+    if everything:
+        return [name for name, model in open_zoo().models.items() if (kind or "inference") in model.artifacts]
+    return list(dict.fromkeys(sources))
 
 
 def finish(outcomes: Sequence[Outcome], rows: bool = True) -> None:

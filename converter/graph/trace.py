@@ -116,25 +116,35 @@ def trace_graph(module: fx.GraphModule, keys: Mapping[str, str], shape: Shape) -
     """Trace a graph's module.
 
     Args:
-        module: as `graph_to_module` returns it.
+        module: as `graph_to_module` returns it; its numbers become zeros.
         keys: keys of its state dict → the names by which the parameters are to be known, where they differ.
         shape: of the input.
     """
-    interpreter = _Located(hollow(module))
+    interpreter = _Located(empty(module))
     return _trace(interpreter.run, interpreter.module, lambda: interpreter.value, shape, keys)
 
 
 def hollow(model: nn.Module) -> Any:
     """A copy of a module on the CPU, with zeros for all its numbers, which take no memory."""
 
-    def zeros(tensor: Tensor) -> Tensor:
-        return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
-
-    copies: dict[int, Any] = {id(buffer): zeros(buffer) for buffer in model.buffers()}
-    for parameter in model.parameters():
-        copies[id(parameter)] = nn.Parameter(zeros(parameter), requires_grad=False)
+    copies: dict[int, Any] = {id(tensor): _zeros(tensor) for tensor in (*model.parameters(), *model.buffers())}
     # deepcopy takes what it is given here for copies that it has made before.
     return copy.deepcopy(model, copies).eval()
+
+
+def empty(model: nn.Module) -> Any:
+    """The module itself on the CPU, with zeros for all its numbers, which take no memory."""
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            tensors.update({name: _zeros(tensor) for name, tensor in tensors.items() if tensor is not None})
+        if isinstance(module, nn.RNNBase):  # which keeps a list of its parameters beside
+            module._init_flat_weights()
+    return model.eval()
+
+
+def _zeros(tensor: Tensor) -> Tensor:
+    zeros = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+    return nn.Parameter(zeros, requires_grad=False) if isinstance(tensor, nn.Parameter) else zeros
 
 
 def _trace(
