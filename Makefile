@@ -51,7 +51,7 @@ format: venv
 	$(RUN) -m ruff format .
 
 docs: venv
-	$(RUN) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 bench: venv
 	@$(RUN) -m scripts.bench $(SECTIONS) $(if $(MIRROR),--mirror $(MIRROR))
