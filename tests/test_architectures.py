@@ -120,22 +120,6 @@ def test_jit_trace_gives_the_same_at_another_size(name: str) -> None:
         torch.testing.assert_close(traced(other), model(other))
 
 
-@pytest.mark.parametrize("name", list_models())
-def test_export_with_dynamic_sizes_gives_the_same(name: str) -> None:
-    model, height = small(name), HEIGHTS[name]
-    batch, step = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("step", min=2, max=64)
-    width = 32 * step if ARCHITECTURES[name].task == "det" else 8 * step
-    # By itself torch.export unrolls an LSTM over the time steps it sees; `converter.export` knows a way round that.
-    recurrent = "bilstm" in name
-    with torch.no_grad():
-        example = torch.randn(2, 3, height, 96)
-        program = torch.export.export(
-            model, (example,), dynamic_shapes=({0: batch} | ({} if recurrent else {3: width}),)
-        )
-        other = torch.randn(3, 3, height, 96 if recurrent else 160)
-        torch.testing.assert_close(program.module()(other), model(other))
-
-
 def test_wrong_sizes_are_refused_with_the_right_ones() -> None:
     with pytest.raises(ValueError, match="multiples of 32, not 64 × 100"):
         small("det_mobilenet_v3_dbfpn")(torch.zeros(1, 3, 64, 100))
