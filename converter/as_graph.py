@@ -80,7 +80,7 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
         source=source,
         name=source.name,
         architecture=entry,
-        parameters={},
+        parameters={} if task == "det" else {"classes": classes},
         mapped=Mapped(
             state=module.state_dict(),
             origins=origins,

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 MIRROR_VARIABLE = "PADDLE2TORCH_MIRROR"
+
+# A shell has its background jobs ignore Ctrl-C, and all their children with them; here some children are to heed it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

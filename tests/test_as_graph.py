@@ -128,6 +128,7 @@ def test_the_graph_is_stored_as_plain_data(tmp_path: Path) -> None:
         header = json.loads(file.metadata()[HEADER_KEY])
     assert header == json.loads(account.read_text(encoding="utf-8"))
     assert header["graph"]["format"] == "paddle2torch-graph"
+    assert header["parameters"] == {"classes": 63}
 
 
 def test_a_damaged_graph_is_one_clear_error(tmp_path: Path) -> None:
@@ -203,6 +204,25 @@ def test_the_command_converts_by_the_graph(tmp_path: Path) -> None:
     with torch.inference_mode():
         output = load_model(tmp_path / "embedded_rec.pth")(PICTURES)
     assert np.allclose(output.sum(-1), 1, atol=1e-5)
+
+
+def test_what_was_converted_by_the_graph_reads_with_a_dictionary(tmp_path: Path) -> None:
+    _, weights, _ = artifacts.write(convert_graph(source(str(PIR))), tmp_path)
+    dictionary = tmp_path / "dict.txt"
+    dictionary.write_bytes((EMBEDDED / "embedded_dict.txt").read_bytes())
+    arguments = [
+        "read",
+        str(EMBEDDED / "sample.png"),
+        "--det",
+        "none",
+        "--rec",
+        str(weights),
+        "--dict",
+        str(dictionary),
+    ]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.rstrip().endswith("PaddleOCR2026")
 
 
 def test_what_was_converted_by_the_graph_is_exported_and_optimised(tmp_path: Path) -> None:

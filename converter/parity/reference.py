@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -120,12 +121,16 @@ class PaddleWorker:
             process.discard()
 
     def close(self) -> None:
-        """End the process and remove its files."""
-        self._background.shutdown(wait=True, cancel_futures=True)
-        if self._process is not None:
-            self._process.close()
-            self._process = None
-        self._folder.cleanup()
+        """End the process and remove its files, also where this is interrupted."""
+        with ExitStack() as stack:
+            stack.callback(self._folder.cleanup)
+            stack.callback(self._end)
+            self._background.shutdown(wait=True, cancel_futures=True)
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.close()
 
     @property
     def versions(self) -> dict[str, str]:
@@ -268,7 +273,7 @@ class _Process:
     def kill(self) -> None:
         """Stop the process at once and keep its log."""
         self._popen.kill()
-        self._finish()
+        self._popen.wait()
 
     def discard(self) -> None:
         """Stop the process at once, and remove its log."""
@@ -276,18 +281,14 @@ class _Process:
         self._log.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let the process end, and remove its log."""
+        """Let the process end, and remove its log; it is stopped at once where this is interrupted."""
         assert self._popen.stdin is not None
         self._popen.stdin.close()
         try:
-            self._popen.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._popen.kill()
-        self._finish()
-        self._log.unlink(missing_ok=True)
-
-    def _finish(self) -> None:
-        self._popen.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self._popen.wait(timeout=10)
+        finally:
+            self.discard()
 
 
 def _environment() -> dict[str, str]:
