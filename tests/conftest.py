@@ -22,3 +22,8 @@ def mirror() -> Path:
     if not folder:
         pytest.skip(f"{MIRROR_VARIABLE} does not name a mirror of the zoo's tarballs")
     return Path(folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests, which follow whole pages of documentation, first: the processes then end at about one time."""
+    items.sort(key=lambda item: item.path.name != "test_docs.py")
