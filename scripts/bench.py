@@ -316,13 +316,12 @@ def tabulate_conversion(results: Mapping[str, Any]) -> list[Table]:
 
 def bench_verification(bench: Bench, models: Sequence[str] = ()) -> dict[str, Any]:
     """`verify` as a whole process, against what the frameworks' executions alone take and the slower import."""
-    chosen = list(models) or ["--all"]
     names = list(models) or [name for name, model in load_zoo().models.items() if _is_there(bench.mirror, model)]
     commands = {name: [sys.executable, "-c", f"import {name}"] for name in ("torch", "paddle")}
     imports = {name: run(command).seconds for name, command in commands.items()}
     ratios, verify, pure = [], [], []
     for _ in range(bench.rounds):
-        verify.append(run(bench.command("verify", *chosen)).seconds)
+        verify.append(run(bench.command("verify", *names)).seconds)
         pure.append(pure_executions(bench, names))
         ratios.append(verify[-1] / (sum(pure[-1].values()) + max(imports.values())))
     return {
@@ -395,7 +394,7 @@ def machine() -> dict[str, Any]:
         "model": facts.get("model"),
         "cores": os.cpu_count(),
         "threads": THREADS,
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "system": platform.platform(),
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
@@ -458,7 +457,7 @@ def plot(results: Mapping[str, Any], folder: Path) -> list[Path]:
     axes.set_yticks([row + 0.4 - height / 2 for row in range(len(results))], list(results))
     axes.invert_yaxis()
     axes.set_xlabel("time, as a share of the faster of Paddle Inference and ONNX Runtime")
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper center", ncols=3)
     paths = [folder / "inference.png", folder / "inference.svg"]
     for path in paths:
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
