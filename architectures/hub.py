@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 
 SCHEME = "hf:"
+SUFFIXES = (".pth", ".safetensors")
 WEIGHTS, ACCOUNT = "model.safetensors", "config.json"
 # As torch.hub wants it: the beginning of the file's sha256 is part of its name.
 PTH = "-" + "[0-9a-f]" * 8 + ".pth"
@@ -29,6 +30,12 @@ class Place:
     weights: Path
     account: Path
     origin: dict[str, str] = field(default_factory=dict)
+
+
+def is_converted(text: str) -> bool:
+    """Whether `locate` is for this: a file of PyTorch weights, a folder that `publish` made, or a model of the Hub."""
+    path = Path(text)
+    return text.startswith(SCHEME) or path.suffix in SUFFIXES or (path / WEIGHTS).is_file() or any(path.glob(f"*{PTH}"))
 
 
 def locate(path: str | PathLike[str]) -> Place:

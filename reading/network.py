@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from converter.download import Fetcher
 
 Run = Callable[[np.ndarray], np.ndarray]
-CONVERTED = (".pth", ".safetensors")
-HUB = "hf:"
 TASKS = {"det": "detector", "cls": "angle classifier", "rec": "recogniser"}
 
 
@@ -86,12 +84,11 @@ def _opened(model: str | Path | nn.Module, dictionary: Path | None, fetcher: Fet
 
 
 def _is_converted(text: str) -> bool:
-    """Whether it is for `load_model`: a file or folder of converted weights; a zoo name wins over such a folder."""
+    """Whether it is for `load_model`; a zoo name wins over a folder of that name."""
+    from architectures.hub import is_converted
     from converter.zoo import load_zoo
 
-    if text.startswith(HUB) or text.endswith(CONVERTED):
-        return True
-    return text not in load_zoo().models and any(Path(text).glob("*.safetensors"))
+    return is_converted(text) and text not in load_zoo().models
 
 
 def _load(path: str | Path) -> nn.Module:

@@ -87,6 +87,17 @@ everything = click.option("--all", "everything", is_flag=True, help="Every model
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+def output_to(folder: str) -> Decorator:
+    """The option for where results go, `folder` by default."""
+    return click.option(
+        "--output",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path(folder),
+        show_default=True,
+        help="Folder for the results.",
+    )
+
+
 def open_zoo() -> Zoo:
     from converter.zoo import load_zoo
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converter.choice import Access, Choice
-from converter.cli.common import choosing_with_labels, fetching, note, open_zoo
+from converter.cli.common import choosing_with_labels, fetching, note, open_zoo, output_to
 
 if TYPE_CHECKING:
     from torch import nn
 
-CONVERTED = (".pth", ".safetensors")
 FORMATS = ("onnx", "torchscript", "pt2")
 
 
@@ -28,13 +27,7 @@ FORMATS = ("onnx", "torchscript", "pt2")
     show_default=True,
     help="What to write; may be repeated.",
 )
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("exported"),
-    show_default=True,
-    help="Folder for the results.",
-)
+@output_to("exported")
 @choosing_with_labels
 @fetching
 def export(sources: tuple[str, ...], formats: tuple[str, ...], output: Path, choice: Choice, access: Access) -> None:
@@ -63,6 +56,8 @@ def export(sources: tuple[str, ...], formats: tuple[str, ...], output: Path, cho
 
 def open_model(text: str, choice: Choice, access: Access) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a source and its metadata."""
+    from architectures.hub import is_converted
+
     if is_converted(text):
         from converter.export import open_converted
 
@@ -72,10 +67,3 @@ def open_model(text: str, choice: Choice, access: Access) -> tuple[nn.Module, di
     fetcher = access.fetcher()
     conversion = choice.convert(choice.load(text, open_zoo(), fetcher), fetcher)
     return conversion.build(), metadata(conversion)
-
-
-def is_converted(text: str) -> bool:
-    """Whether a source is PyTorch weights already: a file, a folder that `publish` made, or a model of the Hub."""
-    from architectures.hub import SCHEME, WEIGHTS
-
-    return text.startswith(SCHEME) or Path(text).suffix in CONVERTED or (Path(text) / WEIGHTS).is_file()

@@ -18,6 +18,7 @@ from converter.cli.common import (
     fetching,
     note,
     open_zoo,
+    output_to,
     print_json,
     referring,
 )
@@ -47,13 +48,7 @@ def inspect(path: str, choice: Choice, access: Access, as_json: bool) -> None:
 @everything
 @choosing_with_labels
 @fetching
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("converted"),
-    show_default=True,
-    help="Folder for the results.",
-)
+@output_to("converted")
 @click.option(
     "--to",
     "target",

@@ -9,7 +9,7 @@ import click
 
 from converter.batch import Outcome
 from converter.choice import Access
-from converter.cli.common import KINDS, everything, fetching, note
+from converter.cli.common import KINDS, everything, fetching, note, output_to
 from converter.cli.spread import Spread, chosen, finish, spreading
 
 if TYPE_CHECKING:
@@ -20,13 +20,7 @@ if TYPE_CHECKING:
 @click.argument("names", nargs=-1, metavar="NAME...")
 @everything
 @click.option("--kind", type=click.Choice(KINDS), help="Which tarball.  [default: inference]")
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("release"),
-    show_default=True,
-    help="Folder for the release.",
-)
+@output_to("release")
 @click.option(
     "--push-to-hub",
     "organisation",
