@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from architectures.hub import locate
-from architectures.registry import create_model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -73,12 +72,13 @@ def load_model(path: str | PathLike[str]) -> nn.Module:
     """
     import torch
 
+    from architectures.hollow import create_hollow
+
     weights = read_weights(path)
     if GRAPH in weights.metadata:
         model = _graph_module(weights.metadata[GRAPH], str(path))
     else:
-        with torch.device("meta"):
-            model = create_model(weights.architecture, **weights.parameters)
+        model = create_hollow(weights.architecture, weights.parameters)
     # Counters are made where a file lacks them, as files from elsewhere may.
     counters = [key for key in model.state_dict() if key.endswith("num_batches_tracked")]
     state = {key: torch.zeros((), dtype=torch.long) for key in counters} | weights.state

@@ -74,7 +74,9 @@ class Conversion:
     def build(self) -> nn.Module:
         """The module with the converted weights, in evaluation mode; it shares memory with `state`."""
         if self.graph is None:
-            model = _empty(self.architecture.name, self.parameters)
+            from architectures.hollow import create_hollow
+
+            model = create_hollow(self.architecture.name, self.parameters)
         else:
             from converter.graph.build import build_module
 
@@ -170,23 +172,14 @@ def require_same_graph(source: Source, entry: Architecture, parameters: Mapping[
         MappingError: they differ; the message lists in what.
         FormatError: the program is inconsistent.
     """
+    from architectures.hollow import hollow_model
     from converter.graph.conformity import input_shape, require_conformity
     from converter.graph.program import graph_from_program
 
-    model = _empty(entry.name, parameters).eval()
+    model = hollow_model(entry.name, parameters)
     keys = {source.variables[name]: key for key, name in mapped.origins.items()}
     graph = graph_from_program(source.program, file=source.path.name)
     require_conformity(graph, model, keys, input_shape(entry.task, entry.preprocessing), source.path.name)
-
-
-def _empty(architecture: str, parameters: Mapping[str, Any]) -> nn.Module:
-    """The module without weights, on the meta device."""
-    import torch
-
-    from architectures import create_model
-
-    with torch.device("meta"):
-        return create_model(architecture, **parameters)
 
 
 def _notes(source: Source, branches: list[str], chosen: str, mapped: Mapped) -> list[str]:

@@ -218,10 +218,9 @@ def _seeded(name: str, parameters: Mapping[str, Any], keys: tuple[str, ...]) -> 
     """PyTorch's usual initialisation of some tensors, the same at every conversion."""
     import torch
 
-    from architectures import create_model
+    from architectures.hollow import create_hollow
 
-    with torch.device("meta"):
-        model = create_model(name, **parameters)
+    model = create_hollow(name, parameters)
     owners = list(dict.fromkeys(key.rpartition(".")[0] for key in keys))
     state = {}
     with torch.random.fork_rng(devices=[]):

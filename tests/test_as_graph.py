@@ -14,10 +14,9 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from torch import fx, nn
 
-from architectures import load_model, optimize
+from architectures import hollow, load_model, optimize
 from architectures.loading import HEADER_KEY
 from converter import artifacts
-from converter import convert as convert_module
 from converter.as_graph import convert_graph
 from converter.cli import main
 from converter.convert import convert
@@ -78,15 +77,14 @@ def test_inspect_names_the_tensors_by_the_graph_too() -> None:
 
 def test_a_network_that_is_not_its_graph_is_not_converted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A ReLU for a Hardswish leaves every key matching."""
-    built = convert_module._empty
 
-    def wrong(*arguments: object) -> nn.Module:
-        model = built(*arguments)
+    def wrong(name: str, parameters: dict[str, object]) -> nn.Module:
+        model = hollow.create_hollow(name, parameters).eval()
         swishes = [path for path, module in model.named_modules() if isinstance(module, nn.Hardswish)]
         model.set_submodule(swishes[3], nn.ReLU())
         return model
 
-    monkeypatch.setattr(convert_module, "_empty", wrong)
+    monkeypatch.setattr(hollow, "hollow_model", wrong)
     with pytest.raises(MappingError, match=r"embedded_rec_infer\.tar: .*\n.*relu.*hardswish"):
         convert(source())
     assert convert(source(kind="trained")).state  # which carries no graph to compare with

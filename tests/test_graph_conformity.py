@@ -11,12 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from architectures.graph.module import module_keys
 from architectures.layers import Hardsigmoid02
 from converter.errors import MappingError
-from converter.graph.build import build_module
+from converter.graph.build import write_network
 from converter.graph.conformity import check_conformity, compare, input_shape, require_conformity
-from converter.graph.trace import Trace, trace_graph, trace_module
+from converter.graph.trace import Trace, _arguments, _name, _zeros, trace_graph, trace_module
 from graphs import EMBEDDED, Pair, families, pair, tarballs
 
 ACTIVATIONS = (nn.ReLU, nn.Hardswish, nn.SiLU, nn.Hardsigmoid, Hardsigmoid02, nn.Sigmoid, nn.Identity)
@@ -116,8 +115,9 @@ def changes(model: nn.Module) -> Iterator[Change]:
 
 
 def traced_graph(each: Pair, shape: tuple[int, ...]) -> Trace:
-    keys = {key: each.keys[variable] for variable, key in module_keys(each.graph).items()}
-    return trace_graph(build_module(each.graph), keys, shape)
+    network = write_network(each.graph)
+    keys = {key: each.keys[origin.variable] for key, origin in network.layout.origins.items()}
+    return trace_graph(network, keys, shape)
 
 
 @pytest.mark.parametrize(("name", "path"), families().items(), ids=str)
@@ -243,3 +243,100 @@ def differing(one: Callable, other: Callable) -> int:
             return self.function(self.anchor(x))
 
     return len(compare(*(trace_module(Function(each).eval(), (1, 3, 4, 5)) for each in (one, other))))
+
+
+# ---- results that need no computing ------------------------------------------------------------------------------
+
+LSTM = [torch.zeros(16, 5), torch.zeros(16, 4), torch.zeros(16), torch.zeros(16)]
+LSTM_2 = [*LSTM, *LSTM, *[torch.zeros(16, 8), *LSTM[1:]] * 2]
+STATE = torch.zeros(1, 3, 4)
+CALLS = {
+    "conv2d": (torch.conv2d, [torch.zeros(2, 6, 9, 8), torch.zeros(4, 3, 3, 2), torch.zeros(4), (2, 1), (1, 0), 2, 2]),
+    "conv2d, same": (torch.conv2d, [torch.zeros(2, 6, 9, 8), torch.zeros(4, 6, 3, 2), None, 1, "same"]),
+    "conv_transpose2d": (
+        torch.conv_transpose2d,
+        [torch.zeros(2, 6, 9, 8), torch.zeros(6, 2, 3, 2), torch.zeros(4), (2, 3), 1, (1, 0), 2, (1, 2)],
+    ),
+    "linear": (nn.functional.linear, [torch.zeros(2, 3, 5), torch.zeros(4, 5), torch.zeros(4)]),
+    "batch_norm": (nn.functional.batch_norm, [torch.zeros(2, 3, 5, 4), *[torch.zeros(3)] * 4]),
+    "lstm": (torch.lstm, [torch.zeros(7, 3, 5), [STATE, STATE], LSTM, True, 1, 0.0, False, False, False]),
+    "lstm, first batch": (
+        torch.lstm,
+        [torch.zeros(3, 7, 5), [STATE, STATE], LSTM[:2], False, 1, 0.0, False, False, True],
+    ),
+    "lstm, two layers and ways": (
+        torch.lstm,
+        [torch.zeros(7, 3, 5), [torch.zeros(4, 3, 4)] * 2, LSTM_2, True, 2, 0.0, False, True, False],
+    ),
+}
+
+
+def results(value: object) -> list[torch.Tensor]:
+    return list(value) if isinstance(value, tuple) else [value]
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_zeros_have_the_shape_that_computing_gives(case: str) -> None:
+    function, given = CALLS[case]
+    found = results(_zeros(_name(function), function, _arguments(function, given, {})))
+    computed = results(function(*given))
+    assert [(each.shape, each.dtype) for each in found] == [(each.shape, each.dtype) for each in computed]
+    assert [each.stride() for each in found] == [each.stride() for each in computed]
+    assert not any(bool(each.any()) for each in found)
+
+
+def misfits(given: list[object]) -> Iterator[list[object]]:
+    """The arguments with every tensor in turn of another size, number of axes or data type, and with lists too short."""
+    for place, each in enumerate(given):
+        if isinstance(each, list):
+            for changed in (each[:-1], *misfits(each)):
+                yield [*given[:place], changed, *given[place + 1 :]]
+        if isinstance(each, torch.Tensor):
+            for wrong in (torch.zeros(*each.shape[:-1], each.shape[-1] + 1), each[None], each.double()):
+                yield [*given[:place], wrong, *given[place + 1 :]]
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_what_a_function_refuses_is_left_for_it_to_refuse(case: str) -> None:
+    function, given = CALLS[case]
+    for changed in misfits(given):
+        found = _zeros(_name(function), function, _arguments(function, changed, {}))
+        if found is not None:
+            # Only LSTMs are not computed here: PyTorch does not check all that it is given, and may crash.
+            assert function is not torch.lstm
+            assert [each.shape for each in results(found)] == [each.shape for each in results(function(*changed))]
+
+
+@pytest.mark.parametrize(("case", "given"), [
+    ("conv2d", [torch.zeros(1, 3, 2, 2), torch.zeros(4, 3, 3, 3)]),  # a kernel larger than the picture
+    ("conv2d", [torch.zeros(1, 3, 8, 8), torch.zeros(4, 3, 3, 3), None, 0]),
+    ("conv2d", [torch.zeros(1, 3, 8, 8), torch.zeros(4, 1, 3, 3), None, 1, 0, 1, 3]),  # groups that do not divide
+    ("conv_transpose2d", [torch.zeros(1, 4, 8, 8), torch.zeros(4, 1, 3, 3), None, 1, 0, 0, 3]),
+    ("conv_transpose2d", [torch.zeros(1, 4, 8, 8), torch.zeros(4, 1, 3, 3), None, 1, 0, 2]),
+])  # fmt: skip
+def test_sizes_that_convolutions_refuse_are_refused(case: str, given: list[object]) -> None:
+    function = CALLS[case][0]
+    with pytest.raises(RuntimeError) as expected:
+        function(*given)
+    arguments = _arguments(function, given, {})
+    try:
+        assert _zeros(case, function, arguments) is None
+    except RuntimeError as error:
+        assert str(error) == str(expected.value)
+
+
+def test_training_is_computed() -> None:
+    x, each = torch.zeros(2, 3, 5, 4), torch.zeros(3)
+    function = nn.functional.batch_norm
+    assert _zeros("batch_norm", function, _arguments(function, [x, each, each, each, each, True], {})) is None
+    assert _zeros("batch_norm", function, _arguments(function, [x, None, None], {"training": True})) is None
+
+
+def test_why_a_graph_takes_no_input_is_told_in_one_line() -> None:
+    each = own()
+    with pytest.raises(MappingError) as caught:
+        check_conformity(each.graph, each.model, each.keys, (2, 4, 32, 100))
+    message = str(caught.value)
+    assert message.startswith("the released graph takes no input of [2, 4, 32, 100]: Given groups=1, weight of size")
+    assert "\n" not in message
+    assert "While executing" not in message

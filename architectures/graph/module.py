@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from architectures.graph.operators import (
     signature,
     torch_dtype,
 )
+from architectures.hollow import Hollow
 
 # How Paddle's structured names spell the last part of a tensor's name, where it differs from PyTorch's.
 SPELLINGS = {"running_mean": "_mean", "running_var": "_variance"}
@@ -43,8 +45,23 @@ class Origin:
     transposed: bool = False
 
 
+@dataclass(frozen=True)
+class Written:
+    """A graph's network before Python code is made of it, which is enough to look at it and to run it step by step.
+
+    Attributes:
+        root: has the layers and tensors, in evaluation mode and without numbers (see `architectures.hollow`).
+        traced: what is computed with them.
+        layout: which tensor of the graph lives where.
+    """
+
+    root: nn.Module
+    traced: fx.Graph
+    layout: Layout
+
+
 def graph_to_module(graph: Graph) -> fx.GraphModule:
-    """The network as a module in evaluation mode, on the meta device, for `load_state_dict(…, assign=True)`.
+    """The network as a module in evaluation mode, without numbers, for `load_state_dict(…, assign=True)`.
 
     Its state dict has the structured names where they are known (`_mean` as `running_mean`, an LSTM's as `nn.LSTM` has
     them), and names made of the variables' otherwise.
@@ -52,12 +69,29 @@ def graph_to_module(graph: Graph) -> fx.GraphModule:
     Raises:
         GraphError: the graph has operators or attributes that the table does not know, or names that clash.
     """
+    written = write_graph(graph)
+    with _building():
+        return fx.GraphModule(written.root, written.traced, class_name="PaddleGraph")
+
+
+def write_graph(graph: Graph) -> Written:
+    """The network as `graph_to_module` has it, without the module's code.
+
+    Raises:
+        GraphError: see `graph_to_module`.
+    """
     for node in graph.nodes:
         problem = mistake(node)
         if problem:
             raise GraphError("graph", problem)
+    with _building():
+        return _Writer(graph, lay_out(graph)).write()
+
+
+@contextmanager
+def _building() -> Iterator[None]:
     try:
-        return _Writer(graph, lay_out(graph)).write().eval()
+        yield
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
         raise GraphError("graph", f"cannot be built as a PyTorch module: {error}") from error
 
@@ -190,8 +224,8 @@ class _Writer:
         self.values: dict[str, fx.Node] = {}
         self._read = {value for node in graph.nodes for value in node.reads}.union(graph.outputs)
 
-    def write(self) -> fx.GraphModule:
-        with torch.device("meta"):
+    def write(self) -> Written:
+        with Hollow():
             self._place_tensors()
         for name in self.graph.inputs:
             self._name(name, self.traced.placeholder(attribute_name(name)))
@@ -201,7 +235,7 @@ class _Writer:
             self._write(node, self.layout.layers.get(place))
         results = tuple(self.values[name] for name in self.graph.outputs)
         self.traced.output(results[0] if len(results) == 1 else results)
-        return fx.GraphModule(self.root, self.traced, class_name="PaddleGraph")
+        return Written(self.root.eval(), self.traced, self.layout)
 
     def _place_tensors(self) -> None:
         shapes = {variable: parameter.shape for variable, parameter in self.graph.parameters.items()}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import fx
 
 from architectures.graph.form import Graph, GraphError
-from architectures.graph.module import graph_to_module, lay_out
+from architectures.graph.module import Written, graph_to_module, lay_out, write_graph
 from architectures.recognise import COUNTER
 from converter.errors import FormatError, MappingError
 from converter.rules import shorten
@@ -24,20 +25,36 @@ def build_module(
         graph: the network.
         file: what to call it in messages.
         tensors: by `graph.tensor_names()`, in Paddle's layout; those that the graph does not read are passed over.
-            Without them the module lies on the meta device.
+            Without them the module has no numbers.
 
     Raises:
         FormatError: the graph has operators or attributes that the table does not know, or names that clash.
         MappingError: tensors are missing or of another shape.
     """
-    try:
+    with _errors_of(file):
         module = graph_to_module(graph)
-    except GraphError as error:
-        raise FormatError(file, error.problem) from error
     if tensors is not None:
         counters = {key: torch.zeros((), dtype=torch.long) for key in module.state_dict() if key.endswith(COUNTER)}
         module.load_state_dict(_state(graph, tensors) | counters, strict=True, assign=True)
     return module
+
+
+def write_network(graph: Graph, file: str = "the graph") -> Written:
+    """`write_graph`, with the errors of this package.
+
+    Raises:
+        FormatError: see `build_module`.
+    """
+    with _errors_of(file):
+        return write_graph(graph)
+
+
+@contextmanager
+def _errors_of(file: str) -> Iterator[None]:
+    try:
+        yield
+    except GraphError as error:
+        raise FormatError(file, error.problem) from error
 
 
 def _state(graph: Graph, tensors: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:

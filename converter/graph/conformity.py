@@ -15,11 +15,10 @@ from typing import Any
 from torch import nn
 
 from architectures.graph.form import Graph
-from architectures.graph.module import module_keys
 from architectures.graph.operators import SAME
 from converter.errors import MappingError
-from converter.graph.build import build_module
-from converter.graph.trace import Operand, Step, Trace, hollow, trace_graph, trace_module
+from converter.graph.build import write_network
+from converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
 
 # Sizes of pictures that every network of a task takes, unlike in height and width; batches of two.
 WIDTHS = {"det": 96, "rec": 100, "cls": 192}
@@ -81,7 +80,7 @@ def check_conformity(
 
     Args:
         graph: of the released program.
-        model: on any device; it is neither run nor changed.
+        model: in evaluation mode, on the CPU, with or without numbers; it is left as it is.
         keys: the graph's variables → keys of the module's state dict.
         shape: of an input that both take, see `input_shape`.
 
@@ -92,12 +91,13 @@ def check_conformity(
         FormatError: the graph has operators that the table does not know.
         MappingError: the graph takes no input of this shape.
     """
-    wanted = {key: keys[variable] for variable, key in module_keys(graph).items() if variable in keys}
-    expected = trace_graph(build_module(graph), wanted, shape)
+    network = write_network(graph)
+    origins = network.layout.origins
+    wanted = {key: keys[origin.variable] for key, origin in origins.items() if origin.variable in keys}
+    expected = trace_graph(network, wanted, shape)
     if expected.failure is not None:
         raise MappingError(f"the released graph takes no input of {list(shape)}: {expected.failure}")
-    # Not on the meta device, whose shape functions take seconds to import.
-    return compare(expected, trace_module(hollow(model), shape))
+    return compare(expected, trace_module(model, shape))
 
 
 def compare(graph: Trace, module: Trace) -> list[Difference]:

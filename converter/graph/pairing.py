@@ -13,17 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from architectures import create_model
 from architectures.graph.form import Graph
-from architectures.graph.module import module_keys
+from architectures.hollow import hollow_model
 from architectures.recognise import infer_parameters
 from architectures.registry import ARCHITECTURES, Architecture
 from converter.errors import MappingError
-from converter.graph.build import build_module
+from converter.graph.build import write_network
 from converter.graph.conformity import input_shape
-from converter.graph.trace import Operand, Step, Trace, hollow, trace_graph, trace_module
+from converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
 from converter.rules import structured_name
 
 Look = Callable[[Step], object]
@@ -93,8 +90,9 @@ class AmbiguousError(Exception):
 
 
 def _graph_trace(graph: Graph, shape: tuple[int, ...]) -> Trace:
-    variables = {key: variable for variable, key in module_keys(graph).items()}
-    return trace_graph(build_module(graph), variables, shape)
+    network = write_network(graph)
+    variables = {key: origin.variable for key, origin in network.layout.origins.items()}
+    return trace_graph(network, variables, shape)
 
 
 def _pairing(graph: Trace, entry: Architecture, shape: tuple[int, ...], given: dict[str, Any]) -> Pairing | None:
@@ -116,9 +114,7 @@ def _pairing(graph: Trace, entry: Architecture, shape: tuple[int, ...], given: d
 
 
 def _module_trace(entry: Architecture, parameters: Mapping[str, Any], shape: tuple[int, ...]) -> Trace:
-    with torch.device("meta"):
-        model = create_model(entry.name, **parameters)
-    return trace_module(hollow(model), shape)
+    return trace_module(hollow_model(entry.name, parameters), shape)
 
 
 def _sizes(trace: Trace) -> dict[str, tuple[int, ...]]:

@@ -10,18 +10,18 @@ hand-written network and one made from a graph can be compared step by step.
 from __future__ import annotations
 
 import ast
-import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
-from architectures.graph.module import VALUE
+from architectures.graph.module import VALUE, Written
 
 Shape = tuple[int, ...]
 
@@ -90,12 +90,12 @@ class Trace:
     Attributes:
         steps: in execution order.
         outputs: what it returns.
-        failure: why it did not come to its end, where it did not; the steps go as far as it came.
+        failure: why it did not come to its end, in one line, where it did not; the steps go as far as it came.
     """
 
     steps: list[Step]
     outputs: list[Operand]
-    failure: Exception | None = None
+    failure: str | None = None
 
 
 # ---- tracing -----------------------------------------------------------------------------------------------------
@@ -105,46 +105,23 @@ def trace_module(model: nn.Module, shape: Shape) -> Trace:
     """Trace a module; parameters are known by their keys in its state dict.
 
     Args:
-        model: in evaluation mode, on any device; it is left as it is.
+        model: in evaluation mode, on the CPU; it is left as it is.
         shape: of the input.
     """
     with _located(model) as where:
         return _trace(model, model, where, shape, {})
 
 
-def trace_graph(module: fx.GraphModule, keys: Mapping[str, str], shape: Shape) -> Trace:
-    """Trace a graph's module.
+def trace_graph(network: Written, keys: Mapping[str, str], shape: Shape) -> Trace:
+    """Trace a graph's network.
 
     Args:
-        module: as `graph_to_module` returns it; its numbers become zeros.
+        network: as `write_graph` returns it; it is left as it is.
         keys: keys of its state dict → the names by which the parameters are to be known, where they differ.
         shape: of the input.
     """
-    interpreter = _Located(empty(module))
-    return _trace(interpreter.run, interpreter.module, lambda: interpreter.value, shape, keys)
-
-
-def hollow(model: nn.Module) -> Any:
-    """A copy of a module on the CPU, with zeros for all its numbers, which take no memory."""
-
-    copies: dict[int, Any] = {id(tensor): _zeros(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    # deepcopy takes what it is given here for copies that it has made before.
-    return copy.deepcopy(model, copies).eval()
-
-
-def empty(model: nn.Module) -> Any:
-    """The module itself on the CPU, with zeros for all its numbers, which take no memory."""
-    for module in model.modules():
-        for tensors in (module._parameters, module._buffers):
-            tensors.update({name: _zeros(tensor) for name, tensor in tensors.items() if tensor is not None})
-        if isinstance(module, nn.RNNBase):  # which keeps a list of its parameters beside
-            module._init_flat_weights()
-    return model.eval()
-
-
-def _zeros(tensor: Tensor) -> Tensor:
-    zeros = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
-    return nn.Parameter(zeros, requires_grad=False) if isinstance(tensor, nn.Parameter) else zeros
+    interpreter = _Located(network.root, graph=network.traced)
+    return _trace(interpreter.run, network.root, lambda: interpreter.value, shape, keys)
 
 
 def _trace(
@@ -158,7 +135,8 @@ def _trace(
         with _one_thread(), torch.no_grad(), recorder:
             result = run(inputs)
     except Exception as error:  # what a network's own code raises is part of the finding
-        return Trace(recorder.steps, [], error)
+        # PyTorch's interpreter adds a page to the first line.
+        return Trace(recorder.steps, [], str(error).strip().partition("\n")[0] or type(error).__name__)
     results = result if isinstance(result, (tuple, list)) else (result,)
     return Trace(recorder.steps, [recorder.operand(each) for each in results])
 
@@ -193,7 +171,7 @@ def _located(model: nn.Module) -> Iterator[Callable[[], str]]:
 
 
 class _Located(fx.Interpreter):
-    """Runs a graph's module and tells which of the graph's values is being computed."""
+    """Runs a graph's network and tells which of the graph's values is being computed."""
 
     value = ""
 
@@ -243,7 +221,9 @@ class _Recorder(TorchFunctionMode):
         if name not in SAME_VALUES:
             step = self._step(name, arguments)
             self.steps.append(step)
-        result = func(*args, **(kwargs or {}))
+        result = _zeros(name, func, arguments) if name in ZEROS else None
+        if result is None:
+            result = func(*args, **(kwargs or {}))
         parts = [each for each in _flat(result) if isinstance(each, Tensor)]
         if step is None:
             for each in parts:
@@ -366,19 +346,29 @@ def _name(func: Callable[..., Any]) -> str:
 
 def _arguments(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a call by name, defaults included where they are known."""
-    text = SIGNATURES.get(_name(func))
-    if text is None:
+    name = _name(func)
+    if name not in SIGNATURES:
         try:
-            bound = inspect.signature(func).bind(*args, **kwargs)
+            bound = _signature(func).bind(*args, **kwargs)
         except (TypeError, ValueError):
             return {"input" if not place else str(place): value for place, value in enumerate(args)} | dict(kwargs)
         bound.apply_defaults()
         return bound.arguments
-    words = [word.partition("=") for word in text.split()]
-    given = dict(zip((name for name, *_ in words), args, strict=False)) | dict(kwargs)
-    defaults = {name: ast.literal_eval(default) for name, _, default in words if default}
+    names, defaults = _parsed(SIGNATURES[name])
+    given = dict(zip(names, args, strict=False)) | dict(kwargs)
+    known = defaults | given
     # In the order of the signature, whichever way each was given.
-    return {name: (defaults | given)[name] for name, *_ in words if name in defaults | given} | given
+    return {name: known[name] for name in names if name in known} | given
+
+
+_signature = lru_cache(maxsize=256)(inspect.signature)
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The names in a signature, and the defaults of those that have one."""
+    words = [word.partition("=") for word in text.split()]
+    return tuple(name for name, *_ in words), {name: ast.literal_eval(value) for name, _, value in words if value}
 
 
 def pair(value: Any) -> Any:
@@ -433,6 +423,95 @@ ATTRIBUTES: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "relu6": lambda _: {},
     "silu": lambda _: {},
     "softmax": _dim,
+}
+
+
+# ---- results that need no computing ------------------------------------------------------------------------------
+
+
+def _zeros(name: str, func: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """Zeros of the shape that a function of `ZEROS` returns; None where it may not take these arguments.
+
+    The convolutions of a large network on a small picture take a second, most of it for preparing each of them.
+    """
+    try:
+        return ZEROS[name](func, arguments)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None  # an odd call, of which the function itself tells
+
+
+def _conv2d_zeros(func: Callable[..., Tensor], a: Mapping[str, Any]) -> Tensor | None:
+    x, weight, groups = a["input"], a["weight"], a["groups"]
+    channels = weight.shape[0]
+    if not (_maps(x, weight, a["bias"], channels) and x.shape[1] == weight.shape[1] * groups and not channels % groups):
+        return None
+    # One channel tells height and width, and refuses what all would.
+    one = func(x[:1, :1], weight[:1, :1], None, a["stride"], a["padding"], a["dilation"], 1)
+    return x.new_zeros(x.shape[0], channels, *one.shape[2:])
+
+
+def _conv_transpose2d_zeros(func: Callable[..., Tensor], a: Mapping[str, Any]) -> Tensor | None:
+    x, weight, groups = a["input"], a["weight"], a["groups"]
+    channels = weight.shape[1] * groups
+    if not (_maps(x, weight, a["bias"], channels) and x.shape[1] == weight.shape[0] and not x.shape[1] % groups):
+        return None
+    sizes = (a["stride"], a["padding"], a["output_padding"], 1, a["dilation"])
+    one = func(x[:1, :1], weight[:1, :1], None, *sizes)
+    return x.new_zeros(x.shape[0], channels, *one.shape[2:])
+
+
+def _maps(x: Tensor, weight: Tensor, bias: Tensor | None, channels: int) -> bool:
+    """Whether a batch of maps, a kernel and a bias for so many channels are what they should be."""
+    full = x.dim() == weight.dim() == 4 and min(x.numel(), weight.numel()) > 0
+    return full and _like(x, (weight, weight.shape), (bias, (channels,)))
+
+
+def _linear_zeros(_: Callable[..., Tensor], a: Mapping[str, Any]) -> Tensor | None:
+    x, weight = a["input"], a["weight"]
+    size, columns = weight.shape
+    if x.dim() < 2 or x.shape[-1] != columns or not _like(x, (weight, weight.shape), (a["bias"], (size,))):
+        return None
+    return x.new_zeros(*x.shape[:-1], size)
+
+
+def _batch_norm_zeros(_: Callable[..., Tensor], a: Mapping[str, Any]) -> Tensor | None:
+    x = a["input"]
+    if a["training"] or a["running_mean"] is None or a["running_var"] is None:
+        return None
+    given = [(a[name], (x.shape[1],)) for name in ("running_mean", "running_var", "weight", "bias")]
+    return torch.zeros_like(x) if _like(x, *given) else None
+
+
+def _lstm_zeros(_: Callable[..., Any], a: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor] | None:
+    x, (hidden, cell), weights = a["input"], a["hx"], a["weights"]
+    directions, size = 1 + bool(a["bidirectional"]), hidden.shape[-1]
+    cells, columns = a["num_layers"] * directions, x.shape[-1]
+    state = (cells, x.shape[0 if a["batch_first"] else 1], size)
+    shapes: list[Shape] = []
+    for place in range(cells):
+        columns = columns if place < directions else directions * size
+        shapes += ((4 * size, columns), (4 * size, size), *[(4 * size,)] * (2 * a["has_biases"]))
+    if x.dim() != 3 or a["train"] or not _like(x, (hidden, state), (cell, state), *zip(weights, shapes, strict=True)):
+        return None
+    steps = x.transpose(0, 1) if a["batch_first"] else x
+    output = x.new_zeros(*steps.shape[:2], directions * size)
+    return output.transpose(0, 1) if a["batch_first"] else output, x.new_zeros(state), x.new_zeros(state)
+
+
+def _like(x: Tensor, *others: tuple[Tensor | None, Shape]) -> bool:
+    """Whether tensors, where they are given, have these shapes, and data type and device of `x`."""
+    return all(
+        each is None or (each.shape == shape and each.dtype == x.dtype and each.device == x.device)
+        for each, shape in others
+    )
+
+
+ZEROS: Mapping[str, Callable[[Callable[..., Any], Mapping[str, Any]], Any]] = {
+    "batch_norm": _batch_norm_zeros,
+    "conv2d": _conv2d_zeros,
+    "conv_transpose2d": _conv_transpose2d_zeros,
+    "linear": _linear_zeros,
+    "lstm": _lstm_zeros,
 }
 
 

@@ -1,0 +1,60 @@
+"""Networks without numbers: to ask for their names and shapes, or to be given the numbers of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from architectures.network import OCRModel
+from architectures.registry import create_model
+
+# What PyTorch's layers make their tensors with, and what they fill them with.
+_MAKERS = frozenset({torch.empty, torch.ones, torch.zeros})
+_FILLERS = frozenset(
+    {nn.init.constant_, nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_, nn.init.xavier_uniform_}
+    | {Tensor.copy_, Tensor.fill_, Tensor.normal_, Tensor.uniform_, Tensor.zero_}
+)
+
+
+class Hollow(TorchFunctionMode):
+    """While it lasts, layers are made with a single zero for all the numbers of a tensor, and nothing fills them.
+
+    `torch.device("meta")` takes no memory either, but goes through the motions of initialising, and what runs on that
+    device has its shapes worked out by Python code that takes long to import.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _FILLERS:
+            return args[0] if args else kwargs["tensor"]
+        if func in _MAKERS and args:
+            sizes = args[0] if isinstance(args[0], (tuple, list)) else args
+            return torch.zeros((), dtype=kwargs.get("dtype"), device=kwargs.get("device")).expand(sizes)
+        return func(*args, **kwargs)
+
+
+def create_hollow(name: str, parameters: Mapping[str, Any]) -> OCRModel:
+    """The network that `create_model` makes, without numbers, for `load_state_dict(…, assign=True)`.
+
+    Raises:
+        ValueError: see `create_model`.
+    """
+    with Hollow():
+        return create_model(name, **parameters)
+
+
+def hollow_model(name: str, parameters: Mapping[str, Any]) -> OCRModel:
+    """Such a network in evaluation mode, the same one for all who ask: to be looked at, not to be changed."""
+    return _hollow_model(name, tuple(sorted(parameters.items())))
+
+
+@lru_cache(maxsize=4)
+def _hollow_model(name: str, parameters: tuple[tuple[str, Any], ...]) -> OCRModel:
+    return create_hollow(name, dict(parameters)).eval()
