@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -36,7 +37,9 @@ class Hollow(TorchFunctionMode):
             return args[0] if args else kwargs["tensor"]
         if func in _MAKERS and args:
             sizes = args[0] if isinstance(args[0], (tuple, list)) else args
-            return torch.zeros((), dtype=kwargs.get("dtype"), device=kwargs.get("device")).expand(sizes)
+            # Not expanded where one is all: its stride would be 0, also in what `to_empty` makes of it.
+            given = sizes if math.prod(sizes) == 1 else ()
+            return torch.zeros(given, dtype=kwargs.get("dtype"), device=kwargs.get("device")).expand(sizes)
         return func(*args, **kwargs)
 
 

@@ -18,6 +18,8 @@ def test_a_hollow_network_has_the_tensors_of_the_real_one_and_no_memory(name: st
     assert all(found[key].shape == wanted[key].shape and found[key].dtype == wanted[key].dtype for key in wanted)
     assert {key for key, _ in hollow.named_parameters()} == {key for key, _ in real.named_parameters()}
     assert all(tensor.untyped_storage().nbytes() <= 8 for tensor in (*hollow.parameters(), *hollow.buffers()))
+    made = create_hollow(name, {}).to_empty(device="cpu").state_dict()
+    assert all(made[key].stride() == wanted[key].stride() for key in wanted)
     hollow.load_state_dict(wanted, strict=True, assign=True)
     assert all(torch.equal(tensor, wanted[key]) for key, tensor in hollow.state_dict().items())
 
