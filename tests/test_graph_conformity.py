@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -340,3 +341,21 @@ def test_why_a_graph_takes_no_input_is_told_in_one_line() -> None:
     assert message.startswith("the released graph takes no input of [2, 4, 32, 100]: Given groups=1, weight of size")
     assert "\n" not in message
     assert "While executing" not in message
+
+
+def test_tensors_that_are_gone_are_not_mistaken_for_later_ones() -> None:
+    """Their identities are given away again, here at once."""
+
+    class Forgetful(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.anchor = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+            lost = [id(self.anchor(x).relu()) for _ in range(50)]
+            made = [torch.from_numpy(np.ones(1)) for _ in range(50)]  # which is no call that is written down
+            assert {*lost} & {*map(id, made)}
+            return made
+
+    outputs = trace_module(Forgetful().eval(), (1, 3, 4, 5)).outputs
+    assert {output.source.kind for output in outputs} == {"constant"}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -193,21 +194,22 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self.steps: list[Step] = []
         self._parameters, self._where = parameters, where
-        self._known: dict[int, Operand] = {}
-        self._alive: list[Tensor] = []  # so that no identity is given away a second time
+        # By identity, which is given away again once a tensor is gone; they are not kept, for they take much memory.
+        self._known: dict[int, tuple[weakref.ref[Tensor], Operand]] = {}
 
     def know(self, tensor: Tensor, operand: Operand) -> None:
         """Remember what a tensor is."""
-        self._known[id(tensor)] = operand
-        self._alive.append(tensor)
+        self._known[id(tensor)] = weakref.ref(tensor), operand
 
     def operand(self, tensor: Tensor) -> Operand:
         """What a tensor is."""
         if id(tensor) in self._parameters:
             return Operand(self._parameters[id(tensor)], tuple(tensor.shape))
-        if id(tensor) not in self._known:
-            self.know(tensor, Operand(Step("constant", {}, {}, self._where()), tuple(tensor.shape)))
-        return self._known[id(tensor)]
+        known, operand = self._known.get(id(tensor), (None, None))
+        if operand is None or known() is not tensor:
+            operand = Operand(Step("constant", {}, {}, self._where()), tuple(tensor.shape))
+            self.know(tensor, operand)
+        return operand
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -445,8 +447,7 @@ def _conv2d_zeros(func: Callable[..., Tensor], a: Mapping[str, Any]) -> Tensor |
     channels = weight.shape[0]
     if not (_maps(x, weight, a["bias"], channels) and x.shape[1] == weight.shape[1] * groups and not channels % groups):
         return None
-    # One channel tells height and width, and refuses what all would.
-    one = func(x[:1, :1], weight[:1, :1], None, a["stride"], a["padding"], a["dilation"], 1)
+    one = func(_one_channel(x), _one_channel(weight), None, a["stride"], a["padding"], a["dilation"], 1)
     return x.new_zeros(x.shape[0], channels, *one.shape[2:])
 
 
@@ -456,8 +457,13 @@ def _conv_transpose2d_zeros(func: Callable[..., Tensor], a: Mapping[str, Any]) -
     if not (_maps(x, weight, a["bias"], channels) and x.shape[1] == weight.shape[0] and not x.shape[1] % groups):
         return None
     sizes = (a["stride"], a["padding"], a["output_padding"], 1, a["dilation"])
-    one = func(x[:1, :1], weight[:1, :1], None, *sizes)
+    one = func(_one_channel(x), _one_channel(weight), None, *sizes)
     return x.new_zeros(x.shape[0], channels, *one.shape[2:])
+
+
+def _one_channel(maps: Tensor) -> Tensor:
+    """What tells height and width, and refuses what all channels would; of a type that oneDNN does not prepare for."""
+    return maps.new_zeros(1, 1, *maps.shape[2:], dtype=torch.float64)
 
 
 def _maps(x: Tensor, weight: Tensor, bias: Tensor | None, channels: int) -> bool:
