@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from architectures.loading import GRAPH, HEADER_KEY
 from converter import __version__
 from converter.convert import Conversion
 from converter.files import write_together
+from converter.streaming import Write, save_pth, save_safetensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,21 +71,18 @@ def write_files(state: Mapping[str, Tensor], account: Mapping[str, Any], folder:
     Raises:
         OutputError: something could not be written.
     """
-    import torch
-
     stem = folder / account["name"]
     paths = [stem.with_name(stem.name + suffix) for suffix in (".pth", ".safetensors", ".json")]
-    pickled = io.BytesIO()  # and not the file itself: over a full disk PyTorch raises errors of its own
-    torch.save(dict(state), pickled)
-    tensors = safetensors_file(state, account)
     text = json.dumps(account, ensure_ascii=False, indent=1) + "\n"
-    write_together(dict(zip(paths, (pickled.getbuffer(), tensors, text.encode()), strict=True)))
+    contents = (
+        lambda file: save_pth(state, file.write),
+        lambda file: stream_safetensors(state, account, file.write),
+        text.encode(),
+    )
+    write_together(dict(zip(paths, contents, strict=True)))
     return paths
 
 
-def safetensors_file(state: Mapping[str, Tensor], account: Mapping[str, Any]) -> bytes:
-    """The content of a `.safetensors`, the same at every conversion of the same weights."""
-    from safetensors.torch import save
-
-    # One key only: the order of several would differ from run to run.
-    return save(dict(state), {HEADER_KEY: json.dumps(account, ensure_ascii=False)})
+def stream_safetensors(state: Mapping[str, Tensor], account: Mapping[str, Any], write: Write) -> None:
+    """The content of a `.safetensors`, the same at every conversion of the same weights; see `save_safetensors`."""
+    save_safetensors(state, {HEADER_KEY: json.dumps(account, ensure_ascii=False)}, write)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO, cast
@@ -22,6 +22,8 @@ except ImportError:  # Windows, which lets nobody remove a file that is open, no
     fcntl = None  # type: ignore[assignment]
 
 _PART = ".part"
+
+Content = bytes | memoryview | Callable[[BinaryIO], object]
 
 
 def _umask() -> int:
@@ -42,6 +44,14 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OutputError: the folder cannot be made, is not writable, or the disk is full.
     """
+    with _atomic_write(path) as file:
+        yield file
+        _sync(file)
+
+
+@contextmanager
+def _atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """The same for those who see themselves to it that the content reaches the disk."""
     made: list[Path] = []
     try:
         made = [folder for folder in path.parents if not folder.exists()]
@@ -49,7 +59,6 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         sweep(path)
         with _part_of(path) as file:
             yield cast(BinaryIO, file)
-            _sync(file)
             # mkstemp makes private files; a result is as readable as any other file of the user's.
             Path(file.name).chmod(0o666 & ~UMASK)
             if fcntl is None:
@@ -67,8 +76,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
                 folder.rmdir()
 
 
-def write_together(contents: Mapping[Path, bytes | memoryview]) -> None:
+def write_together(contents: Mapping[Path, Content]) -> None:
     """Write files that belong together: all are on the disk before the first appears at its path, in the order given.
+
+    Args:
+        contents: path → its bytes, or a function that writes them to a stream.
 
     Raises:
         OutputError: see `atomic_write`; none of the files has changed then.
@@ -76,8 +88,11 @@ def write_together(contents: Mapping[Path, bytes | memoryview]) -> None:
     with ExitStack() as stack:
         # What is entered last is moved first.
         for path, content in reversed(contents.items()):
-            file = stack.enter_context(atomic_write(path))
-            file.write(content)
+            file = stack.enter_context(_atomic_write(path))
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
             _sync(file)
 
 
@@ -113,7 +128,7 @@ def _locked_part(path: Path) -> IO[bytes]:
         file.close()  # another process took it for a leftover before it was locked
 
 
-def _sync(file: IO[bytes]) -> None:
+def _sync(file: IO[bytes] | BinaryIO) -> None:
     """Have what was written reach the disk."""
     file.flush()
     os.fsync(file.fileno())

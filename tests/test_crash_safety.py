@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import itertools
+import os
 import random
 import re
 import shutil
@@ -14,6 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -335,3 +337,25 @@ def test_where_one_of_them_cannot_be_written_none_changes(tmp_path: Path) -> Non
         write_together(contents)
     assert (tmp_path / "x.pth").read_bytes() == b"an earlier result"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "x.pth"]
+
+
+def test_files_may_be_written_by_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are on the disk before the first appears, once each."""
+    done, sync, move = [], os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (sync(number), done.append("synced")))
+    monkeypatch.setattr(Path, "replace", lambda source, target: (move(source, target), done.append(target.name)))
+    write_together({tmp_path / "x.pth": lambda file: file.write(b"weights"), tmp_path / "x.json": b"account"})
+    assert done == ["synced", "synced", "x.pth", "x.json"]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x.pth": b"weights", "x.json": b"account"}
+
+
+@pytest.mark.parametrize(("error", "raised"), [(OSError("no room"), OutputError), (ValueError("odd"), ValueError)])
+def test_a_function_that_fails_leaves_nothing(error: Exception, raised: type[Exception], tmp_path: Path) -> None:
+    def fail(file: BinaryIO) -> None:
+        file.write(b"half")
+        raise error
+
+    (tmp_path / "x.json").write_bytes(b"an earlier result")
+    with pytest.raises(raised):
+        write_together({tmp_path / "x.pth": fail, tmp_path / "x.json": b"new"})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x.json": b"an earlier result"}

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converter import __version__
-from converter.artifacts import metadata, safetensors_file
+from converter.artifacts import metadata, stream_safetensors
 from converter.errors import MappingError, ParityError, SourceError
 from converter.parity.compare import Difference, judge_answers, measure, response
 from converter.parity.engines import Engine, GraphEngine, PaddleEngine, Values
@@ -343,8 +343,9 @@ def _digest(path: Path) -> WeightFile:
 
 def _digest_of_conversion(conversion: Conversion) -> WeightFile:
     """That of the file which `convert` writes, whether it has been written or not."""
-    content = safetensors_file(conversion.state, metadata(conversion))
-    return WeightFile(f"{conversion.name}.safetensors", hashlib.sha256(content).hexdigest())
+    digest = hashlib.sha256()
+    stream_safetensors(conversion.state, metadata(conversion), digest.update)
+    return WeightFile(f"{conversion.name}.safetensors", digest.hexdigest())
 
 
 def _versions(worker: PaddleWorker | None) -> dict[str, str]:
