@@ -6,7 +6,12 @@ import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from converter.errors import SourceError
+
+# Bytes of a mapped file that are copied before their memory is let go.
+MOST_MAPPED = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -38,3 +43,30 @@ class Blob:
                 f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
             ) from error
         return cls(str(path), data)
+
+
+class Copier:
+    """Copies arrays out of mapped files, whose memory is let go meanwhile: all would be there twice otherwise."""
+
+    def __init__(self) -> None:
+        self._read = 0
+
+    def __call__(self, array: np.ndarray, dtype: np.typing.DTypeLike) -> np.ndarray:
+        """The array as one of this type, in C order and with memory of its own."""
+        copied = np.array(array, dtype=dtype, order="C")
+        self._read += array.nbytes
+        if self._read > MOST_MAPPED:
+            release(array)
+            self._read = 0
+        return copied
+
+
+def release(array: np.ndarray) -> None:
+    """Let go of the memory of the mapped file that an array is a view of; it is read again where it is needed again."""
+    owner: object = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    if isinstance(owner, memoryview):
+        owner = owner.obj
+    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # where the system has it
+        owner.madvise(mmap.MADV_DONTNEED)

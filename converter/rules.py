@@ -18,6 +18,7 @@ import numpy as np
 
 from architectures.recognise import COUNTER, Expected, expected_tensors
 from architectures.registry import LEAVES, Architecture, Rename, get
+from converter.blob import Copier
 from converter.errors import MappingError
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ def to_torch(tensors: Mapping[str, np.ndarray], name: str, parameters: Mapping[s
     initialised = tuple(key for key in expected if key.startswith(optional)) if optional else ()
     drawn = _seeded(name, parameters, initialised) if initialised else {}
     state, origins, widened = {}, {}, {}
+    copied = Copier()
     for key, wanted in expected.items():
         if key in drawn:
             state[key] = drawn[key]
@@ -157,7 +159,7 @@ def to_torch(tensors: Mapping[str, np.ndarray], name: str, parameters: Mapping[s
             if array.dtype != np.float32:
                 widened[key] = str(array.dtype)
             array = array.T if wanted.owner in TRANSPOSED_OWNERS else array
-            state[key] = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+            state[key] = torch.from_numpy(copied(array, np.float32))
         else:
             # Paddle's batch norm does not count batches; PyTorch's default momentum never reads the counter.
             state[key] = torch.zeros((), dtype=torch.long)

@@ -12,6 +12,7 @@ from torch import fx
 from architectures.graph.form import Graph, GraphError
 from architectures.graph.module import Written, graph_to_module, lay_out, write_graph
 from architectures.recognise import COUNTER
+from converter.blob import Copier
 from converter.errors import FormatError, MappingError
 from converter.rules import shorten
 
@@ -68,10 +69,10 @@ def _state(graph: Graph, tensors: Mapping[str, np.ndarray]) -> dict[str, torch.T
     ]
     if wrong:
         raise MappingError(f"{len(wrong)} tensors do not fit the graph: {shorten(wrong)}")
-    state = {}
+    state, copied = {}, Copier()
     for key, origin in lay_out(graph).origins.items():
         array = tensors[names[origin.variable]]
         array = array.T if origin.transposed else array
         dtype = np.float32 if array.dtype.kind == "f" else array.dtype
-        state[key] = torch.from_numpy(np.array(array, dtype=dtype, order="C"))
+        state[key] = torch.from_numpy(copied(array, dtype))
     return state
