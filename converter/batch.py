@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from converter.collection import collect_rarely
 from converter.errors import ConverterError, DownloadError, PaddleError, SchedulerError
 from converter.extras import require
 
@@ -173,7 +174,7 @@ def _executor(jobs: int, scheduler: str | None) -> Iterator[Executor | None]:
         from concurrent.futures import ProcessPoolExecutor
 
         # Fresh processes: a fork would inherit threads of PyTorch that do not run in it.
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as executor:
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), collect_rarely) as executor:
             try:
                 yield executor
             except BaseException:

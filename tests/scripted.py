@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ class Scripted:
         counter: the file.
         failures: how often to fail before it succeeds.
         how: "passing", "lasting" or "killed".
+
+    What it has to say for programs: how often its process collects garbage.
     """
 
     name: str
@@ -34,4 +37,4 @@ class Scripted:
             if self.how == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise {"passing": DownloadError, "lasting": MappingError}[self.how](f"{self.name}: no luck")
-        return Report(f"run {runs + 1}", (f"{self.name} says",))
+        return Report(f"run {runs + 1}", (f"{self.name} says",), data={"thresholds": gc.get_threshold()})

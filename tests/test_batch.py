@@ -16,6 +16,7 @@ from converter import batch
 from converter.batch import Outcome, Report, run_tasks, table
 from converter.choice import Access, Choice
 from converter.cli import main
+from converter.collection import THRESHOLDS
 from converter.errors import DownloadError, SchedulerError
 from converter.tasks import ConvertTask, VerifyTask, absolute
 from graphs import EMBEDDED
@@ -49,6 +50,11 @@ def test_what_may_pass_is_tried_once_more_at_the_end(scripted: Callable[..., Scr
     assert [outcome.tries for outcome in outcomes] == [2, 1, 2, 1]
     assert [runs(tmp_path, task.name) for task in tasks] == [2, 1, 2, 1]
     assert (outcomes[2].error, outcomes[2].exit_code) == ("always: no luck", DownloadError.exit_code)
+
+
+def test_processes_collect_rarely(scripted: Callable[..., Scripted]) -> None:
+    outcomes = run_tasks([scripted("a"), scripted("b")], jobs=2)
+    assert [outcome.report.data for outcome in outcomes] == [{"thresholds": THRESHOLDS}] * 2
 
 
 def test_a_process_that_dies_costs_one_try(scripted: Callable[..., Scripted], tmp_path: Path) -> None:

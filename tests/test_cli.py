@@ -132,3 +132,17 @@ def test_nothing_is_written_when_anything_is_amiss(run: Run, tmp_path: Path) -> 
 def test_debug_shows_the_traceback(run: Run) -> None:
     assert run("--debug", "info", "nothing").exception is not None
     assert type(run("--debug", "info", "nothing").exception).__name__ == "SourceError"
+
+
+def test_python_looks_for_garbage_less_often_and_not_at_the_end() -> None:
+    """What others do at exit is done before."""
+    code = (
+        "import atexit, gc\n"
+        "atexit.register(lambda: print('very last:', gc.get_freeze_count() > 0))\n"
+        "from converter.cli import main\n"
+        "main(['list'], standalone_mode=False)\n"
+        "atexit.register(lambda: print('at the end:', gc.get_threshold()[0], gc.get_freeze_count()))\n"
+        "main(['list'], standalone_mode=False)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ended.stdout.splitlines()[-2:] == ["at the end: 100000 0", "very last: True"]

@@ -13,6 +13,7 @@ import click
 
 from converter import __version__
 from converter.cli import downloads, export, models, publish, read, verify, zoo
+from converter.collection import collect_rarely
 from converter.errors import ConverterError
 
 INTERRUPTED = 130
@@ -68,6 +69,7 @@ def main(debug: bool) -> None:
       paddle2torch convert ch_PP-OCRv3_rec
       paddle2torch convert my_model/best_accuracy.pdparams --dict my_dict.txt
     """
+    collect_rarely()
     handler = logging.StreamHandler()
     handler.setFormatter(NoteFormatter())
     for package in ("converter", "reading"):
