@@ -53,12 +53,25 @@ class Copier:
 
     def __call__(self, array: np.ndarray, dtype: np.typing.DTypeLike) -> np.ndarray:
         """The array as one of this type, in C order and with memory of its own."""
-        copied = np.array(array, dtype=dtype, order="C")
-        self._read += array.nbytes
+        if array.nbytes <= MOST_MAPPED:
+            copied = np.array(array, dtype=dtype, order="C")
+            self._count(array, array.nbytes)
+            return copied
+        copied = np.empty(array.shape, dtype)
+        # Along the axis along which the file goes.
+        axis = int(np.argmax(array.strides))
+        parts, sources = np.moveaxis(copied, axis, 0), np.moveaxis(array, axis, 0)
+        step = max(1, MOST_MAPPED // sources[0].nbytes)
+        for start in range(0, len(sources), step):
+            parts[start : start + step] = sources[start : start + step]
+            self._count(array, sources[start : start + step].nbytes)
+        return copied
+
+    def _count(self, array: np.ndarray, read: int) -> None:
+        self._read += read
         if self._read > MOST_MAPPED:
             release(array)
             self._read = 0
-        return copied
 
 
 def release(array: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from converter import blob
 from converter.blob import MOST_MAPPED, Blob, Copier, release
 
 STATUS = Path("/proc/self/status")
@@ -38,6 +39,18 @@ def test_copies_hold_the_file_only_once(numbers: np.ndarray) -> None:
     assert MOST_MAPPED // 2 < most < 4 * MOST_MAPPED  # the system reads ahead
     assert all(part.flags.owndata and part.flags.c_contiguous for part in parts)
     assert np.array_equal(np.concatenate(parts, axis=1), numbers)  # which reads the file again
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_large_arrays_are_copied_in_parts(turned: bool, numbers: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, held = mapped_bytes(), []
+    monkeypatch.setattr(blob, "release", lambda array: (held.append(mapped_bytes() - before), release(array)))
+    array = numbers if turned else numbers.T
+    copied = Copier()(array, np.float32)
+    assert max(held) < 4 * MOST_MAPPED
+    assert copied.flags.c_contiguous
+    assert copied.dtype == np.float32
+    assert np.array_equal(copied, array.astype(np.float32))
 
 
 def test_what_was_let_go_is_read_again(numbers: np.ndarray) -> None:
