@@ -12,7 +12,7 @@ from architectures.registry import CLASSIFICATION, DETECTION, RECOGNITION_48, Ar
 from converter.convert import Conversion, find_labels
 from converter.errors import MappingError, SourceError
 from converter.exported import Settings, read_settings
-from converter.graph.build import build_module, write_network
+from converter.graph.build import build_module
 from converter.graph.program import graph_from_program
 from converter.graph.trace import trace_graph
 from converter.labels import Labels, match_labels
@@ -135,13 +135,12 @@ def _purpose(graph: Graph, file: str) -> tuple[str, dict[str, Any], int]:
 
 def _trial(graph: Graph, stated: tuple[int, ...], file: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The shape of a picture that the network takes, and of what it returns for it."""
-    network = write_network(graph, file)
     open_or_stated = [
         tuple(given if given > 0 else size for given, size in zip(stated, sizes, strict=True)) for sizes in SIZES
     ]
     failures = []
     for sizes in dict.fromkeys([*open_or_stated, *SIZES]):
-        trace = trace_graph(network, {}, (1, 3, *sizes))
+        trace = trace_graph(graph, {}, (1, 3, *sizes))
         if trace.failure is None:
             (output,) = trace.outputs
             return (1, 3, *sizes), tuple(output.shape if output.places is None else output.places.shape)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,21 +44,6 @@ class Origin:
     transposed: bool = False
 
 
-@dataclass(frozen=True)
-class Written:
-    """A graph's network before Python code is made of it, which is enough to look at it and to run it step by step.
-
-    Attributes:
-        root: has the layers and tensors, in evaluation mode and without numbers (see `architectures.hollow`).
-        traced: what is computed with them.
-        layout: which tensor of the graph lives where.
-    """
-
-    root: nn.Module
-    traced: fx.Graph
-    layout: Layout
-
-
 def graph_to_module(graph: Graph) -> fx.GraphModule:
     """The network as a module in evaluation mode, without numbers, for `load_state_dict(…, assign=True)`.
 
@@ -69,31 +53,19 @@ def graph_to_module(graph: Graph) -> fx.GraphModule:
     Raises:
         GraphError: the graph has operators or attributes that the table does not know, or names that clash.
     """
-    written = write_graph(graph)
-    with _building():
-        return fx.GraphModule(written.root, written.traced, class_name="PaddleGraph")
+    check_operators(graph)
+    try:
+        return _Writer(graph, lay_out(graph)).write().eval()
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
+        raise GraphError("graph", f"cannot be built as a PyTorch module: {error}") from error
 
 
-def write_graph(graph: Graph) -> Written:
-    """The network as `graph_to_module` has it, without the module's code.
-
-    Raises:
-        GraphError: see `graph_to_module`.
-    """
+def check_operators(graph: Graph) -> None:
+    """Raise GraphError where the graph has operators or attributes that the table does not know."""
     for node in graph.nodes:
         problem = mistake(node)
         if problem:
             raise GraphError("graph", problem)
-    with _building():
-        return _Writer(graph, lay_out(graph)).write()
-
-
-@contextmanager
-def _building() -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, IndexError, RuntimeError, AttributeError) as error:
-        raise GraphError("graph", f"cannot be built as a PyTorch module: {error}") from error
 
 
 def module_keys(graph: Graph) -> dict[str, str]:
@@ -224,7 +196,7 @@ class _Writer:
         self.values: dict[str, fx.Node] = {}
         self._read = {value for node in graph.nodes for value in node.reads}.union(graph.outputs)
 
-    def write(self) -> Written:
+    def write(self) -> fx.GraphModule:
         with Hollow():
             self._place_tensors()
         for name in self.graph.inputs:
@@ -235,7 +207,7 @@ class _Writer:
             self._write(node, self.layout.layers.get(place))
         results = tuple(self.values[name] for name in self.graph.outputs)
         self.traced.output(results[0] if len(results) == 1 else results)
-        return Written(self.root.eval(), self.traced, self.layout)
+        return fx.GraphModule(self.root, self.traced, class_name="PaddleGraph")
 
     def _place_tensors(self) -> None:
         shapes = {variable: parameter.shape for variable, parameter in self.graph.parameters.items()}
@@ -278,17 +250,27 @@ class _Writer:
         return self.traced.create_node("call_module", path, (self.values[source],), name=node.outputs[0])
 
     def _function(self, node: Node) -> fx.Node:
-        expected = signature(node.type)
-        arguments: dict[str, Any] = dict(node.attributes)
-        for slot, names in node.inputs.items():
-            if names:
-                given = [self.values[name] for name in names]
-                arguments[slot] = given if expected.slots[slot] == "list" or len(given) > 1 else given[0]
-        if expected.like:
-            arguments["like"] = self.values[next(iter(self.graph.inputs))]
-        leading = next(iter(expected.slots), None)
-        first = (arguments.pop(leading),) if leading in arguments else ()
-        return self.traced.create_node("call_function", OPERATORS[node.type], first, arguments, name=node.outputs[0])
+        first, rest = arguments(self.graph, node, self.values)
+        return self.traced.create_node("call_function", OPERATORS[node.type], first, rest, name=node.outputs[0])
+
+
+def arguments(graph: Graph, node: Node, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What the function of the table gets for a node: by place, and by name.
+
+    Args:
+        graph: the node's.
+        values: by their names, whatever stands for them.
+    """
+    expected = signature(node.type)
+    found: dict[str, Any] = dict(node.attributes)
+    for slot, names in node.inputs.items():
+        if names:
+            given = [values[name] for name in names]
+            found[slot] = given if expected.slots[slot] == "list" or len(given) > 1 else given[0]
+    if expected.like:
+        found["like"] = values[next(iter(graph.inputs))]
+    leading = next(iter(expected.slots), None)
+    return ((found.pop(leading),) if leading in found else ()), found
 
 
 def put(root: nn.Module, path: str, thing: nn.Module | torch.Tensor) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import fx
 
 from architectures.graph.form import Graph, GraphError
-from architectures.graph.module import Written, graph_to_module, lay_out, write_graph
+from architectures.graph.module import graph_to_module, lay_out
 from architectures.recognise import COUNTER
 from converter.blob import Copier
 from converter.errors import FormatError, MappingError
@@ -32,30 +31,14 @@ def build_module(
         FormatError: the graph has operators or attributes that the table does not know, or names that clash.
         MappingError: tensors are missing or of another shape.
     """
-    with _errors_of(file):
+    try:
         module = graph_to_module(graph)
+    except GraphError as error:
+        raise FormatError(file, error.problem) from error
     if tensors is not None:
         counters = {key: torch.zeros((), dtype=torch.long) for key in module.state_dict() if key.endswith(COUNTER)}
         module.load_state_dict(_state(graph, tensors) | counters, strict=True, assign=True)
     return module
-
-
-def write_network(graph: Graph, file: str = "the graph") -> Written:
-    """`write_graph`, with the errors of this package.
-
-    Raises:
-        FormatError: see `build_module`.
-    """
-    with _errors_of(file):
-        return write_graph(graph)
-
-
-@contextmanager
-def _errors_of(file: str) -> Iterator[None]:
-    try:
-        yield
-    except GraphError as error:
-        raise FormatError(file, error.problem) from error
 
 
 def _state(graph: Graph, tensors: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:

@@ -17,7 +17,6 @@ from torch import nn
 from architectures.graph.form import Graph
 from architectures.graph.operators import SAME
 from converter.errors import MappingError
-from converter.graph.build import write_network
 from converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
 
 # Sizes of pictures that every network of a task takes, unlike in height and width; batches of two.
@@ -91,10 +90,7 @@ def check_conformity(
         FormatError: the graph has operators that the table does not know.
         MappingError: the graph takes no input of this shape.
     """
-    network = write_network(graph)
-    origins = network.layout.origins
-    wanted = {key: keys[origin.variable] for key, origin in origins.items() if origin.variable in keys}
-    expected = trace_graph(network, wanted, shape)
+    expected = trace_graph(graph, keys, shape)
     if expected.failure is not None:
         raise MappingError(f"the released graph takes no input of {list(shape)}: {expected.failure}")
     return compare(expected, trace_module(model, shape))

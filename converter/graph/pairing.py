@@ -18,7 +18,6 @@ from architectures.hollow import hollow_model
 from architectures.recognise import infer_parameters
 from architectures.registry import ARCHITECTURES, Architecture
 from converter.errors import MappingError
-from converter.graph.build import write_network
 from converter.graph.conformity import input_shape
 from converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
 from converter.rules import structured_name
@@ -61,7 +60,7 @@ def names_from_graph(
     for entry in candidates:
         shape = input_shape(entry.task, entry.preprocessing)
         if shape not in graph_traces:
-            graph_traces[shape] = _graph_trace(graph, shape)
+            graph_traces[shape] = trace_graph(graph, {}, shape)
         try:
             found = _pairing(graph_traces[shape], entry, shape, dict(parameters or {}))
         except AmbiguousError as error:
@@ -87,12 +86,6 @@ def names_from_graph(
 
 class AmbiguousError(Exception):
     """Operators that cannot be told apart; the text names some."""
-
-
-def _graph_trace(graph: Graph, shape: tuple[int, ...]) -> Trace:
-    network = write_network(graph)
-    variables = {key: origin.variable for key, origin in network.layout.origins.items()}
-    return trace_graph(network, variables, shape)
 
 
 def _pairing(graph: Trace, entry: Architecture, shape: tuple[int, ...], given: dict[str, Any]) -> Pairing | None:

@@ -19,10 +19,13 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from architectures.graph.module import VALUE, Written
+from architectures.graph.form import Graph, GraphError, Node
+from architectures.graph.module import arguments, check_operators
+from architectures.graph.operators import OPERATORS, SEVERAL_RESULTS, torch_dtype
+from converter.errors import FormatError
 
 Shape = tuple[int, ...]
 
@@ -109,34 +112,46 @@ def trace_module(model: nn.Module, shape: Shape) -> Trace:
         model: in evaluation mode, on the CPU; it is left as it is.
         shape: of the input.
     """
-    with _located(model) as where:
-        return _trace(model, model, where, shape, {})
+    modules = dict(model.named_modules(remove_duplicate=False))
+    parameters = {
+        id(tensor): f"{path}.{name}" if path else name
+        for path, module in modules.items()
+        for name, tensor in (*module._parameters.items(), *module._buffers.items())
+    }
+    with _located(modules) as where:
+        return _trace(model, parameters, where, shape)
 
 
-def trace_graph(network: Written, keys: Mapping[str, str], shape: Shape) -> Trace:
-    """Trace a graph's network.
+def trace_graph(graph: Graph, keys: Mapping[str, str], shape: Shape) -> Trace:
+    """Trace a graph, by the functions of the table of operators.
 
     Args:
-        network: as `write_graph` returns it; it is left as it is.
-        keys: keys of its state dict → the names by which the parameters are to be known, where they differ.
+        graph: with one input.
+        keys: variables → the names by which its parameters are to be known, where they differ.
         shape: of the input.
+
+    Raises:
+        FormatError: the graph has operators or attributes that the table does not know.
     """
-    interpreter = _Located(network.root, graph=network.traced)
-    return _trace(interpreter.run, network.root, lambda: interpreter.value, shape, keys)
+    try:
+        check_operators(graph)
+    except GraphError as error:
+        raise FormatError(error.file, error.problem) from error
+    run = _GraphRun(graph)
+    parameters = {id(tensor): keys.get(variable, variable) for variable, tensor in run.parameters.items()}
+    return _trace(run, parameters, lambda: run.value, shape)
 
 
 def _trace(
-    run: Callable[[Tensor], Any], owner: nn.Module, where: Callable[[], str], shape: Shape, keys: Mapping[str, str]
+    run: Callable[[Tensor], Any], parameters: Mapping[int, str], where: Callable[[], str], shape: Shape
 ) -> Trace:
-    tensors = dict(owner.named_parameters(remove_duplicate=False)) | dict(owner.named_buffers(remove_duplicate=False))
-    recorder = _Recorder({id(tensor): keys.get(key, key) for key, tensor in tensors.items()}, where)
-    inputs = torch.zeros(shape, device=next(iter(tensors.values())).device)
+    recorder = _Recorder(parameters, where)
+    inputs = torch.zeros(shape)
     recorder.know(inputs, Operand(0, shape))
     try:
         with _one_thread(), torch.no_grad(), recorder:
             result = run(inputs)
     except Exception as error:  # what a network's own code raises is part of the finding
-        # PyTorch's interpreter adds a page to the first line.
         return Trace(recorder.steps, [], str(error).strip().partition("\n")[0] or type(error).__name__)
     results = result if isinstance(result, (tuple, list)) else (result,)
     return Trace(recorder.steps, [recorder.operand(each) for each in results])
@@ -154,32 +169,79 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _located(model: nn.Module) -> Iterator[Callable[[], str]]:
+def _located(modules: Mapping[str, nn.Module]) -> Iterator[Callable[[], str]]:
     """Tells which of a module's parts is running, by the part's path, while the context lasts."""
-    stack, handles = [""], []
+    stack, own = [""], {}
 
-    def leave(*_: object) -> None:
-        stack.pop()
+    def located(path: str, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            stack.append(path)
+            result = forward(*args, **kwargs)
+            stack.pop()
+            return result
 
-    for path, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(lambda *_, path=path: stack.append(path)))
-        handles.append(module.register_forward_hook(leave))
+        return run
+
+    # In each object's own dictionary: quicker than hooks, which PyTorch calls with much ado.
+    for path, module in modules.items():
+        if module not in own:
+            own[module] = module.__dict__.get("forward")
+            module.__dict__["forward"] = located(path, module.forward)
     try:
         yield lambda: stack[-1]
     finally:
-        for handle in handles:
-            handle.remove()
+        for module, forward in own.items():
+            if forward is None:
+                del module.__dict__["forward"]
+            else:
+                module.__dict__["forward"] = forward
 
 
-class _Located(fx.Interpreter):
-    """Runs a graph's network and tells which of the graph's values is being computed."""
+class _GraphRun:
+    """Runs a graph, without numbers, and tells which of its values is being computed.
 
-    value = ""
+    Attributes:
+        parameters: variable → tensor, each a single zero. The weights of linear layers lie as PyTorch has them, that
+            is, as their arrays are mapped.
+        value: that is being computed.
+    """
 
-    def run_node(self, n: fx.Node) -> Any:
-        """Run one node; the base class calls this."""
-        self.value = n.meta.get(VALUE, self.value)
-        return super().run_node(n)
+    def __init__(self, graph: Graph) -> None:
+        self._graph, self.value = graph, ""
+        self._turned = {
+            variable
+            for variable, readers in graph.consumers().items()
+            if all(each.type == "linear" and each.attributes["transposed"] for each in readers)
+            and all((variable,) == each.inputs["weight"] for each in readers)
+        }
+        self.parameters = {variable: self._parameter(variable) for variable in graph.parameters}
+        self._last: dict[str, Node] = {value: node for node in graph.nodes for value in node.reads}
+
+    def _parameter(self, variable: str) -> Tensor:
+        described = self._graph.parameters[variable]
+        dtype, shape = torch_dtype(described.dtype), described.shape
+        zero = torch.zeros((), dtype=torch.float32 if dtype.is_floating_point else dtype)
+        return zero.expand(shape[::-1] if variable in self._turned else shape)
+
+    def __call__(self, inputs: Tensor) -> Any:
+        """What the graph returns for a batch of pictures (N, 3, H, W)."""
+        graph = self._graph
+        (name,) = graph.inputs
+        values: dict[str, Any] = {**self.parameters, name: inputs}
+        kept = {name, *self.parameters, *graph.outputs}
+        for node in graph.nodes:
+            self.value = node.outputs[0]
+            first, rest = arguments(graph, node, values)
+            if node.type == "linear" and node.inputs["weight"][0] in self._turned:
+                rest["transposed"] = False
+            result = OPERATORS[node.type](*first, **rest)
+            results = result if node.type in SEVERAL_RESULTS else (result,)
+            values |= zip(node.outputs, results, strict=False)
+            for value in node.reads:
+                if self._last[value] is node and value not in kept:
+                    values.pop(value, None)  # it takes memory
+        results = tuple(values[output] for output in graph.outputs)
+        return results[0] if len(results) == 1 else results
 
 
 class _Recorder(TorchFunctionMode):
@@ -240,10 +302,13 @@ class _Recorder(TorchFunctionMode):
         kind, attributes = _canonical(name, arguments)
         operands = {}
         for argument, value in arguments.items():
-            tensors = [each for each in _flat(value) if isinstance(each, Tensor)]
-            for place, each in enumerate(tensors):
-                label = argument if len(tensors) == 1 else f"{argument}[{place}]"
-                operands[label] = self.operand(each)
+            if isinstance(value, Tensor):
+                operands[argument] = self.operand(value)
+            elif isinstance(value, (list, tuple)):
+                tensors = [each for each in _flat(value) if isinstance(each, Tensor)]
+                for place, each in enumerate(tensors):
+                    label = argument if len(tensors) == 1 else f"{argument}[{place}]"
+                    operands[label] = self.operand(each)
         if kind == "lstm" and arguments["batch_first"]:
             operands["input"] = operands["input"].rearranged(swapped)
         return folded(Step(kind, operands, attributes, self._where()))
@@ -297,13 +362,16 @@ SIGNATURES = {
     "add": "input other",
     "avg_pool2d": "input kernel_size stride=None padding=0 ceil_mode=False count_include_pad=True "
     "divisor_override=None",
+    "batch_norm": "input running_mean running_var weight=None bias=None training=False momentum=0.1 eps=1e-05",
     "cat": "tensors dim=0",
     "clamp": "input min=None max=None",
     "conv2d": "input weight bias=None stride=1 padding=0 dilation=1 groups=1",
     "conv_transpose2d": "input weight bias=None stride=1 padding=0 output_padding=0 groups=1 dilation=1",
     "div": "input other",
     "gelu": "input",
+    "hardswish": "input inplace=False",
     "hardtanh": "input min_val=-1.0 max_val=1.0 inplace",
+    "layer_norm": "input normalized_shape weight=None bias=None eps=1e-05",
     "leaky_relu": "input negative_slope=0.01 inplace",
     "linear": "input weight bias=None",
     "log_softmax": "input dim",
@@ -338,6 +406,7 @@ SYNONYMS = {
 }
 
 
+@lru_cache(maxsize=1024)
 def _name(func: Callable[..., Any]) -> str:
     name = func.__name__
     if name == "__get__":  # of a property such as `T`
@@ -352,7 +421,7 @@ def _arguments(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
     if name not in SIGNATURES:
         try:
             bound = _signature(func).bind(*args, **kwargs)
-        except (TypeError, ValueError):
+        except TypeError:
             return {"input" if not place else str(place): value for place, value in enumerate(args)} | dict(kwargs)
         bound.apply_defaults()
         return bound.arguments
@@ -363,7 +432,13 @@ def _arguments(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
     return {name: known[name] for name in names if name in known} | given
 
 
-_signature = lru_cache(maxsize=256)(inspect.signature)
+@lru_cache(maxsize=256)
+def _signature(func: Callable[..., Any]) -> inspect.Signature:
+    """What a function takes; nothing where it does not say."""
+    try:
+        return inspect.signature(func)
+    except (TypeError, ValueError):
+        return inspect.Signature()
 
 
 @lru_cache(maxsize=256)
@@ -442,34 +517,51 @@ def _zeros(name: str, func: Callable[..., Any], arguments: Mapping[str, Any]) ->
         return None  # an odd call, of which the function itself tells
 
 
-def _conv2d_zeros(func: Callable[..., Tensor], a: Mapping[str, Any]) -> Tensor | None:
+def _conv2d_zeros(_: Callable[..., Tensor], a: Mapping[str, Any]) -> Tensor | None:
     x, weight, groups = a["input"], a["weight"], a["groups"]
-    channels = weight.shape[0]
-    if not (_maps(x, weight, a["bias"], channels) and x.shape[1] == weight.shape[1] * groups and not channels % groups):
+    channels, inside, *kernel = weight.shape
+    if not _maps(x, weight, a["bias"], channels) or x.shape[1] != inside * groups or channels % groups:
         return None
-    one = func(_one_channel(x), _one_channel(weight), None, a["stride"], a["padding"], a["dilation"], 1)
-    return x.new_zeros(x.shape[0], channels, *one.shape[2:])
+    sizes = [
+        (size + 2 * padding - dilation * (reach - 1) - 1) // stride + 1
+        for size, reach, *(stride, padding, dilation) in _sides(x, kernel, a, "stride", "padding", "dilation")
+    ]
+    return x.new_zeros(x.shape[0], channels, *sizes) if min(sizes) > 0 else None
 
 
-def _conv_transpose2d_zeros(func: Callable[..., Tensor], a: Mapping[str, Any]) -> Tensor | None:
+def _conv_transpose2d_zeros(_: Callable[..., Tensor], a: Mapping[str, Any]) -> Tensor | None:
     x, weight, groups = a["input"], a["weight"], a["groups"]
-    channels = weight.shape[1] * groups
-    if not (_maps(x, weight, a["bias"], channels) and x.shape[1] == weight.shape[0] and not x.shape[1] % groups):
+    inside, channels, *kernel = weight.shape
+    if not _maps(x, weight, a["bias"], channels * groups) or x.shape[1] != inside or inside % groups:
         return None
-    sizes = (a["stride"], a["padding"], a["output_padding"], 1, a["dilation"])
-    one = func(_one_channel(x), _one_channel(weight), None, *sizes)
-    return x.new_zeros(x.shape[0], channels, *one.shape[2:])
-
-
-def _one_channel(maps: Tensor) -> Tensor:
-    """What tells height and width, and refuses what all channels would; of a type that oneDNN does not prepare for."""
-    return maps.new_zeros(1, 1, *maps.shape[2:], dtype=torch.float64)
+    sides = list(_sides(x, kernel, a, "stride", "padding", "dilation", "output_padding"))
+    if any(more >= max(stride, dilation) for *_, stride, _, dilation, more in sides):
+        return None
+    sizes = [
+        (size - 1) * stride - 2 * padding + dilation * (reach - 1) + more + 1
+        for size, reach, stride, padding, dilation, more in sides
+    ]
+    return x.new_zeros(x.shape[0], channels * groups, *sizes) if min(sizes) > 0 else None
 
 
 def _maps(x: Tensor, weight: Tensor, bias: Tensor | None, channels: int) -> bool:
     """Whether a batch of maps, a kernel and a bias for so many channels are what they should be."""
     full = x.dim() == weight.dim() == 4 and min(x.numel(), weight.numel()) > 0
     return full and _like(x, (weight, weight.shape), (bias, (channels,)))
+
+
+def _sides(x: Tensor, kernel: Sequence[int], a: Mapping[str, Any], *names: str) -> Iterator[tuple[int, ...]]:
+    """For height and width: size, reach of the kernel, and the attributes of these names.
+
+    Raises:
+        ValueError: an attribute is no pair of numbers, or a number that no convolution takes.
+    """
+    pairs = [pair(a[name]) for name in names]
+    for name, values in zip(names, pairs, strict=True):
+        least = 0 if "padding" in name else 1
+        if len(values) != 2 or any(type(value) is not int or value < least for value in values):
+            raise ValueError(name)
+    return zip(x.shape[2:], kernel, *pairs, strict=True)
 
 
 def _linear_zeros(_: Callable[..., Tensor], a: Mapping[str, Any]) -> Tensor | None:
