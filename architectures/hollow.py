@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from architectures.network import OCRModel
-from architectures.registry import create_model
+from architectures.registry import assemble, build_part, create_model
 
 # What PyTorch's layers make their tensors with, and what they fill them with.
 _MAKERS = frozenset({torch.empty, torch.ones, torch.zeros})
@@ -54,10 +53,21 @@ def create_hollow(name: str, parameters: Mapping[str, Any]) -> OCRModel:
 
 
 def hollow_model(name: str, parameters: Mapping[str, Any]) -> OCRModel:
-    """Such a network in evaluation mode, the same one for all who ask: to be looked at, not to be changed."""
-    return _hollow_model(name, tuple(sorted(parameters.items())))
+    """Such a network in evaluation mode, with parts that it shares with others: to be looked at, not to be changed."""
+    with Hollow():
+        return assemble(name, parameters, _shared_part).eval()
 
 
-@lru_cache(maxsize=4)
-def _hollow_model(name: str, parameters: tuple[tuple[str, Any], ...]) -> OCRModel:
-    return create_hollow(name, dict(parameters)).eval()
+def _shared_part(target: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """A part as `build_part` makes it, the same one for the same arguments; the networks of a family differ little."""
+    key = target, repr(sorted(arguments.items()))
+    part = _parts.pop(key, None) or build_part(target, arguments)
+    _parts[key] = part
+    while len(_parts) > MOST_PARTS:
+        _parts.pop(next(iter(_parts)), None)
+    return part
+
+
+# Those that were asked for last, in that order.
+_parts: dict[tuple[str, str], nn.Module] = {}
+MOST_PARTS = 6

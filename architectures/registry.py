@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import nn
+
     from architectures.network import OCRModel
 
 Task = Literal["det", "rec", "cls"]
@@ -352,6 +356,19 @@ def create_model(name: str, **parameters: Any) -> OCRModel:
     Raises:
         ValueError: no such architecture, or it has no such parameter.
     """
+    return assemble(name, parameters, build_part)
+
+
+def build_part(target: str, arguments: Mapping[str, Any]) -> Any:
+    """A part of a network: `module:Class` below this package, called with these arguments."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(f"architectures.{module}"), attribute)(**arguments)
+
+
+def assemble(
+    name: str, parameters: Mapping[str, Any], build: Callable[[str, Mapping[str, Any]], nn.Module]
+) -> OCRModel:
+    """The network of an architecture from parts that `build` makes; see `build_part` and `create_model`."""
     from architectures.network import OCRModel
 
     architecture = get(name)
@@ -363,13 +380,11 @@ def create_model(name: str, **parameters: Any) -> OCRModel:
     parts: dict[str, Any] = {}
     channels: dict[str, Any] = {}
     for part, component in architecture.components.items():
-        module, _, attribute = component.target.partition(":")
-        build = getattr(importlib.import_module(f"architectures.{module}"), attribute)
         chosen = {
             key: parameters.get(key, parameter.default)
             for key, parameter in architecture.parameters.items()
             if parameter.component == part
         }
-        parts[part] = build(**channels, **component.arguments, **chosen)
+        parts[part] = build(component.target, {**channels, **component.arguments, **chosen})
         channels = {"in_channels": getattr(parts[part], "out_channels", None)}
     return OCRModel(architecture.task, **parts)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from architectures import create_model, list_models
-from architectures.hollow import Hollow, create_hollow, hollow_model
+from architectures.hollow import MOST_PARTS, Hollow, _parts, create_hollow, hollow_model
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -43,8 +43,20 @@ def test_later_networks_have_their_numbers() -> None:
     assert bool(nn.Linear(3, 4).weight.any())
 
 
-def test_those_who_ask_share_one_network_in_evaluation_mode() -> None:
-    first = hollow_model("rec_mobilenet_v3_bilstm_ctc", {"classes": 7, "hidden_size": 8})
-    assert first is hollow_model("rec_mobilenet_v3_bilstm_ctc", {"hidden_size": 8, "classes": 7})
-    assert first is not hollow_model("rec_mobilenet_v3_bilstm_ctc", {"classes": 8, "hidden_size": 8})
-    assert not first.training
+def test_networks_to_look_at_share_their_parts_in_evaluation_mode() -> None:
+    name = "rec_mobilenet_v3_bilstm_ctc"
+    first, same, other = (hollow_model(name, {"classes": classes}) for classes in (7, 7, 8))
+    assert first.backbone is same.backbone is other.backbone
+    assert first.head is same.head
+    assert (first.head.fc.out_features, other.head.fc.out_features) == (7, 8)
+    assert not any(module.training for module in first.modules())
+    assert hollow_model(name, {"scale": 1.0}).backbone is not first.backbone
+    assert create_hollow(name, {}).backbone is not create_hollow(name, {}).backbone
+    with pytest.raises(ValueError, match="has no parameter depth"):
+        hollow_model(name, {"depth": 3})
+
+
+def test_only_some_parts_are_kept() -> None:
+    for classes in range(3, 3 + 2 * MOST_PARTS):
+        assert hollow_model("cls_mobilenet_v3", {"classes": classes}).head.fc.out_features == classes
+    assert len(_parts) == MOST_PARTS
