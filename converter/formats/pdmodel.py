@@ -7,9 +7,9 @@ here are passed over when reading and kept when writing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -313,8 +313,12 @@ def _text(blob: Blob, value: bytes) -> str:
         raise FormatError(blob.name, f"the text {value[:60]!r} of an attribute is not UTF-8") from error
 
 
+# The same names come again and again.
+_name = lru_cache(maxsize=8192)(checked_name)
+
+
 def _variable(blob: Blob, message: Any) -> Variable:
-    name = checked_name(blob.name, message.name)
+    name = _name(blob.name, message.name)
     if message.type.type != _DENSE_TENSOR or not message.type.HasField("dense_tensor"):
         return Variable(name, None, None, message.persistable)
     tensor = message.type.dense_tensor.tensor
@@ -327,18 +331,17 @@ def _variable(blob: Blob, message: Any) -> Variable:
 def _operator(blob: Blob, message: Any) -> Operator:
     attributes = {}
     for attribute in message.attrs:
-        name = checked_name(blob.name, attribute.name)
+        name = _name(blob.name, attribute.name)
         if name not in _PROVENANCE:
             attributes[name] = _attribute(blob, name, attribute)
     return Operator(
-        checked_name(blob.name, message.type), _slots(blob, message.inputs), _slots(blob, message.outputs), attributes
+        _name(blob.name, message.type), _slots(blob, message.inputs), _slots(blob, message.outputs), attributes
     )
 
 
 def _slots(blob: Blob, messages: Any) -> dict[str, tuple[str, ...]]:
     return {
-        checked_name(blob.name, slot.parameter): tuple(checked_name(blob.name, each) for each in slot.arguments)
-        for slot in messages
+        _name(blob.name, slot.parameter): tuple(_name(blob.name, each) for each in slot.arguments) for slot in messages
     }
 
 
@@ -348,8 +351,10 @@ def _attribute(blob: Blob, name: str, message: Any) -> object:
         raise FormatError(blob.name, f"attribute {name!r} has type {message.type}, which does not exist")
     value = getattr(message, field)
     label, kind = _SCHEMA["Attr"][field][1:]
-    plain = {"bytes": _text, "Scalar": _scalar}.get(kind, lambda _, number: number)
-    return [plain(blob, each) for each in value] if label == "repeated" else plain(blob, value)
+    plain = _PLAIN.get(kind)
+    if label == "repeated":
+        return list(value) if plain is None else [plain(blob, each) for each in value]
+    return value if plain is None else plain(blob, value)
 
 
 def _scalar(blob: Blob, message: Any) -> object:
@@ -358,3 +363,7 @@ def _scalar(blob: Blob, message: Any) -> object:
         raise FormatError(blob.name, f"a number has type {message.type}, which does not exist")
     value = getattr(message, field)
     return complex(value.r, value.i) if field == "c" else value
+
+
+# How a value becomes a plain one, where it is none already.
+_PLAIN: Mapping[str, Callable[[Blob, Any], object]] = {"bytes": _text, "Scalar": _scalar}
