@@ -15,7 +15,7 @@ from torch import nn
 from architectures.layers import Hardsigmoid02
 from converter.errors import MappingError
 from converter.graph.conformity import check_conformity, compare, input_shape, require_conformity
-from converter.graph.trace import Trace, _arguments, _name, _zeros, trace_graph, trace_module
+from converter.graph.trace import Trace, Zeros, _arguments, _name, trace_graph, trace_module, uncomputed
 from graphs import EMBEDDED, Pair, families, pair, tarballs
 
 ACTIVATIONS = (nn.ReLU, nn.Hardswish, nn.SiLU, nn.Hardsigmoid, Hardsigmoid02, nn.Sigmoid, nn.Identity)
@@ -257,6 +257,10 @@ CALLS = {
     ),
     "linear": (nn.functional.linear, [torch.zeros(2, 3, 5), torch.zeros(4, 5), torch.zeros(4)]),
     "batch_norm": (nn.functional.batch_norm, [torch.zeros(2, 3, 5, 4), *[torch.zeros(3)] * 4]),
+    "relu": (torch.relu, [torch.zeros(2, 3, 4)]),
+    "hardswish": (nn.functional.hardswish, [torch.zeros(2, 3, 4)]),
+    "silu": (nn.functional.silu, [torch.zeros(2, 3, 4)]),
+    "softmax": (torch.softmax, [torch.zeros(2, 3, 4), -1]),
     "lstm": (torch.lstm, [torch.zeros(7, 3, 5), [STATE, STATE], LSTM, True, 1, 0.0, False, False, False]),
     "lstm, first batch": (
         torch.lstm,
@@ -269,6 +273,11 @@ CALLS = {
 }
 
 
+def left_out(function: Callable, given: list[object], **more: object) -> object:
+    """What a trace takes for a function's result."""
+    return uncomputed(_name(function), _arguments(function, given, more), Zeros())
+
+
 def results(value: object) -> list[torch.Tensor]:
     return list(value) if isinstance(value, tuple) else [value]
 
@@ -276,7 +285,7 @@ def results(value: object) -> list[torch.Tensor]:
 @pytest.mark.parametrize("case", CALLS)
 def test_zeros_have_the_shape_that_computing_gives(case: str) -> None:
     function, given = CALLS[case]
-    found = results(_zeros(_name(function), function, _arguments(function, given, {})))
+    found = results(left_out(function, given))
     computed = results(function(*given))
     assert [(each.shape, each.dtype) for each in found] == [(each.shape, each.dtype) for each in computed]
     assert [each.stride() for each in found] == [each.stride() for each in computed]
@@ -298,7 +307,7 @@ def misfits(given: list[object]) -> Iterator[list[object]]:
 def test_what_a_function_refuses_is_left_for_it_to_refuse(case: str) -> None:
     function, given = CALLS[case]
     for changed in misfits(given):
-        found = _zeros(_name(function), function, _arguments(function, changed, {}))
+        found = left_out(function, changed)
         if found is not None:
             # Only LSTMs are not computed here: PyTorch does not check all that it is given, and may crash.
             assert function is not torch.lstm
@@ -312,12 +321,14 @@ def test_what_a_function_refuses_is_left_for_it_to_refuse(case: str) -> None:
     ("conv2d", [torch.zeros(1, 3, 8, 8), torch.zeros(4, 1, 3, 3), None, 1, 0, 1, 3]),  # groups that do not divide
     ("conv_transpose2d", [torch.zeros(1, 4, 8, 8), torch.zeros(4, 1, 3, 3), None, 1, 0, 0, 3]),
     ("conv_transpose2d", [torch.zeros(1, 4, 8, 8), torch.zeros(4, 1, 3, 3), None, 1, 0, 2]),
+    ("softmax", [torch.zeros(2, 3), 2]),
+    ("softmax", [torch.zeros(2, 3), -3]),
 ])  # fmt: skip
 def test_sizes_that_convolutions_refuse_are_refused(case: str, given: list[object]) -> None:
     function = CALLS[case][0]
-    with pytest.raises(RuntimeError):
+    with pytest.raises((RuntimeError, IndexError)):
         function(*given)
-    assert _zeros(case, function, _arguments(function, given, {})) is None
+    assert left_out(function, given) is None
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -329,7 +340,7 @@ def test_sizes_of_convolutions_are_those_of_pytorch(transposed: bool) -> None:
         x, weight = torch.zeros(1, 2, *pick(1, 9)), torch.zeros(2, 2, *pick(1, 5))
         stride, padding, dilation, more = pick(0, 4), pick(-1, 4), pick(0, 4), pick(-1, 3)
         given = [x, weight, None, stride, padding, *([more, 1, dilation] if transposed else [dilation])]
-        found = _zeros(_name(function), function, _arguments(function, given, {}))
+        found = left_out(function, given)
         try:
             expected = function(*given).shape
         except RuntimeError:
@@ -342,11 +353,34 @@ def test_sizes_of_convolutions_are_those_of_pytorch(transposed: bool) -> None:
     assert min(computed, refused) > 100
 
 
+def test_zeros_share_their_memory_and_are_as_good_as_others() -> None:
+    zeros, like = Zeros(), torch.zeros(1)
+    first, second = zeros(like, 2, 3, 4), zeros(like, 5)
+    assert first.data_ptr() == second.data_ptr()
+    assert (zeros(like, 7, 9).shape, zeros(like, 0, 2).shape, zeros(like).shape) == ((7, 9), (0, 2), ())
+    assert zeros(like.double(), 3).dtype == torch.float64
+    assert not any(bool(each.any()) for each in (first, second, zeros(like, 100)))
+
+
+def test_what_happens_in_place_happens() -> None:
+    def changed(function: Callable, **given: bool) -> Callable:
+        def run(x: torch.Tensor) -> torch.Tensor:
+            function(x, **given)
+            return x
+
+        return run
+
+    assert differing(changed(nn.functional.relu, inplace=True), torch.relu) == 0
+    assert differing(changed(torch.relu_), torch.relu) == 0
+    assert differing(changed(torch.relu), torch.relu) == 1
+    assert left_out(torch.relu, [torch.zeros(2, 3).T]) is None  # whose order is kept
+
+
 def test_training_is_computed() -> None:
     x, each = torch.zeros(2, 3, 5, 4), torch.zeros(3)
     function = nn.functional.batch_norm
-    assert _zeros("batch_norm", function, _arguments(function, [x, each, each, each, each, True], {})) is None
-    assert _zeros("batch_norm", function, _arguments(function, [x, None, None], {"training": True})) is None
+    assert left_out(function, [x, each, each, each, each, True]) is None
+    assert left_out(function, [x, None, None], training=True) is None
 
 
 def test_why_a_graph_takes_no_input_is_told_in_one_line() -> None:

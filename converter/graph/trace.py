@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -255,7 +256,7 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, parameters: Mapping[int, str], where: Callable[[], str]) -> None:
         super().__init__()
         self.steps: list[Step] = []
-        self._parameters, self._where = parameters, where
+        self._parameters, self._where, self._zeros = parameters, where, Zeros()
         # By identity, which is given away again once a tensor is gone; they are not kept, for they take much memory.
         self._known: dict[int, tuple[weakref.ref[Tensor], Operand]] = {}
 
@@ -285,7 +286,8 @@ class _Recorder(TorchFunctionMode):
         if name not in SAME_VALUES:
             step = self._step(name, arguments)
             self.steps.append(step)
-        result = _zeros(name, func, arguments) if name in ZEROS else None
+        # By its own name: that of a function that works in place ends otherwise.
+        result = uncomputed(name, arguments, self._zeros) if func.__name__ in UNCOMPUTED else None
         if result is None:
             result = func(*args, **(kwargs or {}))
         parts = [each for each in _flat(result) if isinstance(each, Tensor)]
@@ -506,18 +508,32 @@ ATTRIBUTES: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
 # ---- results that need no computing ------------------------------------------------------------------------------
 
 
-def _zeros(name: str, func: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """Zeros of the shape that a function of `ZEROS` returns; None where it may not take these arguments.
+class Zeros:
+    """Makes tensors of zeros, all from the same memory."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+    def __call__(self, like: Tensor, *shape: int) -> Tensor:
+        """Zeros of this shape, with data type and device of a tensor."""
+        count, kind = math.prod(shape), (like.dtype, like.device)
+        if kind not in self._held or self._held[kind].numel() < count:
+            self._held[kind] = like.new_zeros(count)
+        return self._held[kind][:count].view(shape)
+
+
+def uncomputed(name: str, arguments: Mapping[str, Any], zeros: Zeros) -> Any:
+    """Zeros of the shape that a function of `UNCOMPUTED` returns; None where it may not take these arguments.
 
     The convolutions of a large network on a small picture take a second, most of it for preparing each of them.
     """
     try:
-        return ZEROS[name](func, arguments)
+        return UNCOMPUTED[name](arguments, zeros)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError):
         return None  # an odd call, of which the function itself tells
 
 
-def _conv2d_zeros(_: Callable[..., Tensor], a: Mapping[str, Any]) -> Tensor | None:
+def _conv2d_result(a: Mapping[str, Any], zeros: Zeros) -> Tensor | None:
     x, weight, groups = a["input"], a["weight"], a["groups"]
     channels, inside, *kernel = weight.shape
     if not _maps(x, weight, a["bias"], channels) or x.shape[1] != inside * groups or channels % groups:
@@ -526,10 +542,10 @@ def _conv2d_zeros(_: Callable[..., Tensor], a: Mapping[str, Any]) -> Tensor | No
         (size + 2 * padding - dilation * (reach - 1) - 1) // stride + 1
         for size, reach, *(stride, padding, dilation) in _sides(x, kernel, a, "stride", "padding", "dilation")
     ]
-    return x.new_zeros(x.shape[0], channels, *sizes) if min(sizes) > 0 else None
+    return zeros(x, x.shape[0], channels, *sizes) if min(sizes) > 0 else None
 
 
-def _conv_transpose2d_zeros(_: Callable[..., Tensor], a: Mapping[str, Any]) -> Tensor | None:
+def _conv_transpose2d_result(a: Mapping[str, Any], zeros: Zeros) -> Tensor | None:
     x, weight, groups = a["input"], a["weight"], a["groups"]
     inside, channels, *kernel = weight.shape
     if not _maps(x, weight, a["bias"], channels * groups) or x.shape[1] != inside or inside % groups:
@@ -541,7 +557,7 @@ def _conv_transpose2d_zeros(_: Callable[..., Tensor], a: Mapping[str, Any]) -> T
         (size - 1) * stride - 2 * padding + dilation * (reach - 1) + more + 1
         for size, reach, stride, padding, dilation, more in sides
     ]
-    return x.new_zeros(x.shape[0], channels * groups, *sizes) if min(sizes) > 0 else None
+    return zeros(x, x.shape[0], channels * groups, *sizes) if min(sizes) > 0 else None
 
 
 def _maps(x: Tensor, weight: Tensor, bias: Tensor | None, channels: int) -> bool:
@@ -564,23 +580,32 @@ def _sides(x: Tensor, kernel: Sequence[int], a: Mapping[str, Any], *names: str) 
     return zip(x.shape[2:], kernel, *pairs, strict=True)
 
 
-def _linear_zeros(_: Callable[..., Tensor], a: Mapping[str, Any]) -> Tensor | None:
+def _linear_result(a: Mapping[str, Any], zeros: Zeros) -> Tensor | None:
     x, weight = a["input"], a["weight"]
     size, columns = weight.shape
     if x.dim() < 2 or x.shape[-1] != columns or not _like(x, (weight, weight.shape), (a["bias"], (size,))):
         return None
-    return x.new_zeros(*x.shape[:-1], size)
+    return zeros(x, *x.shape[:-1], size)
 
 
-def _batch_norm_zeros(_: Callable[..., Tensor], a: Mapping[str, Any]) -> Tensor | None:
+def _batch_norm_result(a: Mapping[str, Any], zeros: Zeros) -> Tensor | None:
     x = a["input"]
     if a["training"] or a["running_mean"] is None or a["running_var"] is None:
         return None
     given = [(a[name], (x.shape[1],)) for name in ("running_mean", "running_var", "weight", "bias")]
-    return torch.zeros_like(x) if _like(x, *given) else None
+    if not _like(x, *given):
+        return None
+    return zeros(x, *x.shape) if x.is_contiguous() else torch.zeros_like(x)
 
 
-def _lstm_zeros(_: Callable[..., Any], a: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor] | None:
+def _same_result(a: Mapping[str, Any], zeros: Zeros) -> Tensor | None:
+    x, dim = a["input"], a.get("dim", 0)
+    if a.get("inplace") or not x.is_contiguous() or not x.is_floating_point() or not -x.dim() <= dim < x.dim():
+        return None
+    return zeros(x, *x.shape)
+
+
+def _lstm_result(a: Mapping[str, Any], zeros: Zeros) -> tuple[Tensor, Tensor, Tensor] | None:
     x, (hidden, cell), weights = a["input"], a["hx"], a["weights"]
     directions, size = 1 + bool(a["bidirectional"]), hidden.shape[-1]
     cells, columns = a["num_layers"] * directions, x.shape[-1]
@@ -592,8 +617,8 @@ def _lstm_zeros(_: Callable[..., Any], a: Mapping[str, Any]) -> tuple[Tensor, Te
     if x.dim() != 3 or a["train"] or not _like(x, (hidden, state), (cell, state), *zip(weights, shapes, strict=True)):
         return None
     steps = x.transpose(0, 1) if a["batch_first"] else x
-    output = x.new_zeros(*steps.shape[:2], directions * size)
-    return output.transpose(0, 1) if a["batch_first"] else output, x.new_zeros(state), x.new_zeros(state)
+    output = zeros(x, *steps.shape[:2], directions * size)
+    return output.transpose(0, 1) if a["batch_first"] else output, zeros(x, *state), zeros(x, *state)
 
 
 def _like(x: Tensor, *others: tuple[Tensor | None, Shape]) -> bool:
@@ -604,12 +629,13 @@ def _like(x: Tensor, *others: tuple[Tensor | None, Shape]) -> bool:
     )
 
 
-ZEROS: Mapping[str, Callable[[Callable[..., Any], Mapping[str, Any]], Any]] = {
-    "batch_norm": _batch_norm_zeros,
-    "conv2d": _conv2d_zeros,
-    "conv_transpose2d": _conv_transpose2d_zeros,
-    "linear": _linear_zeros,
-    "lstm": _lstm_zeros,
+UNCOMPUTED: Mapping[str, Callable[[Mapping[str, Any], Zeros], Any]] = {
+    "batch_norm": _batch_norm_result,
+    "conv2d": _conv2d_result,
+    "conv_transpose2d": _conv_transpose2d_result,
+    "linear": _linear_result,
+    "lstm": _lstm_result,
+    **dict.fromkeys(("hardswish", "relu", "silu", "softmax"), _same_result),
 }
 
 
