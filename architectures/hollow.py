@@ -70,4 +70,4 @@ def _shared_part(target: str, arguments: Mapping[str, Any]) -> nn.Module:
 
 # Those that were asked for last, in that order.
 _parts: dict[tuple[str, str], nn.Module] = {}
-MOST_PARTS = 6
+MOST_PARTS = 4

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from architectures.registry import ARCHITECTURES, Architecture
+from architectures.registry import ARCHITECTURES, Architecture, get
 
 Shape = tuple[int, ...]
 
 COUNTER = "num_batches_tracked"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Expected:
     """What a module wants of one tensor.
 
@@ -60,10 +60,11 @@ class Fit:
 
 def expected_tensors(name: str, parameters: Mapping[str, Any]) -> dict[str, Expected]:
     """Every tensor of the module's state dict, batch-norm counters included, in the module's order."""
-    return dict(_expected(name, tuple(sorted(parameters.items()))))
+    defaults = {key: parameter.default for key, parameter in get(name).parameters.items()}
+    return dict(_expected(name, tuple(sorted({**defaults, **parameters}.items()))))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _expected(name: str, parameters: tuple[tuple[str, Any], ...]) -> dict[str, Expected]:
     from architectures.hollow import hollow_model
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from converter.collection import collect_rarely
+from converter.collection import collect_rarely, give_back
 from converter.errors import ConverterError, DownloadError, PaddleError, SchedulerError
 from converter.extras import require
 
@@ -35,7 +35,7 @@ class Report:
     Attributes:
         summary: one phrase.
         results: lines for stdout.
-        passed: whether all is well.
+        give_back()ed: whether all is well.
         exit_code: where it is not.
         data: for programs.
     """
@@ -69,7 +69,7 @@ class Outcome:
         report: what it said, where it came to its end.
         error: why it did not, for a person; empty otherwise.
         exit_code: of the error, or of a report that did not pass; 0 otherwise.
-        passing: whether another try may go better.
+        give_back()ing: whether another try may go better.
         seconds: that it took.
         tries: how many there were.
     """
@@ -161,6 +161,8 @@ def attempt(task: Task, tries: int, debug: bool = False) -> Outcome:
             raise
         seconds, passing = time.monotonic() - started, isinstance(error, PASSING)
         return Outcome(task.name, None, str(error), error.exit_code, passing, seconds, tries)
+    finally:
+        give_back()
     return Outcome(task.name, report, "", report.exit_code, False, time.monotonic() - started, tries)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from converter.errors import SourceError
 
 # Bytes of a mapped file that are copied before their memory is let go.
-MOST_MAPPED = 4 << 20
+MOST_MAPPED = 1 << 20
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ import numpy as np
 
 from architectures.registry import Architecture, get
 from converter.branches import census, choose
+from converter.collection import give_back
 from converter.config import Config
 from converter.errors import MappingError, SourceError
 from converter.labels import Labels, match_labels, read_dictionary
 from converter.recognition import evidence, identify
-from converter.rules import Mapped, to_torch
+from converter.rules import Mapped, carried_out, plan
 from converter.source import Source, named
 
 if TYPE_CHECKING:
@@ -127,9 +128,11 @@ def convert(
         fit = identify(shapes, source.path.name, given, parameters)
         entry = get(fit.architecture)
         settled = {name: fit.parameters.get(name, parameter.default) for name, parameter in entry.parameters.items()}
-        mapped = to_torch(tensors, entry.name, settled)
+        planned = plan(tensors, entry.name, settled)
     if source.program is not None:
-        require_same_graph(source, entry, settled, mapped)
+        require_same_graph(source, entry, settled, planned.origins)
+        give_back()  # before the tensors take their memory
+    mapped = carried_out(planned)
 
     notes = _notes(source, [b.name for b in branches], chosen.name, mapped)
     if listed and exported:
@@ -165,8 +168,16 @@ def _pointing_to_the_graph(source: Source) -> Iterator[None]:
         raise MappingError(f"{error}{AS_GRAPH}") from error
 
 
-def require_same_graph(source: Source, entry: Architecture, parameters: Mapping[str, Any], mapped: Mapped) -> None:
+def require_same_graph(
+    source: Source, entry: Architecture, parameters: Mapping[str, Any], origins: Mapping[str, str]
+) -> None:
     """Compare the network with the program that its weights came with, operator by operator; nothing is run.
+
+    Args:
+        source: with its program.
+        entry: the network's architecture.
+        parameters: of the architecture.
+        origins: module key → structured name.
 
     Raises:
         MappingError: they differ; the message lists in what.
@@ -177,7 +188,7 @@ def require_same_graph(source: Source, entry: Architecture, parameters: Mapping[
     from converter.graph.program import graph_from_program
 
     model = hollow_model(entry.name, parameters)
-    keys = {source.variables[name]: key for key, name in mapped.origins.items()}
+    keys = {source.variables[name]: key for key, name in origins.items()}
     graph = graph_from_program(source.program, file=source.path.name)
     require_conformity(graph, model, keys, input_shape(entry.task, entry.preprocessing), source.path.name)
 

@@ -123,6 +123,26 @@ class Mapped:
     widened: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A mapping that was checked, before any tensor is copied.
+
+    Attributes:
+        tensors, name, parameters: see `to_torch`.
+        expected: what the module wants.
+        ignored, initialised: see `Mapped`.
+        origins: see `Mapped`.
+    """
+
+    tensors: Mapping[str, np.ndarray]
+    name: str
+    parameters: Mapping[str, Any]
+    expected: dict[str, Expected]
+    ignored: dict[str, str]
+    initialised: tuple[str, ...]
+    origins: dict[str, str]
+
+
 def to_torch(tensors: Mapping[str, np.ndarray], name: str, parameters: Mapping[str, Any]) -> Mapped:
     """Turn Paddle's tensors into the state dict of an architecture.
 
@@ -132,11 +152,18 @@ def to_torch(tensors: Mapping[str, np.ndarray], name: str, parameters: Mapping[s
         parameters: its parameters.
 
     Raises:
-        MappingError: a tensor is missing, left over, of another shape or not a number, or two spellings of one
-            parameter differ; the message lists them all. No tensor has been copied then.
+        MappingError: see `plan`. No tensor has been copied then.
     """
-    import torch
+    return carried_out(plan(tensors, name, parameters))
 
+
+def plan(tensors: Mapping[str, np.ndarray], name: str, parameters: Mapping[str, Any]) -> Plan:
+    """Decide which tensor goes where, for `carried_out`; arguments as for `to_torch`.
+
+    Raises:
+        MappingError: a tensor is missing, left over, of another shape or not a number, or two spellings of one
+            parameter differ; the message lists them all.
+    """
     architecture = get(name)
     expected = expected_tensors(name, parameters)
     assignment = assign(tensors, architecture)
@@ -146,16 +173,22 @@ def to_torch(tensors: Mapping[str, np.ndarray], name: str, parameters: Mapping[s
     _check(tensors, assignment, expected, optional, architecture)
 
     initialised = tuple(key for key in expected if key.startswith(optional)) if optional else ()
-    drawn = _seeded(name, parameters, initialised) if initialised else {}
-    state, origins, widened = {}, {}, {}
+    origins = {key: assignment.sources[key][-1] for key in expected if key in assignment.sources}
+    return Plan(tensors, name, parameters, expected, assignment.ignored, initialised, origins)
+
+
+def carried_out(plan: Plan) -> Mapped:
+    """The state dict that a plan leads to."""
+    import torch
+
+    drawn = _seeded(plan.name, plan.parameters, plan.initialised) if plan.initialised else {}
+    state, widened = {}, {}
     copied = Copier()
-    for key, wanted in expected.items():
+    for key, wanted in plan.expected.items():
         if key in drawn:
             state[key] = drawn[key]
-        elif key in assignment.sources:
-            source = assignment.sources[key][-1]
-            array = tensors[source]
-            origins[key] = source
+        elif key in plan.origins:
+            array = plan.tensors[plan.origins[key]]
             if array.dtype != np.float32:
                 widened[key] = str(array.dtype)
             array = array.T if wanted.owner in TRANSPOSED_OWNERS else array
@@ -163,7 +196,7 @@ def to_torch(tensors: Mapping[str, np.ndarray], name: str, parameters: Mapping[s
         else:
             # Paddle's batch norm does not count batches; PyTorch's default momentum never reads the counter.
             state[key] = torch.zeros((), dtype=torch.long)
-    return Mapped(state, origins, assignment.ignored, initialised, widened)
+    return Mapped(state, plan.origins, plan.ignored, plan.initialised, widened)
 
 
 def _check(

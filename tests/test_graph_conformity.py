@@ -260,6 +260,8 @@ CALLS = {
     "relu": (torch.relu, [torch.zeros(2, 3, 4)]),
     "hardswish": (nn.functional.hardswish, [torch.zeros(2, 3, 4)]),
     "silu": (nn.functional.silu, [torch.zeros(2, 3, 4)]),
+    "add": (torch.add, [torch.zeros(2, 3, 4), torch.zeros(2, 3, 4)]),
+    "mul": (torch.mul, [torch.zeros(2, 3, 4), torch.zeros(2, 3, 4)]),
     "softmax": (torch.softmax, [torch.zeros(2, 3, 4), -1]),
     "lstm": (torch.lstm, [torch.zeros(7, 3, 5), [STATE, STATE], LSTM, True, 1, 0.0, False, False, False]),
     "lstm, first batch": (
@@ -373,6 +375,9 @@ def test_what_happens_in_place_happens() -> None:
     assert differing(changed(nn.functional.relu, inplace=True), torch.relu) == 0
     assert differing(changed(torch.relu_), torch.relu) == 0
     assert differing(changed(torch.relu), torch.relu) == 1
+    assert differing(changed(lambda x: x.add_(x)), lambda x: x + x) == 0
+    assert left_out(torch.add, [torch.zeros(2), torch.zeros(2)], out=torch.zeros(2)) is None
+    assert left_out(torch.add, [torch.zeros(2), torch.zeros(1)]) is None  # the larger one's shape
     assert left_out(torch.relu, [torch.zeros(2, 3).T]) is None  # whose order is kept
 
 

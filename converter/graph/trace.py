@@ -600,9 +600,20 @@ def _batch_norm_result(a: Mapping[str, Any], zeros: Zeros) -> Tensor | None:
 
 def _same_result(a: Mapping[str, Any], zeros: Zeros) -> Tensor | None:
     x, dim = a["input"], a.get("dim", 0)
-    if a.get("inplace") or not x.is_contiguous() or not x.is_floating_point() or not -x.dim() <= dim < x.dim():
+    if (
+        a.get("inplace")
+        or "out" in a
+        or not x.is_contiguous()
+        or not x.is_floating_point()
+        or not -x.dim() <= dim < x.dim()
+    ):
         return None
     return zeros(x, *x.shape)
+
+
+def _sum_result(a: Mapping[str, Any], zeros: Zeros) -> Tensor | None:
+    x = a["input"]
+    return _same_result(a, zeros) if a["other"].is_contiguous() and _like(x, (a["other"], x.shape)) else None
 
 
 def _lstm_result(a: Mapping[str, Any], zeros: Zeros) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -630,11 +641,13 @@ def _like(x: Tensor, *others: tuple[Tensor | None, Shape]) -> bool:
 
 
 UNCOMPUTED: Mapping[str, Callable[[Mapping[str, Any], Zeros], Any]] = {
+    "add": _sum_result,
     "batch_norm": _batch_norm_result,
     "conv2d": _conv2d_result,
     "conv_transpose2d": _conv_transpose2d_result,
     "linear": _linear_result,
     "lstm": _lstm_result,
+    "mul": _sum_result,
     **dict.fromkeys(("hardswish", "relu", "silu", "softmax"), _same_result),
 }
 
