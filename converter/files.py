@@ -10,6 +10,7 @@ import glob
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO, cast
@@ -66,14 +67,18 @@ def _atomic_write(path: Path) -> Iterator[BinaryIO]:
             Path(file.name).replace(path)
         made = []
     except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); nothing was left behind; "
-            "make room there, or choose another place"
-        ) from error
+        raise _unwritten(path, error) from error
     finally:
         for folder in made:
             with suppress(OSError):
                 folder.rmdir()
+
+
+def _unwritten(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path}: cannot be written ({error.strerror or error}); nothing was left behind; "
+        "make room there, or choose another place"
+    )
 
 
 def write_together(contents: Mapping[Path, Content]) -> None:
@@ -85,15 +90,23 @@ def write_together(contents: Mapping[Path, Content]) -> None:
     Raises:
         OutputError: see `atomic_write`; none of the files has changed then.
     """
+    synced: dict[Path, Future[None]] = {}
     with ExitStack() as stack:
-        # What is entered last is moved first.
-        for path, content in reversed(contents.items()):
-            file = stack.enter_context(_atomic_write(path))
-            if callable(content):
-                content(file)
-            else:
-                file.write(content)
-            _sync(file)
+        # One file makes its way to the disk while the next is written.
+        with ThreadPoolExecutor(1) as syncing:
+            # What is entered last is moved first.
+            for path, content in reversed(contents.items()):
+                file = stack.enter_context(_atomic_write(path))
+                if callable(content):
+                    content(file)
+                else:
+                    file.write(content)
+                synced[path] = syncing.submit(_sync, file)
+        for path, done in synced.items():
+            try:
+                done.result()
+            except OSError as error:
+                raise _unwritten(path, error) from error
 
 
 def sweep(path: Path) -> None:

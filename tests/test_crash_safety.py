@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import itertools
@@ -358,4 +359,21 @@ def test_a_function_that_fails_leaves_nothing(error: Exception, raised: type[Exc
     (tmp_path / "x.json").write_bytes(b"an earlier result")
     with pytest.raises(raised):
         write_together({tmp_path / "x.pth": fail, tmp_path / "x.json": b"new"})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x.json": b"an earlier result"}
+
+
+def test_a_file_that_does_not_reach_the_disk_is_named_and_none_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def fail(number: int) -> None:
+        if os.fstat(number).st_size == len(b"weights"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    (tmp_path / "x.json").write_bytes(b"an earlier result")
+    with pytest.raises(OutputError, match=r"x\.safetensors: cannot be written \(No space left on device\); nothing"):
+        write_together({tmp_path / "x.pth": b"", tmp_path / "x.safetensors": b"weights", tmp_path / "x.json": b"new"})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x.json": b"an earlier result"}
