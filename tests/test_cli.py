@@ -146,3 +146,15 @@ def test_python_looks_for_garbage_less_often_and_not_at_the_end() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert ended.stdout.splitlines()[-2:] == ["at the end: 100000 0", "very last: True"]
+
+
+def test_an_interrupt_at_the_very_end_is_not_heeded() -> None:
+    """Exit handlers, such as PyTorch's, tidy up in peace."""
+    code = (
+        "import atexit, os, signal\nfrom converter.cli import main\n"
+        "atexit.register(lambda: (os.kill(os.getpid(), signal.SIGINT), print('tidied up')))\n"
+        "main(['list'], standalone_mode=False)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ended.stdout.splitlines()[-1] == "tidied up"
+    assert "Traceback" not in ended.stderr

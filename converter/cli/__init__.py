@@ -6,7 +6,9 @@ and `list` need neither torch nor paddle.
 
 from __future__ import annotations
 
+import atexit
 import logging
+import signal
 from typing import Any
 
 import click
@@ -47,6 +49,15 @@ class Group(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(INTERRUPTED)
+        finally:
+            # Registered last, it runs first: before PyTorch tidies up, which it cannot be interrupted in quietly.
+            atexit.unregister(_ignore_interrupts)
+            atexit.register(_ignore_interrupts)
+
+
+def _ignore_interrupts() -> None:
+    """All is done, and what is left takes no time."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class NoteFormatter(logging.Formatter):
