@@ -107,16 +107,17 @@ class OptimizedModel(nn.Module):
         super().__init__()
         self.network, self.dtype = network, dtype
         self.task, self.metadata = getattr(original, "task", None), getattr(original, "metadata", {})
-        # Without its weights; it can still say in its own words what is wrong with an input.
+        # In tuples, so that they are no parts of this module. The original, without its weights, can still say in its
+        # own words what is wrong with an input.
         self._original = (copy.deepcopy(original).to("meta").eval(),)
-        self._run = _compiled(network) if compiled else network
+        self._run = (_compiled(network) if compiled else call_directly(network),)
         self.eval()
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Any:
         inputs = x.to(self.dtype).contiguous(memory_format=CHANNELS_LAST if x.ndim == 4 else torch.contiguous_format)
         try:
-            result = self._run(inputs)
+            result = self._run[0](inputs)
         except (AssertionError, RuntimeError):
             self._original[0](x.to("meta", self._original_dtype()))
             raise
@@ -164,9 +165,10 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt is not None:
-        trim_threshold, mmap_max = -1, -4
+        trim_threshold, mmap_max, largest_fast = -1, -4, 1
         mallopt(trim_threshold, 2**31 - 1)
         mallopt(mmap_max, 0)  # large blocks would be unmapped when they are freed
+        mallopt(largest_fast, 0)  # every large block that is freed would have the small ones looked through
 
 
 # ---- tracing -----------------------------------------------------------------------------------------------------
@@ -335,13 +337,18 @@ def small_values(module: fx.GraphModule) -> set[fx.Node]:
     small: set[fx.Node] = set()
     for node in module.graph.nodes:
         layer, inputs = _layer(module, node), node.all_input_nodes
-        is_average = isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size in (1, (1, 1))
+        is_average = isinstance(layer, Gate) or _is_average(layer)
         keeps_size = isinstance(layer, nn.Conv2d) and prod(layer.kernel_size) == 1
         keeps_size |= type(layer) in ACTIVATIONS or isinstance(layer, (Pixelwise, Small, Hardsigmoid02))
         keeps_size |= _calls(node, (*ADDITIONS, *PRODUCTS))
         if is_average or (keeps_size and inputs and small.issuperset(inputs)):
             small.add(node)
     return small
+
+
+def _is_average(layer: nn.Module | None) -> bool:
+    """Whether a layer makes one pixel of all."""
+    return isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size in (1, (1, 1))
 
 
 def _gate(node: object, small: set[fx.Node]) -> fx.Node | None:
@@ -535,7 +542,7 @@ def average_first(module: fx.GraphModule) -> None:
     """Global averages of 1×1 convolutions as convolutions of the average, where the input has fewer channels."""
     for node, pool in list(_layers(module, nn.AdaptiveAvgPool2d)):
         layer = _layer(module, node.args[0])
-        if pool.output_size in (1, (1, 1)) and _is_1x1(layer) and layer.in_channels < layer.out_channels:
+        if _is_average(pool) and _is_1x1(layer) and layer.in_channels < layer.out_channels:
             average = _insert_layer(module, node, f"{node.target}.first", pool, *node.args[0].args)
             _replace(module, node, _insert_layer(module, node, str(node.target), copy.deepcopy(layer), average))
 
@@ -579,65 +586,140 @@ EAGER = (
 # ---- oneDNN's kernels --------------------------------------------------------------------------------------------
 
 
-class Fused(nn.Module):
-    """A convolution with its activation and, perhaps, a residual sum ahead of it, in one call."""
+class Kernel(nn.Module):
+    """A layer that is one function of its inputs, with its weights inside.
+
+    Attributes:
+        call: the function.
+    """
+
+    def __init__(self, call: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.call = call
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.call(*inputs)
+
+
+class Fused(Kernel):
+    """A convolution with its activation and, perhaps, a residual sum ahead of it, in one call.
+
+    oneDNN would arrange the weights anew at every call, so that is done once.
+    """
 
     def __init__(self, layer: Convolution, activation: str) -> None:
-        super().__init__()
-        self.weight, self.bias, self.activation = layer.weight, layer.bias, activation
-        self.output_padding = layer.output_padding if isinstance(layer, nn.ConvTranspose2d) else None
-        self.geometry = (layer.padding, layer.stride, layer.dilation, layer.groups)
+        is_transposed = isinstance(layer, nn.ConvTranspose2d)
+        super().__init__((_transposed_convolution if is_transposed else _convolution)(layer, activation))
 
-    def forward(self, x: Tensor, summand: Tensor | None = None) -> Tensor:
-        tensors = (self.weight, self.bias)
-        if self.output_padding is not None:
-            padding, *geometry = self.geometry
-            return torch.ops.mkldnn._convolution_transpose_pointwise(
-                x, *tensors, padding, self.output_padding, *geometry, self.activation, [], ""
-            )
+
+def _convolution(layer: nn.Conv2d, activation: str) -> Callable[..., Tensor]:
+    geometry = (list(layer.padding), list(layer.stride), list(layer.dilation), layer.groups)
+    weight, bias = torch.ops.mkldnn._reorder_convolution_weight(layer.weight.detach(), *geometry), _bias(layer)
+    alone = torch.ops.mkldnn._convolution_pointwise.default
+    summed = torch.ops.mkldnn._convolution_pointwise.binary
+    after = None if activation == "none" else activation
+
+    def convolution(x: Tensor, summand: Tensor | None = None) -> Tensor:
         if summand is None:
-            return torch.ops.mkldnn._convolution_pointwise(x, *tensors, *self.geometry, self.activation, [], "")
-        after = None if self.activation == "none" else self.activation
-        return torch.ops.mkldnn._convolution_pointwise.binary(
-            x, summand, *tensors, *self.geometry, "add", 1.0, after, [], None
-        )
+            return alone(x, weight, bias, *geometry, activation, [], "")
+        return summed(x, summand, weight, bias, *geometry, "add", 1.0, after, [], None)
+
+    return convolution
 
 
-class Rows(nn.Module):
+def _transposed_convolution(layer: nn.ConvTranspose2d, activation: str) -> Callable[..., Tensor]:
+    sizes = map(list, (layer.padding, layer.output_padding, layer.stride, layer.dilation))
+    weight, bias, geometry = layer.weight.detach(), _bias(layer), (*sizes, layer.groups)
+    operation = torch.ops.mkldnn._convolution_transpose_pointwise.default
+
+    def transposed_convolution(x: Tensor) -> Tensor:
+        return operation(x, weight, bias, *geometry, activation, [], "")
+
+    return transposed_convolution
+
+
+def _bias(layer: Convolution | nn.Linear) -> Tensor | None:
+    return None if layer.bias is None else layer.bias.detach()
+
+
+class Rows(Kernel):
     """A linear layer with its activation, as oneDNN's inner product; the last axis has the channels."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: str = "none") -> None:
-        super().__init__()
-        self.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
-        self.activation = activation
+        weight, product = weight.contiguous(), torch.ops.mkldnn._linear_pointwise.default
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, self.activation, [], "")
+        def rows(x: Tensor) -> Tensor:
+            return product(x, weight, bias, activation, [], "")
+
+        super().__init__(rows)
 
 
-class Pixelwise(Rows):
+class Pixelwise(Kernel):
     """A 1×1 convolution with its activation: a linear layer over pixels, whose channels lie side by side."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    def __init__(self, layer: nn.Conv2d, activation: str) -> None:
+        weight, bias = layer.weight.detach().flatten(1).contiguous(), _bias(layer)
+        product = torch.ops.mkldnn._linear_pointwise.default
+
+        def pixelwise(x: Tensor) -> Tensor:
+            return product(x.permute(0, 2, 3, 1), weight, bias, activation, [], "").permute(0, 3, 1, 2)
+
+        super().__init__(pixelwise)
 
 
-class PixelwiseSum(Rows):
+class PixelwiseSum(Kernel):
     """A 1×1 convolution and a residual sum, then perhaps relu."""
 
-    def forward(self, x: Tensor, summand: Tensor) -> Tensor:
-        x, summand = x.permute(0, 2, 3, 1), summand.permute(0, 2, 3, 1)
-        result = torch.ops.mkldnn._linear_pointwise.binary(x, summand, self.weight, self.bias, "add")
-        return (result.relu_() if self.activation == "relu" else result).permute(0, 3, 1, 2)
+    def __init__(self, layer: nn.Conv2d, activation: str) -> None:
+        weight, bias = layer.weight.detach().flatten(1).contiguous(), _bias(layer)
+        summed, finish = torch.ops.mkldnn._linear_pointwise.binary, IN_PLACE[activation]
+
+        def pixelwise_sum(x: Tensor, summand: Tensor) -> Tensor:
+            result = summed(x.permute(0, 2, 3, 1), summand.permute(0, 2, 3, 1), weight, bias, "add")
+            return finish(result).permute(0, 3, 1, 2)
+
+        super().__init__(pixelwise_sum)
 
 
-class Small(Rows):
-    """A 1×1 convolution on one pixel per picture; calling oneDNN for so little costs more than it saves."""
+class Small(Kernel):
+    """A 1×1 convolution on one pixel per picture; calling oneDNN for so little costs more than it saves.
 
-    def forward(self, x: Tensor) -> Tensor:
-        result = F.linear(x.flatten(1), self.weight, self.bias)
-        return IN_PLACE[self.activation](result)[:, :, None, None]
+    Attributes:
+        rows: what it does to a matrix, (N, C) → (N, C'), and to multiples of one.
+    """
+
+    def __init__(self, layer: nn.Conv2d, activation: str) -> None:
+        weight, bias = layer.weight.detach().flatten(1).t().contiguous(), _bias(layer)
+        bias = weight.new_zeros(weight.shape[1]) if bias is None else bias
+        finish = IN_PLACE[activation]
+
+        def rows(x: Tensor, factor: float = 1.0) -> Tensor:
+            return finish(torch.addmm(bias, x, weight, alpha=factor))
+
+        def small(x: Tensor) -> Tensor:
+            y = rows(x.flatten(1))
+            return y.view(*y.shape, 1, 1)
+
+        super().__init__(small)
+        self.rows = rows
+
+
+class Gate(Kernel):
+    """The average over all pixels, and small layers after it, without leaving the form of a matrix in between.
+
+    Shape: (N, C, H, W) → (N, C', 1, 1).
+    """
+
+    def __init__(self, layers: list[Small]) -> None:
+        first, *others = [layer.rows for layer in layers]
+
+        def gate(x: Tensor) -> Tensor:
+            y = first(x.sum((2, 3)), 1 / (x.shape[2] * x.shape[3]))
+            for rows in others:
+                y = rows(y)
+            return y.view(*y.shape, 1, 1)
+
+        super().__init__(gate)
 
 
 IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
@@ -741,7 +823,7 @@ def fuse_convolutions(module: fx.GraphModule) -> None:
             fused: nn.Module = Fused(layer, activation)
         else:
             kind = PixelwiseSum if summed else Small if node.args[0] in small else Pixelwise
-            fused = kind(layer.weight.detach().flatten(1), layer.bias, activation)
+            fused = kind(layer, activation)
         new = _insert_layer(module, last, str(node.target), fused, *inputs)
         if node.args[0] in small:
             small.add(new)
@@ -758,11 +840,28 @@ def _residual(node: fx.Node, small: set[fx.Node]) -> tuple[fx.Node, fx.Node] | N
     return (total, other) if is_computed and small.isdisjoint((node, other)) else None
 
 
+def fuse_enlarged_convolutions(module: fx.GraphModule) -> None:
+    """The convolutions inside `EnlargedConvolution`."""
+    for _, layer in _layers(module, EnlargedConvolution):
+        layer.conv = Fused(layer.conv, "none")
+
+
+def fuse_gates(module: fx.GraphModule) -> None:
+    """Averages with the small layers that follow them."""
+    for node, pool in list(_layers(module, nn.AdaptiveAvgPool2d)):
+        layers, last = [], node
+        while isinstance(layer := _layer(module, _only_user(last)), Small):
+            layers.append(layer)
+            last = _only_user(last)
+        if layers and _is_average(pool):
+            _replace(module, last, _insert_layer(module, last, f"{node.target}.gate", Gate(layers), *node.args))
+
+
 def fuse_linear(module: fx.GraphModule) -> None:
     """Linear layers with the activation that follows them."""
     for node, layer in list(_layers(module, nn.Linear)):
         last, activation = _with_activation(module, node)
-        rows = Rows(layer.weight.detach(), layer.bias, activation)
+        rows = Rows(layer.weight.detach(), _bias(layer), activation)
         _replace(module, last, _insert_layer(module, last, str(node.target), rows, *node.args))
 
 
@@ -775,9 +874,32 @@ def gate_in_place(module: fx.GraphModule) -> None:
             continue
         x = node.args[0]
         others = [user for user in x.users if user is not node]
-        only_averaged = all(isinstance(_layer(module, user), nn.AdaptiveAvgPool2d) for user in others)
+        only_averaged = all(isinstance(_layer(module, user), (nn.AdaptiveAvgPool2d, Gate)) for user in others)
         if _is_fresh(module, x) and only_averaged and all(order[user] < order[node] for user in others):
             node.target = operator.imul
 
 
-KERNELS = (fuse_enlarging, fuse_convolutions, fuse_linear, gate_in_place)
+KERNELS = (
+    fuse_enlarging,
+    fuse_convolutions,
+    fuse_enlarged_convolutions,
+    fuse_gates,
+    fuse_linear,
+    gate_in_place,
+)
+
+
+def call_directly(module: fx.GraphModule) -> fx.GraphModule:
+    """The same graph with the functions of its kernels in place of the modules: for a small network, a fifth of the
+    time goes into finding the way from one module to the next."""
+    graph = copy.deepcopy(module.graph)
+    direct = fx.GraphModule(module, graph)
+    for node in list(graph.nodes):
+        layer = _layer(direct, node)
+        if isinstance(layer, Kernel):
+            with graph.inserting_before(node):
+                node.replace_all_uses_with(graph.call_function(layer.call, node.args))
+            graph.erase_node(node)
+    direct.delete_all_unused_submodules()
+    direct.recompile()
+    return direct
