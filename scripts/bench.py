@@ -32,6 +32,7 @@ SECTIONS = ("inference", "conversion", "verification")
 THREADS = 2
 PAUSE = 0.25  # seconds between two engines' turns: some keep their threads spinning for as long as 0.2
 TURN = 4  # runs per turn; the first warms up and is not counted
+VERIFICATION_ROUNDS = 3  # at most: one takes minutes
 PACKAGES = ("torch", "paddlepaddle", "onnxruntime", "numpy")
 MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 SMALL, LARGE = "ch_ppocr_mobile_v2.0_cls", "ch_ppocr_server_v2.0_rec"
@@ -55,6 +56,8 @@ ENGINES = {
     "onnxruntime": "ONNX Runtime",
 }
 OURS, THEIRS = "optimized", ("paddle", "onnxruntime")
+PROFILED = (OURS, "onnxruntime")
+NOTHING = {"calls": 0, "seconds": 0.0, "kernels": 0.0}
 
 
 @dataclass
@@ -151,9 +154,16 @@ class Engine:
 
     def turn(self) -> float:
         """Seconds of one run: the median of a turn."""
-        self._process.stdin.write(f"{TURN}\n")
+        return statistics.median(self._ask(TURN)[1:])
+
+    def profile(self) -> dict[str, dict[str, float]]:
+        """Where the time of one run goes, by kinds of work; see `bench_engines`."""
+        return self._ask("profile")
+
+    def _ask(self, question: object) -> Any:
+        self._process.stdin.write(f"{question}\n")
         self._process.stdin.flush()
-        return statistics.median(self._answer()[1:])
+        return self._answer()
 
 
 def bench_inference(bench: Bench, models: Mapping[str, str], engines: Sequence[str]) -> dict[str, Any]:
@@ -173,6 +183,7 @@ def _race(bench: Bench, model: str, shape: str, engines: Sequence[str]) -> dict[
                 time.sleep(PAUSE)
                 seconds[engine.name].append(engine.turn())
         unusable = {engine.name: engine.greeting["unusable"] for engine in started if engine not in usable}
+        profiles = {engine.name: engine.profile() for engine in usable if engine.name in PROFILED}
     rivals = [seconds[name] for name in THEIRS if name in seconds]
     best = min(rivals, key=statistics.median, default=seconds[OURS])
     ratios = {name: Spread.of([a / b for a, b in zip(each, best, strict=True)]) for name, each in seconds.items()}
@@ -181,6 +192,7 @@ def _race(bench: Bench, model: str, shape: str, engines: Sequence[str]) -> dict[
         "seconds": {name: asdict(Spread.of(each)) for name, each in seconds.items()},
         "ratios": {name: asdict(each) for name, each in ratios.items()},
         "unusable": unusable,
+        "profiles": profiles,
     }
 
 
@@ -221,7 +233,20 @@ def tabulate_inference(results: Mapping[str, Any]) -> list[Table]:
         times.rows.append((*start, *(Spread(**cell).text(1000, 1) if cell else "–" for cell in cells)))
         cells = [each["ratios"].get(name) for name in engines]
         ratios.rows.append((*start, *(Spread(**cell).text() if cell else "–" for cell in cells)))
-    return [times, ratios]
+    return [times, ratios, tabulate_profiles(results)]
+
+
+def tabulate_profiles(results: Mapping[str, Any]) -> Table:
+    """Where the time goes: the optimised network's, beside ONNX Runtime's."""
+    head = ("model", "kind of work", "calls", "optimize(), ms", "in oneDNN's kernels, ms", "ONNX Runtime, ms")
+    table = Table("Inference: where the time of one run goes, under a profiler", head)
+    for model, each in results.items():
+        ours, theirs = (each["profiles"].get(name, {}) for name in PROFILED)
+        for kind in sorted(ours.keys() | theirs.keys(), key=lambda kind: -ours.get(kind, NOTHING)["seconds"]):
+            mine, other = ours.get(kind, NOTHING), theirs.get(kind, NOTHING)
+            figures = (mine["seconds"], mine["kernels"], other["seconds"])
+            table.rows.append((model, kind, f"{mine['calls']:.0f}", *(f"{figure * 1e3:.2f}" for figure in figures)))
+    return table
 
 
 # ---- conversion --------------------------------------------------------------------------------------------------
@@ -320,7 +345,7 @@ def bench_verification(bench: Bench, models: Sequence[str] = ()) -> dict[str, An
     commands = {name: [sys.executable, "-c", f"import {name}"] for name in ("torch", "paddle")}
     imports = {name: run(command).seconds for name, command in commands.items()}
     ratios, verify, pure = [], [], []
-    for _ in range(bench.rounds):
+    for _ in range(min(bench.rounds, VERIFICATION_ROUNDS)):
         verify.append(run(bench.command("verify", *names)).seconds)
         pure.append(pure_executions(bench, names))
         ratios.append(verify[-1] / (sum(pure[-1].values()) + max(imports.values())))

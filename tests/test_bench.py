@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from scripts import bench
+from scripts import bench, bench_engines
 
-ENGINES = ["plain", "optimized"]
+ENGINES = ["plain", "optimized", "onnxruntime"]
 SPREAD = {"median": 2.0, "least": 1.0, "most": 4.0, "count": 3}
 NEEDS_MATPLOTLIB = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is missing")
 
@@ -22,7 +22,18 @@ def account() -> dict[str, Any]:
     whole = {"bytes": 2_000_000, "largest": 2_000_000, "seconds": SPREAD, "ratio": SPREAD, "processor": SPREAD}
     return {
         "machine": bench.machine(),
-        "inference": {"a_det": {"shape": "1x3x32x64", "seconds": seconds, "ratios": seconds, "unusable": {}}},
+        "inference": {
+            "a_det": {
+                "shape": "1x3x32x64",
+                "seconds": seconds,
+                "ratios": seconds,
+                "unusable": {},
+                "profiles": {
+                    "optimized": {"softmax": {"calls": 1, "seconds": 0.004, "kernels": 0.003}},
+                    "onnxruntime": {"softmax": {"calls": 1, "seconds": 0.002, "kernels": 0}},
+                },
+            }
+        },
         "conversion": {
             "import torch": {**whole, "bytes": 0, "largest": 0, "memory": {**SPREAD, "median": 2e8}},
             "a_det": {**whole, "memory": {**SPREAD, "median": 2.03e8}},
@@ -46,6 +57,7 @@ def test_spread_is_median_and_extremes() -> None:
 def test_tables_say_what_was_measured() -> None:
     text = "\n".join(table.markdown() for table in bench.tables(account()))
     assert "| a_det | 1 × 3 × 32 × 64 | 2000.0 (1000.0–4000.0) |" in text
+    assert "| a_det | softmax | 1 | 4.00 | 3.00 | 2.00 |" in text
     assert "| a_det | 2.0 | 2.00 (1.00–4.00) | 2.00 (1.00–4.00) | 203 | 1.50 × largest |" in text
     assert "Verification of 2 models" in text
     assert "| processor |" in text
@@ -88,6 +100,12 @@ def test_smallest_form(mirror: Path, tmp_path: Path) -> None:
     model = written["inference"][bench.SMALL]
     assert set(model["seconds"]) == set(model["ratios"]) == set(ENGINES)
     assert model["unusable"] == {}
+    ours, theirs = (model["profiles"][engine] for engine in bench.PROFILED)
+    kinds = {bench_engines.LINEAR, bench_engines.CONVOLUTION, bench_engines.SOFTMAX, bench_engines.OTHER}
+    assert ours.keys() == theirs.keys() == kinds
+    # Two in each of 11 blocks and two after them; ONNX Runtime has the gates' 18 as well.
+    assert (ours[bench_engines.LINEAR]["calls"], theirs[bench_engines.LINEAR]["calls"]) == (24, 42)
+    assert ours[bench_engines.LINEAR]["kernels"] > 0
     assert set(written["conversion"]) == {"import torch", bench.SMALL}
     wanted = {"bytes", "largest", "seconds", "ratio", "processor", "memory"}
     assert all(each.keys() == wanted for each in written["conversion"].values())
