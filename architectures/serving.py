@@ -574,10 +574,30 @@ def join_convolutions(module: fx.GraphModule) -> None:
         _replace(module, node, _insert_layer(module, node, f"{node.target}.joined", joined, *inputs))
 
 
+def join_pixelwise(module: fx.GraphModule) -> None:
+    """1×1 convolutions of 1×1 ones as one, where that is less work."""
+    for node, outer in list(_layers(module, nn.Conv2d)):
+        value = node.args[0]
+        inner = _layer(module, value)
+        if not (_is_1x1(outer) and _is_1x1(inner) and _only_user(value) is not None):
+            continue
+        before, between, after = inner.in_channels, inner.out_channels, outer.out_channels
+        if before * after > between * (before + after):
+            continue
+        first, second = (layer.weight.detach().double().flatten(1) for layer in (inner, outer))
+        joined = nn.Conv2d(before, after, 1, dtype=torch.float64)
+        joined.weight.data = (second @ first)[:, :, None, None]
+        biases = [torch.zeros(1) if layer.bias is None else layer.bias.detach() for layer in (inner, outer)]
+        joined.bias.data = second @ biases[0].double().expand(between) + biases[1].double()
+        joined.to(outer.weight.dtype)
+        _replace(module, node, _insert_layer(module, node, f"{node.target}.joined", joined, *value.args))
+
+
 EAGER = (
     convolve_before_enlarging,
     average_first,
     join_convolutions,
+    join_pixelwise,
     add_without_enlarging,
     concatenate_without_enlarging,
 )

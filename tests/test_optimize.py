@@ -251,6 +251,9 @@ SINGLE: dict[str, Callable[[], nn.Module]] = {
     "convolution of one without bias": lambda: sequence(
         nn.Conv2d(4, 8, 1, bias=False), nn.Conv2d(8, 6, 3, 1, 1), nn.BatchNorm2d(6)
     ),
+    "pixels of pixels": lambda: sequence(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 8, 1), nn.BatchNorm2d(8), nn.ReLU()),
+    "pixels of pixels without bias": lambda: sequence(nn.Conv2d(4, 4, 1, bias=False), nn.Conv2d(4, 4, 1, bias=False)),
+    "pixels of fewer pixels": lambda: sequence(nn.Conv2d(4, 1, 1), nn.Conv2d(1, 8, 1)),
     "convolution of one with bias": lambda: sequence(nn.Conv2d(4, 8, 1), nn.Conv2d(8, 6, 3, 1, 1), nn.ReLU()),
 }  # fmt: skip
 
@@ -272,6 +275,28 @@ def test_convolved_pyramid_enlarges_nothing_and_reads_few_channels() -> None:
     assert kinds.count(serving.EnlargedConvolution) == 3
     assert kinds.count(serving.GatedConvolution) == 1
     assert not [node for node in fast.network.graph.nodes if node.target is F.interpolate]
+
+
+@pytest.mark.parametrize(("between", "kernels"), [(4, 1), (1, 2)])
+def test_pixels_of_pixels_are_joined_where_that_is_less_work(between: int, kernels: int) -> None:
+    fast = optimize(sequence(nn.Conv2d(4, between, 1), nn.Conv2d(between, 8, 1)))
+    assert len(fast.network.graph.find_nodes(op="call_module")) == kernels
+
+
+def test_average_and_what_follows_is_one_kernel() -> None:
+    fast = optimize(sequence(nn.Conv2d(8, 8, 1), SqueezeExcite(8, nn.Hardsigmoid)))
+    kinds = [type(layer) for layer in fast.network.children()]
+    assert kinds == [serving.Pixelwise, serving.Gate]
+
+
+def test_kernels_are_called_without_their_modules() -> None:
+    fast = optimize(network("cls_mobilenet_v3"))
+    kernels = [layer for layer in fast.modules() if isinstance(layer, serving.Kernel)]
+    (direct,) = fast._run
+    called = [node.target for node in direct.graph.nodes if node.op == "call_function"]
+    assert kernels
+    assert all(kernel.call in called for kernel in kernels)
+    assert not [layer for layer in direct.modules() if isinstance(layer, serving.Kernel)]
 
 
 def test_layer_that_is_called_twice_stays_as_it_is() -> None:
