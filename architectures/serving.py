@@ -607,7 +607,8 @@ EAGER = (
 
 
 class Kernel(nn.Module):
-    """A layer that is one function of its inputs, with its weights inside.
+    """A layer that is one function of its inputs, with its weights inside: as oneDNN would otherwise arrange them at
+    every call.
 
     Attributes:
         call: the function.
@@ -622,10 +623,7 @@ class Kernel(nn.Module):
 
 
 class Fused(Kernel):
-    """A convolution with its activation and, perhaps, a residual sum ahead of it, in one call.
-
-    oneDNN would arrange the weights anew at every call, so that is done once.
-    """
+    """A convolution with its activation and, perhaps, a residual sum ahead of it, in one call."""
 
     def __init__(self, layer: Convolution, activation: str) -> None:
         is_transposed = isinstance(layer, nn.ConvTranspose2d)
@@ -658,6 +656,11 @@ def _transposed_convolution(layer: nn.ConvTranspose2d, activation: str) -> Calla
     return transposed_convolution
 
 
+def _arranged(weight: Tensor) -> Tensor:
+    """The weights of a linear layer, (out, in), as oneDNN likes to read them."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
+
+
 def _bias(layer: Convolution | nn.Linear) -> Tensor | None:
     return None if layer.bias is None else layer.bias.detach()
 
@@ -666,7 +669,7 @@ class Rows(Kernel):
     """A linear layer with its activation, as oneDNN's inner product; the last axis has the channels."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: str = "none") -> None:
-        weight, product = weight.contiguous(), torch.ops.mkldnn._linear_pointwise.default
+        weight, product = _arranged(weight), torch.ops.mkldnn._linear_pointwise.default
 
         def rows(x: Tensor) -> Tensor:
             return product(x, weight, bias, activation, [], "")
@@ -678,7 +681,7 @@ class Pixelwise(Kernel):
     """A 1×1 convolution with its activation: a linear layer over pixels, whose channels lie side by side."""
 
     def __init__(self, layer: nn.Conv2d, activation: str) -> None:
-        weight, bias = layer.weight.detach().flatten(1).contiguous(), _bias(layer)
+        weight, bias = _arranged(layer.weight.flatten(1)), _bias(layer)
         product = torch.ops.mkldnn._linear_pointwise.default
 
         def pixelwise(x: Tensor) -> Tensor:
@@ -691,7 +694,7 @@ class PixelwiseSum(Kernel):
     """A 1×1 convolution and a residual sum, then perhaps relu."""
 
     def __init__(self, layer: nn.Conv2d, activation: str) -> None:
-        weight, bias = layer.weight.detach().flatten(1).contiguous(), _bias(layer)
+        weight, bias = _arranged(layer.weight.flatten(1)), _bias(layer)
         summed, finish = torch.ops.mkldnn._linear_pointwise.binary, IN_PLACE[activation]
 
         def pixelwise_sum(x: Tensor, summand: Tensor) -> Tensor:
@@ -881,7 +884,7 @@ def fuse_linear(module: fx.GraphModule) -> None:
     """Linear layers with the activation that follows them."""
     for node, layer in list(_layers(module, nn.Linear)):
         last, activation = _with_activation(module, node)
-        rows = Rows(layer.weight.detach(), _bias(layer), activation)
+        rows = Rows(layer.weight, _bias(layer), activation)
         _replace(module, last, _insert_layer(module, last, str(node.target), rows, *node.args))
 
 
