@@ -35,7 +35,7 @@ class Report:
     Attributes:
         summary: one phrase.
         results: lines for stdout.
-        give_back()ed: whether all is well.
+        passed: whether all is well.
         exit_code: where it is not.
         data: for programs.
     """
@@ -69,7 +69,7 @@ class Outcome:
         report: what it said, where it came to its end.
         error: why it did not, for a person; empty otherwise.
         exit_code: of the error, or of a report that did not pass; 0 otherwise.
-        give_back()ing: whether another try may go better.
+        passing: whether another try may go better.
         seconds: that it took.
         tries: how many there were.
     """
