@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from architectures.hollow import hollow_model
 from architectures.layers import Hardsigmoid02
 from converter.errors import MappingError
 from converter.graph.conformity import check_conformity, compare, input_shape, require_conformity
@@ -414,3 +416,20 @@ def test_tensors_that_are_gone_are_not_mistaken_for_later_ones() -> None:
 
     outputs = trace_module(Forgetful().eval(), (1, 3, 4, 5)).outputs
     assert {output.source.kind for output in outputs} == {"constant"}
+
+
+def test_threads_may_trace_what_they_share() -> None:
+    model, places = hollow_model("cls_mobilenet_v3", {}), []
+
+    def trace_often() -> None:
+        for _ in range(10):
+            places.append([step.where for step in trace_module(model, (2, 3, 48, 192)).steps])
+
+    threads = [threading.Thread(target=trace_often) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(places) == 40
+    assert all(each == places[0] for each in places)
+    assert not any("forward" in module.__dict__ for module in model.modules())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ from architectures.graph.operators import OPERATORS, SEVERAL_RESULTS, torch_dtyp
 from converter.errors import FormatError
 
 Shape = tuple[int, ...]
+
+# Networks to look at share their parts, and a part is changed for as long as it is traced.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +123,7 @@ def trace_module(model: nn.Module, shape: Shape) -> Trace:
         for path, module in modules.items()
         for name, tensor in (*module._parameters.items(), *module._buffers.items())
     }
-    with _located(modules) as where:
+    with _ONE_AT_A_TIME, _located(modules) as where:
         return _trace(model, parameters, where, shape)
 
 
