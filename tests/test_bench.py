@@ -103,8 +103,8 @@ def test_smallest_form(mirror: Path, tmp_path: Path) -> None:
     ours, theirs = (model["profiles"][engine] for engine in bench.PROFILED)
     kinds = {bench_engines.LINEAR, bench_engines.CONVOLUTION, bench_engines.SOFTMAX, bench_engines.OTHER}
     assert ours.keys() == theirs.keys() == kinds
-    # Two in each of 11 blocks and two after them; ONNX Runtime has the gates' 18 as well.
-    assert (ours[bench_engines.LINEAR]["calls"], theirs[bench_engines.LINEAR]["calls"]) == (24, 42)
+    # Two in each of 11 blocks and two after them, of which two are joined; ONNX Runtime has the gates' 18 as well.
+    assert (ours[bench_engines.LINEAR]["calls"], theirs[bench_engines.LINEAR]["calls"]) == (23, 42)
     assert ours[bench_engines.LINEAR]["kernels"] > 0
     assert set(written["conversion"]) == {"import torch", bench.SMALL}
     wanted = {"bytes", "largest", "seconds", "ratio", "processor", "memory"}
