@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ _FILLERS = frozenset(
     {nn.init.constant_, nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_, nn.init.xavier_uniform_}
     | {Tensor.copy_, Tensor.fill_, Tensor.normal_, Tensor.uniform_, Tensor.zero_}
 )
+# That are kept to be shared, those that were asked for last.
+MOST_PARTS = 4
 
 
 class Hollow(TorchFunctionMode):
@@ -60,14 +63,10 @@ def hollow_model(name: str, parameters: Mapping[str, Any]) -> OCRModel:
 
 def _shared_part(target: str, arguments: Mapping[str, Any]) -> nn.Module:
     """A part as `build_part` makes it, the same one for the same arguments; the networks of a family differ little."""
-    key = target, repr(sorted(arguments.items()))
-    part = _parts.pop(key, None) or build_part(target, arguments)
-    _parts[key] = part
-    while len(_parts) > MOST_PARTS:
-        _parts.pop(next(iter(_parts)), None)
-    return part
+    hashable = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+    return _kept_part(target, tuple(sorted(hashable.items())))
 
 
-# Those that were asked for last, in that order.
-_parts: dict[tuple[str, str], nn.Module] = {}
-MOST_PARTS = 4
+@lru_cache(maxsize=MOST_PARTS)
+def _kept_part(target: str, arguments: tuple[tuple[str, Any], ...]) -> nn.Module:
+    return build_part(target, dict(arguments))

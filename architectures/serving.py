@@ -165,10 +165,9 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
     if mallopt is not None:
-        trim_threshold, mmap_max, largest_fast = -1, -4, 1
+        trim_threshold, mmap_max = -1, -4
         mallopt(trim_threshold, 2**31 - 1)
         mallopt(mmap_max, 0)  # large blocks would be unmapped when they are freed
-        mallopt(largest_fast, 0)  # every large block that is freed would have the small ones looked through
 
 
 # ---- tracing -----------------------------------------------------------------------------------------------------
@@ -647,7 +646,9 @@ def _convolution(layer: nn.Conv2d, activation: str) -> Callable[..., Tensor]:
 
 def _transposed_convolution(layer: nn.ConvTranspose2d, activation: str) -> Callable[..., Tensor]:
     sizes = map(list, (layer.padding, layer.output_padding, layer.stride, layer.dilation))
-    weight, bias, geometry = layer.weight.detach(), _bias(layer), (*sizes, layer.groups)
+    geometry = (*sizes, layer.groups)
+    weight = torch.ops.mkldnn._reorder_convolution_transpose_weight(layer.weight.detach(), *geometry)
+    bias = _bias(layer)
     operation = torch.ops.mkldnn._convolution_transpose_pointwise.default
 
     def transposed_convolution(x: Tensor) -> Tensor:
