@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from converter.collection import collect_rarely, give_back
 from converter.errors import ConverterError, DownloadError, PaddleError, SchedulerError
 from converter.extras import require
+from converter.interrupts import heed
 
 TRIES = 2
 CONNECT_LIMIT = 20  # seconds for a scheduler to answer
@@ -156,7 +157,9 @@ def attempt(task: Task, tries: int, debug: bool = False) -> Outcome:
     try:
         with _ALONE:
             report = task.run()
+        heed()
     except ConverterError as error:
+        heed(error)
         if debug:
             raise
         seconds, passing = time.monotonic() - started, isinstance(error, PASSING)

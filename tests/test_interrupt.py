@@ -14,8 +14,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from torch import Tensor, nn
 
 import http_server
+from converter.batch import Report, run_tasks
+from converter.cli import main
+from converter.errors import MappingError
+from converter.graph.trace import trace_module
+from converter.interrupts import heed, remembered
 from converter.zoo import load_zoo
 from graphs import EMBEDDED
 from http_server import Page, Server
@@ -165,3 +172,69 @@ def test_no_paddle_process_is_left(
         wait_for(lambda: any("paddle_worker" in line for line in command.processes()))
     time.sleep(0.2)
     assert command.interrupt(everyone)[-1] == "interrupted"
+
+
+# ---- interrupts that Python loses ----------------------------------------------------------------------------------
+
+
+def interrupt(error: type[Exception] | None = None) -> None:
+    """Ctrl-C in code that keeps it to itself, or raises an error in its place."""
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        if error is not None:
+            raise error("trying to pop from empty mode stack")  # noqa: B904 (as it happens)
+
+
+def test_an_error_in_its_place_ends_a_command_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("converter.cli.zoo.open_zoo", lambda: interrupt(RuntimeError))
+    result = CliRunner().invoke(main, ["--debug", "list"])
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError, MappingError], ids=["nothing", "a library's", "ours"])
+def test_no_task_follows_one(error: type[Exception] | None) -> None:
+    class Interrupted:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def run(self) -> Report:
+            ran.append(self.name)
+            interrupt(error)
+            return Report("as if nothing had happened")
+
+    ran: list[str] = []
+    with pytest.raises(KeyboardInterrupt), remembered():
+        run_tasks([Interrupted("first"), Interrupted("second")])
+    assert ran == ["first"]
+
+
+def test_it_is_no_finding_about_a_network() -> None:
+    class Interrupted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            interrupt(RuntimeError)
+            return x
+
+    with pytest.raises(KeyboardInterrupt), remembered():
+        trace_module(Interrupted(), (1, 3, 32, 32))
+
+
+def test_other_errors_and_other_handlers_are_left_alone() -> None:
+    heeded: list[int] = []
+    with pytest.raises(RuntimeError), remembered():
+        raise RuntimeError
+    with pytest.raises(RuntimeError):  # one that was heeded long ago
+        with pytest.raises(KeyboardInterrupt), remembered():
+            signal.raise_signal(signal.SIGINT)
+        with remembered():
+            heed()
+            raise RuntimeError
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, lambda number, frame: heeded.append(number))
+    try:
+        with remembered():
+            interrupt()
+            heed()
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert heeded == [signal.SIGINT]

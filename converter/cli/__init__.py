@@ -17,6 +17,7 @@ from converter import __version__
 from converter.cli import downloads, export, models, publish, read, verify, zoo
 from converter.collection import collect_rarely
 from converter.errors import ConverterError
+from converter.interrupts import remembered
 
 INTERRUPTED = 130
 COMMANDS = (
@@ -40,7 +41,8 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with remembered():
+                return super().invoke(ctx)
         except ConverterError as error:
             if ctx.params.get("debug"):
                 raise

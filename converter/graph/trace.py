@@ -28,6 +28,7 @@ from architectures.graph.form import Graph, GraphError, Node
 from architectures.graph.module import arguments, check_operators
 from architectures.graph.operators import OPERATORS, SEVERAL_RESULTS, torch_dtype
 from converter.errors import FormatError
+from converter.interrupts import heed
 
 Shape = tuple[int, ...]
 
@@ -157,6 +158,7 @@ def _trace(
         with _one_thread(), torch.no_grad(), recorder:
             result = run(inputs)
     except Exception as error:  # what a network's own code raises is part of the finding
+        heed(error)
         return Trace(recorder.steps, [], str(error).strip().partition("\n")[0] or type(error).__name__)
     results = result if isinstance(result, (tuple, list)) else (result,)
     return Trace(recorder.steps, [recorder.operand(each) for each in results])
