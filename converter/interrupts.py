@@ -2,16 +2,20 @@
 
 `KeyboardInterrupt` is raised wherever the program happens to be. Between the two halves of a library's `with` block,
 another error takes its place; in a callback that must not raise, it is printed and gone. What came is remembered here,
-to be raised again where somebody listens.
+to be raised again where somebody listens. While PyTorch is imported it is put off: C++ there aborts the process.
 """
 
 from __future__ import annotations
 
+import _thread
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+PUT_OFF = 0.02  # seconds
 
 _came = threading.Event()
 
@@ -57,4 +61,26 @@ def heed(error: Exception | None = None) -> None:
 
 def _remember(number: int, frame: FrameType | None) -> None:
     _came.set()
-    signal.default_int_handler(number, frame)
+    if _imports_torch(frame):
+        # Not by `threading`, one of whose locks the interrupted code may hold.
+        _thread.start_new_thread(_interrupt_again, ())
+    else:
+        signal.default_int_handler(number, frame)
+
+
+def _imports_torch(frame: FrameType | None) -> bool:
+    """Whether the code that a frame runs was called, however far away, by that of a module of PyTorch's."""
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals["__name__"].partition(".")[0] == "torch":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _interrupt_again() -> None:
+    time.sleep(PUT_OFF)
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, signal.SIGINT)
+    else:  # Windows, where it does not wake a thread that waits
+        _thread.interrupt_main()

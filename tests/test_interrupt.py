@@ -219,6 +219,15 @@ def test_it_is_no_finding_about_a_network() -> None:
         trace_module(Interrupted(), (1, 3, 32, 32))
 
 
+def test_it_waits_for_pytorch_to_be_imported() -> None:
+    """C++ code there that calls Python aborts the process when that raises."""
+    module = {"__name__": "torch.something", "interrupt": lambda: signal.raise_signal(signal.SIGINT)}
+    with pytest.raises(KeyboardInterrupt), remembered():
+        exec(compile("interrupt()\nimported = True", "something.py", "exec"), module)
+        time.sleep(PATIENCE)
+    assert module["imported"]
+
+
 def test_other_errors_and_other_handlers_are_left_alone() -> None:
     heeded: list[int] = []
     with pytest.raises(RuntimeError), remembered():
