@@ -57,16 +57,20 @@ def create_hollow(name: str, parameters: Mapping[str, Any]) -> OCRModel:
 
 def hollow_model(name: str, parameters: Mapping[str, Any]) -> OCRModel:
     """Such a network in evaluation mode, with parts that it shares with others: to be looked at, not to be changed."""
-    with Hollow():
-        return assemble(name, parameters, _shared_part).eval()
+    return assemble(name, parameters, shared_part).eval()
 
 
-def _shared_part(target: str, arguments: Mapping[str, Any]) -> nn.Module:
+def shared_part(target: str, arguments: Mapping[str, Any]) -> nn.Module:
     """A part as `build_part` makes it, the same one for the same arguments; the networks of a family differ little."""
-    hashable = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
-    return _kept_part(target, tuple(sorted(hashable.items())))
+    return _kept_part(target, hashable(arguments))
+
+
+def hashable(arguments: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Arguments of a part for a cache to find them by."""
+    return tuple(sorted((key, tuple(value) if isinstance(value, list) else value) for key, value in arguments.items()))
 
 
 @lru_cache(maxsize=MOST_PARTS)
 def _kept_part(target: str, arguments: tuple[tuple[str, Any], ...]) -> nn.Module:
-    return build_part(target, dict(arguments))
+    with Hollow():
+        return build_part(target, dict(arguments))

@@ -158,12 +158,12 @@ def _account(text: str) -> dict[str, Any]:
 
 
 def _identify(path: Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    from architectures.recognise import recognise
+    from architectures.recognise import exact_fits, recognise
 
     if metadata:
         return metadata["architecture"], metadata["parameters"]
-    fits = recognise({key: tuple(tensor.shape) for key, tensor in state.items()})
-    exact = [fit for fit in fits if fit.exact]
+    shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    exact = exact_fits(shapes)
     if len(exact) == 1:
         return exact[0].architecture, exact[0].parameters
     if exact:
@@ -171,7 +171,7 @@ def _identify(path: Path, state: dict[str, Tensor], metadata: dict[str, Any]) ->
             f"{path}: fits {' and '.join(fit.architecture for fit in exact)} alike; put the .json of its conversion "
             "beside it"
         )
-    best = fits[0]
+    best = recognise(shapes)[0]
     raise ValueError(
         f"{path}: fits no architecture; the nearest is {best.architecture}, with {len(best.missing)} tensors missing, "
         f"{len(best.unexpected)} left over and {len(best.mismatched)} of another shape"

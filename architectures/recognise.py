@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from architectures.registry import ARCHITECTURES, Architecture, get
+from architectures.registry import ARCHITECTURES, Architecture, make_parts
 
 Shape = tuple[int, ...]
 
 COUNTER = "num_batches_tracked"
+# Of parts, a few kilobytes each: all that the architectures have, and heads for the classes of many languages.
+MOST_OUTLINES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +60,32 @@ class Fit:
         return len(self.matched) / total if total else 0.0
 
 
+@dataclass(frozen=True)
+class _Outline:
+    """What is kept of a part: what it wants, and what it hands on."""
+
+    tensors: dict[str, Expected]
+    out_channels: Any
+
+
 def expected_tensors(name: str, parameters: Mapping[str, Any]) -> dict[str, Expected]:
     """Every tensor of the module's state dict, batch-norm counters included, in the module's order."""
-    defaults = {key: parameter.default for key, parameter in get(name).parameters.items()}
-    return dict(_expected(name, tuple(sorted({**defaults, **parameters}.items()))))
+    from architectures.hollow import hashable
+
+    parts = make_parts(name, parameters, lambda target, arguments: _outline(target, hashable(arguments)))
+    return {f"{part}.{key}": wanted for part, outline in parts.items() for key, wanted in outline.tensors.items()}
 
 
-@lru_cache(maxsize=32)
-def _expected(name: str, parameters: tuple[tuple[str, Any], ...]) -> dict[str, Expected]:
-    from architectures.hollow import hollow_model
+@lru_cache(maxsize=MOST_OUTLINES)
+def _outline(target: str, arguments: tuple[tuple[str, Any], ...]) -> _Outline:
+    from architectures.hollow import shared_part
 
-    model = hollow_model(name, dict(parameters))
-    owners = {prefix: type(module).__name__ for prefix, module in model.named_modules()}
-    return {
-        key: Expected(tuple(tensor.shape), owners[key.rpartition(".")[0]]) for key, tensor in model.state_dict().items()
+    part = shared_part(target, dict(arguments))
+    owners = {prefix: type(module).__name__ for prefix, module in part.named_modules()}
+    tensors = {
+        key: Expected(tuple(tensor.shape), owners[key.rpartition(".")[0]]) for key, tensor in part.state_dict().items()
     }
+    return _Outline(tensors, getattr(part, "out_channels", None))
 
 
 def infer_parameters(architecture: Architecture, shapes: Mapping[str, Shape]) -> dict[str, Any]:
@@ -112,6 +125,22 @@ def fit(architecture: Architecture, shapes: Mapping[str, Shape], parameters: Map
             if key in expected and expected[key].shape != shape
         },
     )
+
+
+def may_fit(architecture: Architecture, names: Container[str]) -> bool:
+    """Whether the tensors are there by which an architecture's parameters are told; without them no fit is exact.
+
+    A quick look: the other architectures' networks need not be made.
+    """
+    return all(
+        parameter.inferred_from[0] in names for parameter in architecture.parameters.values() if parameter.inferred_from
+    )
+
+
+def exact_fits(shapes: Mapping[str, Shape]) -> list[Fit]:
+    """The architectures, one usually, that have exactly these tensors; see `recognise`."""
+    fits = (fit(architecture, shapes) for architecture in ARCHITECTURES.values() if may_fit(architecture, shapes))
+    return [each for each in fits if each.exact]
 
 
 def recognise(shapes: Mapping[str, Shape]) -> list[Fit]:

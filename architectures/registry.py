@@ -371,6 +371,21 @@ def assemble(
     """The network of an architecture from parts that `build` makes; see `build_part` and `create_model`."""
     from architectures.network import OCRModel
 
+    return OCRModel(get(name).task, **make_parts(name, parameters, build))
+
+
+def make_parts(
+    name: str, parameters: Mapping[str, Any], build: Callable[[str, Mapping[str, Any]], Any]
+) -> dict[str, Any]:
+    """What `build` makes of each component of an architecture: component → part.
+
+    Args:
+        name, parameters: see `create_model`.
+        build: see `build_part`. A part's `out_channels`, where it has them, are the next one's `in_channels`.
+
+    Raises:
+        ValueError: see `create_model`.
+    """
     architecture = get(name)
     unknown = parameters.keys() - architecture.parameters.keys()
     if unknown:
@@ -387,4 +402,4 @@ def assemble(
         }
         parts[part] = build(component.target, {**channels, **component.arguments, **chosen})
         channels = {"in_channels": getattr(parts[part], "out_channels", None)}
-    return OCRModel(architecture.task, **parts)
+    return parts

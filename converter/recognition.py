@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from architectures import recognise
-from architectures.recognise import Fit, expected_tensors
+from architectures.recognise import Fit, expected_tensors, may_fit
 from architectures.registry import ARCHITECTURES, Architecture, get
 from converter.errors import MappingError
 from converter.rules import Shape, assign, in_torch_layout, shorten
@@ -45,11 +45,17 @@ def fit_source(
 
 def rank(shapes: Mapping[str, Shape], parameters: Mapping[str, Any] | None = None) -> list[Fit]:
     """The fit of every architecture that has the given parameters, best first."""
-    given = parameters or {}
-    fits = [
-        fit_source(entry, shapes, given) for entry in ARCHITECTURES.values() if given.keys() <= entry.parameters.keys()
-    ]
+    fits = [fit_source(entry, shapes, parameters) for entry in _having(parameters or {})]
     return sorted(fits, key=lambda fit: -fit.score)
+
+
+def _having(parameters: Mapping[str, Any]) -> list[Architecture]:
+    return [entry for entry in ARCHITECTURES.values() if parameters.keys() <= entry.parameters.keys()]
+
+
+def _exact_fits(shapes: Mapping[str, Shape], parameters: Mapping[str, Any] | None) -> list[Fit]:
+    candidates = [entry for entry in _having(parameters or {}) if may_fit(entry, assign(shapes, entry).sources)]
+    return [fit for fit in (fit_source(entry, shapes, parameters) for entry in candidates) if fit.exact]
 
 
 def identify(
@@ -75,15 +81,14 @@ def identify(
                 f"{name} has no parameter {', '.join(sorted(unknown))}; it has: {', '.join(get(name).parameters)}"
             )
         return fit_source(get(name), shapes, parameters)
-    fits = rank(shapes, parameters)
-    exact = [fit for fit in fits if fit.exact]
+    exact = _exact_fits(shapes, parameters)
     if len(exact) == 1:
         return exact[0]
     if exact:
         raise MappingError(
             f"{file}: {' and '.join(fit.architecture for fit in exact)} fit alike; say which with --architecture"
         )
-    raise MappingError(_no_fit(shapes, file, fits[0] if fits else None))
+    raise MappingError(_no_fit(shapes, file, next(iter(rank(shapes, parameters)), None)))
 
 
 def evidence(fit: Fit) -> str:

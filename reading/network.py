@@ -152,11 +152,11 @@ def from_module(module: nn.Module, name: str | None = None, dictionary: Path | N
 
 def _recognised(module: nn.Module, name: str) -> dict[str, Any]:
     """Metadata as far as names and shapes tell it."""
-    from architectures.recognise import recognise
+    from architectures.recognise import exact_fits
     from architectures.registry import get
     from converter.convert import ANGLES
 
-    exact = [fit for fit in recognise({k: tuple(v.shape) for k, v in module.state_dict().items()}) if fit.exact]
+    exact = exact_fits({key: tuple(tensor.shape) for key, tensor in module.state_dict().items()})
     if len(exact) != 1:
         raise SourceError(
             f"{name}: is none of the known architectures; wrap it: reading.Network(name, task, run, preprocessing)"

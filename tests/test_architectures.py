@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from architectures import create_model, list_models, load_model
-from architectures.recognise import expected_tensors, recognise
+from architectures import recognise as recognise_module
+from architectures.recognise import exact_fits, expected_tensors, recognise
 from architectures.registry import ARCHITECTURES
 
 CIRCULATING = {
@@ -53,6 +54,17 @@ def test_architecture_is_recognised_from_names_and_shapes(family: str, name: str
     best, second, *_ = recognise(circulating(family))
     assert (best.architecture, best.exact) == (name, True)
     assert not second.exact
+    assert exact_fits(circulating(family)) == [best]
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_recognition_makes_few_networks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of nine: those that have the tensors which tell this one's parameters."""
+    compared, compare = [], recognise_module.fit
+    monkeypatch.setattr(recognise_module, "fit", lambda entry, shapes: compared.append(entry) or compare(entry, shapes))
+    shapes = {key: wanted.shape for key, wanted in expected_tensors(name, {}).items()}
+    assert [fit.architecture for fit in exact_fits(shapes)] == [name]
+    assert len(compared) <= 4
 
 
 @pytest.mark.parametrize(("name", "width", "steps"), [
