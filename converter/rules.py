@@ -18,7 +18,7 @@ import numpy as np
 
 from architectures.recognise import COUNTER, Expected, expected_tensors
 from architectures.registry import LEAVES, Architecture, Rename, get
-from converter.blob import Copier
+from converter.blob import copy_out
 from converter.errors import MappingError
 
 if TYPE_CHECKING:
@@ -181,21 +181,21 @@ def carried_out(plan: Plan) -> Mapped:
     """The state dict that a plan leads to."""
     import torch
 
+    stored = {key: plan.tensors[name] for key, name in plan.origins.items()}
+    copies = copy_out(
+        {key: array.T if plan.expected[key].owner in TRANSPOSED_OWNERS else array for key, array in stored.items()}
+    )
     drawn = _seeded(plan.name, plan.parameters, plan.initialised) if plan.initialised else {}
-    state, widened = {}, {}
-    copied = Copier()
-    for key, wanted in plan.expected.items():
-        if key in drawn:
+    state = {}
+    for key in plan.expected:
+        if key in copies:
+            state[key] = torch.from_numpy(copies[key])
+        elif key in drawn:
             state[key] = drawn[key]
-        elif key in plan.origins:
-            array = plan.tensors[plan.origins[key]]
-            if array.dtype != np.float32:
-                widened[key] = str(array.dtype)
-            array = array.T if wanted.owner in TRANSPOSED_OWNERS else array
-            state[key] = torch.from_numpy(copied(array, np.float32))
         else:
             # Paddle's batch norm does not count batches; PyTorch's default momentum never reads the counter.
             state[key] = torch.zeros((), dtype=torch.long)
+    widened = {key: str(array.dtype) for key, array in stored.items() if array.dtype != np.float32}
     return Mapped(state, plan.origins, plan.ignored, plan.initialised, widened)
 
 

@@ -11,7 +11,7 @@ from torch import fx
 from architectures.graph.form import Graph, GraphError
 from architectures.graph.module import graph_to_module, lay_out
 from architectures.recognise import COUNTER
-from converter.blob import Copier
+from converter.blob import copy_out
 from converter.errors import FormatError, MappingError
 from converter.rules import shorten
 
@@ -52,10 +52,8 @@ def _state(graph: Graph, tensors: Mapping[str, np.ndarray]) -> dict[str, torch.T
     ]
     if wrong:
         raise MappingError(f"{len(wrong)} tensors do not fit the graph: {shorten(wrong)}")
-    state, copied = {}, Copier()
+    arrays = {}
     for key, origin in lay_out(graph).origins.items():
         array = tensors[names[origin.variable]]
-        array = array.T if origin.transposed else array
-        dtype = np.float32 if array.dtype.kind == "f" else array.dtype
-        state[key] = torch.from_numpy(copied(array, dtype))
-    return state
+        arrays[key] = array.T if origin.transposed else array
+    return {key: torch.from_numpy(array) for key, array in copy_out(arrays).items()}
