@@ -314,7 +314,7 @@ def _text(blob: Blob, value: bytes) -> str:
 
 
 # The same names come again and again.
-_name = lru_cache(maxsize=8192)(checked_name)
+_name = lru_cache(maxsize=1024)(checked_name)
 
 
 def _variable(blob: Blob, message: Any) -> Variable:
@@ -346,13 +346,12 @@ def _slots(blob: Blob, messages: Any) -> dict[str, tuple[str, ...]]:
 
 
 def _attribute(blob: Blob, name: str, message: Any) -> object:
-    field = _ATTRIBUTE_FIELDS.get(message.type)
-    if field is None:
+    how = _ATTRIBUTE_READERS.get(message.type)
+    if how is None:
         raise FormatError(blob.name, f"attribute {name!r} has type {message.type}, which does not exist")
+    field, is_repeated, plain = how
     value = getattr(message, field)
-    label, kind = _SCHEMA["Attr"][field][1:]
-    plain = _PLAIN.get(kind)
-    if label == "repeated":
+    if is_repeated:
         return list(value) if plain is None else [plain(blob, each) for each in value]
     return value if plain is None else plain(blob, value)
 
@@ -367,3 +366,8 @@ def _scalar(blob: Blob, message: Any) -> object:
 
 # How a value becomes a plain one, where it is none already.
 _PLAIN: Mapping[str, Callable[[Blob, Any], object]] = {"bytes": _text, "Scalar": _scalar}
+# Number of an attribute's type → field with the value, whether it is a list, and how it becomes plain.
+_ATTRIBUTE_READERS = {
+    number: (field, _SCHEMA["Attr"][field][1] == "repeated", _PLAIN.get(_SCHEMA["Attr"][field][2]))
+    for number, field in _ATTRIBUTE_FIELDS.items()
+}

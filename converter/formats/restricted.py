@@ -208,10 +208,10 @@ class _Machine:
         if bytes(self.data[:1]) != op.PROTO:
             self.fail("is not a pickle of protocol 2 to 5, as Paddle's checkpoints are")
         try:
-            while (opcode := self.next_opcode()) != op.STOP:
+            while (opcode := self.next_opcode()) != _STOP:
                 action = _ACTIONS.get(opcode)
                 if action is None:
-                    self.fail(f"the pickle is damaged: there is no opcode {opcode!r}")
+                    self.fail(f"the pickle is damaged: there is no opcode {bytes([opcode])!r}")
                 action(self)
             result = self.pop()
         except Refused as refusal:
@@ -225,9 +225,11 @@ class _Machine:
 
     # ---- reading the file
 
-    def next_opcode(self) -> bytes:
+    def next_opcode(self) -> int:
         self.opcode_at = self.at
-        return bytes(self.take(1))
+        self.require(1)
+        self.at += 1
+        return self.data[self.opcode_at]
 
     def take(self, count: int) -> memoryview:
         """The next bytes, as a view."""
@@ -243,7 +245,10 @@ class _Machine:
             )
 
     def number(self, layout: str) -> Any:
-        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+        count = struct.calcsize(layout)
+        self.require(count)
+        self.at += count
+        return struct.unpack_from(layout, self.data, self.at - count)[0]
 
     def line(self) -> str:
         """Text up to the next line end, as the GLOBAL opcode has it."""
@@ -434,7 +439,8 @@ def _integer(data: memoryview) -> int:
     return int.from_bytes(data, "little", signed=True)
 
 
-_ACTIONS: Mapping[bytes, _Action] = {
+_STOP = op.STOP[0]
+_NAMED_ACTIONS: Mapping[bytes, _Action] = {
     op.PROTO: _Machine.protocol,
     op.FRAME: _Machine.frame,
     op.MARK: _Machine.mark,
@@ -487,3 +493,4 @@ _ACTIONS: Mapping[bytes, _Action] = {
     **dict.fromkeys((op.NEXT_BUFFER, op.READONLY_BUFFER), _refuse(_OUTSIDE)),
     **dict.fromkeys((op.POP, op.POP_MARK, op.DUP), _refuse(_CYCLES)),
 }
+_ACTIONS = {opcode[0]: action for opcode, action in _NAMED_ACTIONS.items()}
