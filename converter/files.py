@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from converter.errors import OutputError
+from converter.interrupts import held_back
 
 try:
     import fcntl
@@ -23,6 +24,8 @@ except ImportError:  # Windows, which lets nobody remove a file that is open, no
     fcntl = None  # type: ignore[assignment]
 
 _PART = ".part"
+# Files that are written at a time.
+WRITERS = 3
 
 Content = bytes | memoryview | Callable[[BinaryIO], object]
 
@@ -90,23 +93,23 @@ def write_together(contents: Mapping[Path, Content]) -> None:
     Raises:
         OutputError: see `atomic_write`; none of the files has changed then.
     """
-    synced: dict[Path, Future[None]] = {}
-    with ExitStack() as stack:
-        # One file makes its way to the disk while the next is written.
-        with ThreadPoolExecutor(1) as syncing:
+    written: dict[Path, Future[None]] = {}
+    # At the same time: what makes the content of one file leaves time for another's way to the disk.
+    writers = ThreadPoolExecutor(WRITERS)
+    try:
+        with ExitStack() as stack:
             # What is entered last is moved first.
             for path, content in reversed(contents.items()):
-                file = stack.enter_context(_atomic_write(path))
-                if callable(content):
-                    content(file)
-                else:
-                    file.write(content)
-                synced[path] = syncing.submit(_sync, file)
-        for path, done in synced.items():
-            try:
-                done.result()
-            except OSError as error:
-                raise _unwritten(path, error) from error
+                written[path] = writers.submit(_fill, stack.enter_context(_atomic_write(path)), content)
+            for path, done in written.items():
+                try:
+                    done.result()
+                except OSError as error:
+                    raise _unwritten(path, error) from error
+    finally:
+        # After an error or an interrupt the files are closed by now, and whoever still writes soon ends.
+        with held_back():
+            writers.shutdown()
 
 
 def sweep(path: Path) -> None:
@@ -139,6 +142,14 @@ def _locked_part(path: Path) -> IO[bytes]:
         if os.fstat(file.fileno()).st_nlink:
             return file
         file.close()  # another process took it for a leftover before it was locked
+
+
+def _fill(file: BinaryIO, content: Content) -> None:
+    if callable(content):
+        content(file)
+    else:
+        file.write(content)
+    _sync(file)
 
 
 def _sync(file: IO[bytes] | BinaryIO) -> None:

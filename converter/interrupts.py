@@ -2,7 +2,8 @@
 
 `KeyboardInterrupt` is raised wherever the program happens to be. Between the two halves of a library's `with` block,
 another error takes its place; in a callback that must not raise, it is printed and gone. What came is remembered here,
-to be raised again where somebody listens. While PyTorch is imported it is put off: C++ there aborts the process.
+to be raised again where somebody listens. Where it would do harm it is put off: C++ code that runs while PyTorch is
+imported aborts the process, and Python takes a thread for ended if waiting for it is interrupted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from types import FrameType
 PUT_OFF = 0.02  # seconds
 
 _came = threading.Event()
+_held_back = threading.Event()
 
 
 @contextmanager
@@ -59,9 +61,19 @@ def heed(error: Exception | None = None) -> None:
         raise KeyboardInterrupt from error
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Put interrupts off, where they are remembered, until the block has ended; it must not take long."""
+    _held_back.set()
+    try:
+        yield
+    finally:
+        _held_back.clear()
+
+
 def _remember(number: int, frame: FrameType | None) -> None:
     _came.set()
-    if _imports_torch(frame):
+    if _held_back.is_set() or _imports_torch(frame):
         # Not by `threading`, one of whose locks the interrupted code may hold.
         _thread.start_new_thread(_interrupt_again, ())
     else:

@@ -46,13 +46,7 @@ def save_pth(state: Mapping[str, Tensor], write: Write) -> None:
     import torch
 
     sink = _Sink(write)
-    try:
-        torch.save(dict(state), sink)
-    except RuntimeError as error:
-        # Of an interrupt in its writer PyTorch says only that a record is half written.
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from error
-        raise
+    torch.save(dict(state), sink)
     if sink.error is not None:
         raise sink.error
 

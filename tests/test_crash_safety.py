@@ -12,6 +12,7 @@ import re
 import shutil
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -348,6 +349,32 @@ def test_files_may_be_written_by_functions(tmp_path: Path, monkeypatch: pytest.M
     write_together({tmp_path / "x.pth": lambda file: file.write(b"weights"), tmp_path / "x.json": b"account"})
     assert done == ["synced", "synced", "x.pth", "x.json"]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x.pth": b"weights", "x.json": b"account"}
+
+
+def test_they_are_written_at_the_same_time(tmp_path: Path) -> None:
+    both = threading.Barrier(2, timeout=60)
+    contents = {tmp_path / name: lambda file: (both.wait(), file.write(b"weights")) for name in ("x.pth", "y.pth")}
+    write_together(contents)
+    assert all(path.read_bytes() == b"weights" for path in contents)
+
+
+def test_where_one_cannot_be_written_the_other_is_not_waited_for(tmp_path: Path) -> None:
+    begun, written, threads = threading.Event(), [], threading.active_count()
+
+    def endless(file: BinaryIO) -> None:
+        while True:
+            written.append(file.write(b"weights"))
+            begun.set()
+            time.sleep(0.001)
+
+    def fail(file: BinaryIO) -> None:
+        begun.wait(60)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OutputError, match=r"x\.json: cannot be written \(No space left on device\)"):
+        write_together({tmp_path / "x.pth": endless, tmp_path / "x.json": fail})
+    assert threading.active_count() == threads
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("error", "raised"), [(OSError("no room"), OutputError), (ValueError("odd"), ValueError)])

@@ -22,7 +22,7 @@ from converter.batch import Report, run_tasks
 from converter.cli import main
 from converter.errors import MappingError
 from converter.graph.trace import trace_module
-from converter.interrupts import heed, remembered
+from converter.interrupts import PUT_OFF, heed, held_back, remembered
 from converter.zoo import load_zoo
 from graphs import EMBEDDED
 from http_server import Page, Server
@@ -226,6 +226,17 @@ def test_it_waits_for_pytorch_to_be_imported() -> None:
         exec(compile("interrupt()\nimported = True", "something.py", "exec"), module)
         time.sleep(PATIENCE)
     assert module["imported"]
+
+
+def test_it_waits_for_what_must_not_be_interrupted() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), remembered():
+        with held_back():
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(3 * PUT_OFF)
+            done.append("all")
+        time.sleep(PATIENCE)
+    assert done == ["all"]
 
 
 def test_other_errors_and_other_handlers_are_left_alone() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import torch as safetensors
 
-from converter import artifacts, streaming
+from converter import artifacts
 from converter.convert import convert
 from converter.download import Fetcher
 from converter.source import load_source
@@ -97,19 +97,6 @@ def test_the_error_of_a_write_comes_out_and_nothing_is_written_after_it(
         save({"weight": torch.zeros(1000), "bias": torch.zeros(10)}, write)
     assert caught.value is error
     assert len(calls) == place + 1
-
-
-def test_an_interrupt_within_pytorchs_writer_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(self: object, data: memoryview) -> int:
-        pieces.append(data)
-        if len(pieces) == 5:
-            raise KeyboardInterrupt
-        return len(data)
-
-    pieces: list[memoryview] = []
-    monkeypatch.setattr(streaming._Sink, "write", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        save_pth({"weight": torch.zeros(1000)}, print)
 
 
 def test_what_cannot_be_pickled_is_told_as_ever() -> None:
