@@ -56,6 +56,10 @@ class Task(Protocol):
         """What to call it."""
         ...
 
+    def prepare(self) -> None:
+        """Begin with what can be done while another task runs; at once, and without errors."""
+        ...
+
     def run(self) -> Report:
         """Do it."""
         ...
@@ -133,7 +137,9 @@ def run_tasks(
 def _stream(executor: Executor | None, tasks: Sequence[Task], tries: int, debug: bool) -> Iterator[Outcome]:
     """Outcomes as they come in."""
     if executor is None:
-        for task in tasks:
+        for place, task in enumerate(tasks):
+            for following in tasks[place + 1 : place + 2]:
+                following.prepare()
             yield attempt(task, tries, debug)
         return
     futures = {executor.submit(attempt, task, tries, debug): task for task in tasks}

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from converter.digests import sha256_of
 from converter.errors import DownloadError, OutputError
 from converter.files import atomic_write, sweep
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 CACHE_VARIABLE = "PADDLE2TORCH_CACHE"
 RECORD, PARTIAL, STATE, LOCK = ".record.json", ".partial", ".partial.json", ".lock"
-_CHUNK = 1 << 20
 
 logger = logging.getLogger(__name__)
 
@@ -230,15 +230,6 @@ def default_folder() -> Path:
 def beside(path: Path, suffix: str) -> Path:
     """The companion of a cached file with that suffix."""
     return path.with_name(path.name + suffix)
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file, in lower-case hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 @contextmanager

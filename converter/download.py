@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from converter.cache import Cache, sha256_of, writing
+from converter.cache import Cache, writing
+from converter.digests import sha256_of
 from converter.errors import ConverterError, DownloadError, SourceError
 from converter.zoo import EMBEDDED, Artifact, Dictionary
 
@@ -85,6 +86,12 @@ class Fetcher:
             OutputError: the cache cannot be written.
         """
         return self._fetch(artifact, None)
+
+    def local(self, artifact: Artifact | Dictionary) -> Path | None:
+        """Where the artifact's file lies, if it is here already; it has not been looked into."""
+        places = map(self._place, (artifact.url, *artifact.alternatives))
+        paths = (place if isinstance(place, Path) else self.cache.path(place) for place in places)
+        return next(filter(Path.is_file, paths), None)
 
     def fetch_all(self, artifacts: Sequence[Artifact | Dictionary], jobs: int = 4) -> list[Fetched]:
         """The files of all artifacts, in their order, `jobs` at a time.

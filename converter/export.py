@@ -11,7 +11,6 @@ gets a file that does not compute what the module computes.
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
 import json
 import warnings
@@ -26,6 +25,7 @@ import numpy as np
 
 from architectures.loading import GRAPH, HEADER_KEY, load_model
 from architectures.registry import get
+from converter.digests import sha256_of
 from converter.errors import FormatError, OutputError, ParityError
 from converter.extras import require
 from converter.files import atomic_write
@@ -166,8 +166,6 @@ def open_converted(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     if model.metadata:
         return model, model.metadata
     entry = get(weights.architecture)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return model, {
         "name": path.stem,
         "task": entry.task,
@@ -175,7 +173,7 @@ def open_converted(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         "parameters": weights.parameters,
         "preprocessing": entry.preprocessing,
         "labels": None,
-        "source": {"file": path.name, "sha256": digest},
+        "source": {"file": path.name, "sha256": sha256_of(path)},
     }
 
 

@@ -26,6 +26,8 @@ except ImportError:  # Windows, which lets nobody remove a file that is open, no
 _PART = ".part"
 # Files that are written at a time.
 WRITERS = 3
+# Bytes; larger than usual, for after each piece a writer has to wait for the others.
+_BUFFER = 1 << 17
 
 Content = bytes | memoryview | Callable[[BinaryIO], object]
 
@@ -135,7 +137,9 @@ def _part_of(path: Path) -> Iterator[IO[bytes]]:
 
 def _locked_part(path: Path) -> IO[bytes]:
     while True:
-        file = tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=_PART, delete=False)  # noqa: SIM115
+        file = tempfile.NamedTemporaryFile(  # noqa: SIM115
+            buffering=_BUFFER, dir=path.parent, prefix=f".{path.name}.", suffix=_PART, delete=False
+        )
         if fcntl is not None:
             with suppress(OSError):  # there are file systems without locks, where nothing is swept away
                 fcntl.flock(file, fcntl.LOCK_EX)

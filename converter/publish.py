@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 from architectures.hub import ACCOUNT, WEIGHTS
 from converter import artifacts
-from converter.cache import read_json, sha256_of
+from converter.cache import read_json
 from converter.card import LICENCE, card
 from converter.choice import Access, Choice
+from converter.digests import sha256_of
 from converter.errors import ConverterError, OutputError, ParityError
 from converter.files import write_together
 from converter.folders import remove_folder, replace_folder, staging

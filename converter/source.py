@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converter.archive import ModelFiles, open_model_files
+from converter.digests import hash_ahead, sha256_of
 from converter.errors import FormatError, SourceError
 from converter.formats.info import read_info
 from converter.formats.pdiparams import read_pdiparams
@@ -113,6 +114,8 @@ def _read(
     sha256: str | None = None,
     weights: bool = True,
 ) -> Source:
+    if sha256 is None and path.is_file():
+        hash_ahead(path)
     if files.checkpoint is not None:
         tensors = read_pdparams(files.checkpoint)
         sha256 = sha256 or _sha256(path, files.checkpoint.data)
@@ -185,5 +188,4 @@ def _with_names(source: Source, names: Mapping[str, str], named_by: str) -> Sour
 def _sha256(path: Path, data: memoryview) -> str:
     if path.is_dir():
         return hashlib.sha256(data).hexdigest()
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256_of(path)

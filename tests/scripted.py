@@ -30,6 +30,9 @@ class Scripted:
     failures: int = 0
     how: str = "passing"
 
+    def prepare(self) -> None:
+        """There is nothing to do beforehand."""
+
     def run(self) -> Report:
         runs = len(self.counter.read_text()) if self.counter.exists() else 0
         self.counter.write_text("x" * (runs + 1))

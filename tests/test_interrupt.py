@@ -198,6 +198,9 @@ def test_no_task_follows_one(error: type[Exception] | None) -> None:
         def __init__(self, name: str) -> None:
             self.name = name
 
+        def prepare(self) -> None:
+            pass
+
         def run(self) -> Report:
             ran.append(self.name)
             interrupt(error)

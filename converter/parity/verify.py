@@ -27,6 +27,7 @@ import numpy as np
 
 from converter import __version__
 from converter.artifacts import metadata, stream_safetensors
+from converter.digests import sha256_of
 from converter.errors import MappingError, ParityError, SourceError
 from converter.parity.compare import Difference, judge_answers, measure, response
 from converter.parity.engines import Engine, GraphEngine, PaddleEngine, Values
@@ -337,8 +338,7 @@ def load_weights(conversion: Conversion, path: Path) -> Any:
 
 
 def _digest(path: Path) -> WeightFile:
-    with path.open("rb") as stream:
-        return WeightFile(path.name, hashlib.file_digest(stream, "sha256").hexdigest())
+    return WeightFile(path.name, sha256_of(path))
 
 
 def _digest_of_conversion(conversion: Conversion) -> WeightFile:
