@@ -20,6 +20,7 @@ PUT_OFF = 0.02  # seconds
 
 _came = threading.Event()
 _held_back = threading.Event()
+_put_off = threading.Event()
 
 
 @contextmanager
@@ -46,6 +47,7 @@ def remembered() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _came.clear()
+        _put_off.clear()
 
 
 def heed(error: Exception | None = None) -> None:
@@ -58,6 +60,7 @@ def heed(error: Exception | None = None) -> None:
         KeyboardInterrupt: there was one.
     """
     if _came.is_set():
+        _put_off.clear()
         raise KeyboardInterrupt from error
 
 
@@ -73,11 +76,13 @@ def held_back() -> Iterator[None]:
 
 def _remember(number: int, frame: FrameType | None) -> None:
     _came.set()
-    if _held_back.is_set() or _imports_torch(frame):
+    if not _held_back.is_set() and not _imports_torch(frame):
+        _put_off.clear()
+        signal.default_int_handler(number, frame)
+    elif not _put_off.is_set():
+        _put_off.set()
         # Not by `threading`, one of whose locks the interrupted code may hold.
         _thread.start_new_thread(_interrupt_again, ())
-    else:
-        signal.default_int_handler(number, frame)
 
 
 def _imports_torch(frame: FrameType | None) -> bool:
@@ -90,8 +95,12 @@ def _imports_torch(frame: FrameType | None) -> bool:
 
 
 def _interrupt_again() -> None:
+    """Once more, unless it was heeded meanwhile."""
     time.sleep(PUT_OFF)
     main = threading.main_thread().ident
+    if not _put_off.is_set():
+        return
+    _put_off.clear()
     if hasattr(signal, "pthread_kill") and main is not None:
         signal.pthread_kill(main, signal.SIGINT)
     else:  # Windows, where it does not wake a thread that waits

@@ -242,6 +242,19 @@ def test_it_waits_for_what_must_not_be_interrupted() -> None:
     assert done == ["all"]
 
 
+def test_one_that_was_heeded_meanwhile_does_not_come_again() -> None:
+    with pytest.raises(KeyboardInterrupt), remembered():
+        with held_back():
+            signal.raise_signal(signal.SIGINT)
+        try:
+            heed()
+        finally:
+            time.sleep(3 * PUT_OFF)
+            tidied_up = True
+    assert tidied_up
+    time.sleep(3 * PUT_OFF)
+
+
 def test_other_errors_and_other_handlers_are_left_alone() -> None:
     heeded: list[int] = []
     with pytest.raises(RuntimeError), remembered():
