@@ -8,9 +8,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple
 
-# Large, for after each piece a thread has to wait for the others.
-_CHUNK = 1 << 20
-
 
 class _Begun(NamedTuple):
     """A hash that is being computed, and what the file was like before."""
@@ -62,8 +59,5 @@ def _state(path: Path) -> tuple[int, ...]:
 
 
 def _computed(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb", buffering=0) as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
