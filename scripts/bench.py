@@ -401,6 +401,7 @@ def tabulate_verification(results: Mapping[str, Any]) -> list[Table]:
 
 # ---- the account -------------------------------------------------------------------------------------------------
 
+ACCOUNT = "benchmarks.json"
 TABULATE: dict[str, Callable[[Mapping[str, Any]], list[Table]]] = {
     "inference": tabulate_inference,
     "conversion": tabulate_conversion,
@@ -427,6 +428,16 @@ def machine() -> dict[str, Any]:
     }
 
 
+def kept(folder: Path, machine: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections that were measured before, on the same machine with the same versions; what is measured anew
+    replaces them."""
+    path = folder / ACCOUNT
+    account = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if any(account.get("machine", {}).get(fact) != value for fact, value in machine.items() if fact != "load"):
+        return {}
+    return {section: account[section] for section in TABULATE if section in account}
+
+
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -447,7 +458,7 @@ def tables(account: Mapping[str, Any]) -> Iterator[Table]:
 def write(account: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write FOLDER/benchmarks.json and, where there is inference, the figure; the tables go into FOLDER.md."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / "benchmarks.json"]
+    paths = [folder / ACCOUNT]
     paths[0].write_text(json.dumps(account, indent=1) + "\n", encoding="utf-8")
     if "inference" in account:
         paths += plot(account["inference"], folder)
@@ -517,6 +528,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--mirror FOLDER (or PADDLE2TORCH_MIRROR): a folder with the zoo's tarballs is needed")
     sections = given.sections or SECTIONS
     account: dict[str, Any] = {"machine": machine(), "rounds": given.rounds}
+    account |= kept(given.output, account["machine"])
     with workplace(given.work) as folder:
         bench = Bench(Path(given.mirror), folder, given.rounds)
         models = {SMALL: "1x3x48x64"} if given.small else {name: INFERENCE[name] for name in given.models}

@@ -76,6 +76,15 @@ def test_written_are_figures_picture_and_the_part_of_the_page(tmp_path: Path) ->
     assert "old" not in text
 
 
+def test_sections_that_are_not_run_again_are_kept_on_the_same_machine(tmp_path: Path) -> None:
+    earlier = account()
+    assert bench.kept(tmp_path, earlier["machine"]) == {}
+    (tmp_path / "benchmarks.json").write_text(json.dumps(earlier), encoding="utf-8")
+    sections = {name: earlier[name] for name in ("inference", "conversion", "verification")}
+    assert bench.kept(tmp_path, {**earlier["machine"], "load": 3.0}) == json.loads(json.dumps(sections))
+    assert bench.kept(tmp_path, {**earlier["machine"], "torch": "9.0"}) == {}
+
+
 def test_command_that_fails_is_not_timed() -> None:
     with pytest.raises(bench.subprocess.CalledProcessError):
         bench.run([bench.sys.executable, "-c", "raise SystemExit(3)"])
