@@ -90,7 +90,7 @@ def write_together(contents: Mapping[Path, Content]) -> None:
     """Write files that belong together: all are on the disk before the first appears at its path, in the order given.
 
     Args:
-        contents: path → its bytes, or a function that writes them to a stream.
+        contents: path → its bytes, or a function that writes them to a stream, called in a thread of its own.
 
     Raises:
         OutputError: see `atomic_write`; none of the files has changed then.

@@ -527,7 +527,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.mirror is None or not Path(given.mirror).is_dir():
         parser.error("--mirror FOLDER (or PADDLE2TORCH_MIRROR): a folder with the zoo's tarballs is needed")
     sections = given.sections or SECTIONS
-    account: dict[str, Any] = {"machine": machine(), "rounds": given.rounds}
+    account: dict[str, Any] = {"machine": machine()}
     account |= kept(given.output, account["machine"])
     with workplace(given.work) as folder:
         bench = Bench(Path(given.mirror), folder, given.rounds)

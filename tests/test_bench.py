@@ -105,7 +105,7 @@ def test_smallest_form(mirror: Path, tmp_path: Path) -> None:
     command = ["inference", "conversion", "--small", "--rounds", "1", "--mirror", str(mirror), "--engines", *ENGINES]
     assert bench.main([*command, "--output", str(tmp_path / "benchmarks")]) == 0
     written = json.loads((tmp_path / "benchmarks" / "benchmarks.json").read_text(encoding="utf-8"))
-    assert written.keys() == {"machine", "rounds", "inference", "conversion"}
+    assert written.keys() == {"machine", "inference", "conversion"}
     model = written["inference"][bench.SMALL]
     assert set(model["seconds"]) == set(model["ratios"]) == set(ENGINES)
     assert model["unusable"] == {}

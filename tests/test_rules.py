@@ -8,6 +8,8 @@ import torch
 
 from architectures import create_model, list_models
 from architectures.registry import ARCHITECTURES
+from checkpoints import random_tensors
+from converter import recognition
 from converter.errors import MappingError
 from converter.rules import module_name, structured_name, to_paddle, to_torch
 
@@ -153,3 +155,12 @@ def test_to_paddle_refuses_an_incomplete_state() -> None:
     state.pop("head.fc.bias")
     with pytest.raises(MappingError, match=r"1 tensors missing.*head\.fc\.bias"):
         to_paddle(state, "cls_mobilenet_v3", {})
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_few_networks_are_compared_to_identify_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared, compare = [], recognition.fit_source
+    monkeypatch.setattr(recognition, "fit_source", lambda *given: compared.append(given) or compare(*given))
+    shapes = {key: array.shape for key, array in random_tensors(name).items()}
+    assert recognition.identify(shapes, "a file").architecture == name
+    assert len(compared) <= 4
