@@ -16,7 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from paddle2torch.architectures import create_model, list_models, optimize, serving
+from paddle2torch.architectures import create_model, list_models, optimize
+from paddle2torch.architectures.serving import optimize as serving
 from paddle2torch.architectures.layers import Hardsigmoid02, SqueezeExcite
 from paddle2torch.architectures.registry import ARCHITECTURES
 from paddle2torch.converter.graph.build import build_module
