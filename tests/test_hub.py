@@ -126,7 +126,7 @@ class Only:
         if top not in allowed and top not in sys.stdlib_module_names:
             raise ModuleNotFoundError(f"{{name}} is not installed here", name=name)
 sys.meta_path.insert(0, Only())
-for module in ("converter", "paddle", "yaml", "huggingface_hub", "numpy"):
+for module in ("paddle2torch", "paddle", "yaml", "huggingface_hub", "numpy"):
     try:
         __import__(module)
     except ModuleNotFoundError:
@@ -137,7 +137,10 @@ for module in ("converter", "paddle", "yaml", "huggingface_hub", "numpy"):
 
 def run_with_only(installed: list[str], ours: bool, code: str, folder: Path) -> None:
     """Run code in a new process, in the folder, where only these distributions (and perhaps our package) exist."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # The folder as it is when it was copied out of here, under a name of its own.
+    (folder / "copied").mkdir()
+    (folder / "copied" / "architectures").symlink_to(ROOT / "architectures")
+    environment = {**os.environ, "PYTHONPATH": str(folder / "copied")}
     script = ONLY.format(installed=installed, ours=ours) + code
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],
@@ -151,7 +154,7 @@ def run_with_only(installed: list[str], ours: bool, code: str, folder: Path) -> 
 
 
 LOAD = """
-from paddle2torch.architectures import load_model
+from architectures import load_model
 model = load_model({what!r})
 import torch
 assert model(torch.zeros(1, 3, 32, 64)).shape[2] == 11
@@ -234,7 +237,7 @@ def test_a_model_of_the_hub_loads_and_says_which_commit_it_is(
     hub: Hub, repository: Repository, ask: Callable[..., str]
 ) -> None:
     script = (
-        "import json, sys; from architectures import load_model; print(json.dumps(load_model(sys.argv[1]).metadata))"
+        "import json, sys; from paddle2torch import load_model; print(json.dumps(load_model(sys.argv[1]).metadata))"
     )
     metadata = json.loads(ask("hf:acme/mine", script))
     assert metadata["hub"] == {"repository": "acme/mine", "revision": "main", "commit": repository.head}
