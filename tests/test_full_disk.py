@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from paddle2torch.converter.support.errors import OutputError
 from paddle2torch.converter import zoo
+from paddle2torch.converter.support.errors import OutputError
 from paddle2torch.converter.writing import artifacts
 from paddle2torch.converter.zoo.catalog import load_zoo, zoo_path
 from support import http_server, victims

@@ -135,13 +135,18 @@ for module in ("paddle2torch", "paddle", "yaml", "huggingface_hub", "numpy"):
 """
 
 
-def run_with_only(installed: list[str], ours: bool, code: str, folder: Path) -> None:
+@pytest.fixture
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `architectures/` as it is when somebody copied it out of here, under a name of its own."""
+    folder = tmp_path_factory.mktemp("copied")
+    (folder / "architectures").symlink_to(ROOT / "architectures")
+    return folder
+
+
+def run_with_only(installed: list[str], ours: Path | None, code: str, folder: Path) -> None:
     """Run code in a new process, in the folder, where only these distributions (and perhaps our package) exist."""
-    # The folder as it is when it was copied out of here, under a name of its own.
-    (folder / "copied").mkdir()
-    (folder / "copied" / "architectures").symlink_to(ROOT / "architectures")
-    environment = {**os.environ, "PYTHONPATH": str(folder / "copied")}
-    script = ONLY.format(installed=installed, ours=ours) + code
+    environment = {**os.environ, "PYTHONPATH": str(ours or "")}
+    script = ONLY.format(installed=installed, ours=ours is not None) + code
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],
         cwd=folder,
@@ -164,20 +169,20 @@ assert model.metadata["name"] == "mine"
 
 @pytest.mark.parametrize("dropped", [(), (".safetensors",)], ids=["safetensors", "pth"])
 def test_it_loads_where_only_torch_safetensors_and_this_package_are(
-    dropped: tuple[str, ...], published: Path, tmp_path: Path
+    dropped: tuple[str, ...], published: Path, copied: Path, tmp_path: Path
 ) -> None:
     folder = copy(published, tmp_path / "model", *dropped)
-    run_with_only(["torch", "safetensors"], True, LOAD.format(what=str(folder)), tmp_path)
+    run_with_only(["torch", "safetensors"], copied, LOAD.format(what=str(folder)), tmp_path)
 
 
 def test_the_pth_loads_where_only_torch_is(published: Path) -> None:
     code = "import torch, glob; state = torch.load(*glob.glob('*.pth'), weights_only=True); assert len(state) > 200"
-    run_with_only(["torch"], False, code, published)
+    run_with_only(["torch"], None, code, published)
 
 
 def test_the_safetensors_load_where_only_safetensors_and_torch_are(published: Path) -> None:
     code = "from safetensors.torch import load_file; assert len(load_file('model.safetensors')) > 200"
-    run_with_only(["torch", "safetensors"], False, code, published)
+    run_with_only(["torch", "safetensors"], None, code, published)
 
 
 # ---- the Hub -----------------------------------------------------------------------------------------------------

@@ -101,7 +101,11 @@ def test_console_script_is_declared(installed: Path) -> None:
 
 def test_the_package_index_shows_where_it_comes_from(installed: Path) -> None:
     told = about(installed)
-    assert {line.partition(",")[0] for line in told.get_all("Project-URL", [])} >= {"Source", "Documentation", "Changelog"}
+    assert {line.partition(",")[0] for line in told.get_all("Project-URL", [])} >= {
+        "Source",
+        "Documentation",
+        "Changelog",
+    }
     assert [line for line in told.get_all("Classifier", []) if line.endswith(("3.11", "3.12", "3.13"))]
 
 
