@@ -13,14 +13,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from .network import OCRModel
+from .records import Preprocessing, Task
 
-Task = Literal["det", "rec", "cls"]
 Rename = tuple[str, str]
 ROLES = ("backbone", "neck", "head")
 
@@ -154,7 +154,7 @@ class Architecture:
     source: str
     backbone: Part
     head: Part
-    preprocessing: dict[str, Any]
+    preprocessing: Preprocessing
     neck: Part | None = None
 
     @cached_property
@@ -248,8 +248,7 @@ def register(architecture: Architecture) -> Architecture:
 
 @cache
 def _load_families() -> None:
-    from . import families
-
+    families = importlib.import_module(".families", __package__)
     for module in sorted(each.name for each in pkgutil.iter_modules(families.__path__)):
         importlib.import_module(f"{families.__name__}.{module}")
 
