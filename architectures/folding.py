@@ -1,0 +1,130 @@
+"""Folding of re-parameterised layers: parallel branches, and batch norms behind convolutions, into one convolution.
+
+Such a layer is trained with several branches and used with one convolution that computes the same function (RepVGG,
+Ding et al., https://arxiv.org/abs/2101.03697). Kernels are computed in double precision and rounded once, at the end.
+Batch norms take part with their running statistics: a folded network equals the unfolded one in evaluation.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import skip_init
+
+ConvT = TypeVar("ConvT", nn.Conv2d, nn.ConvTranspose2d)
+
+
+class Foldable(nn.Module):
+    """A layer with two layouts: one to train, with branches or batch norms, and a folded one that computes the same."""
+
+    @abstractmethod
+    def fold(self) -> None:
+        """Changes to the folded layout, in place; a layer that has it already stays as it is."""
+
+
+def fold(model: nn.Module) -> nn.Module:
+    """Folds every foldable layer of a network, in place.
+
+    Args:
+        model: a network; its device, its precision, and whether it trains stay as they are.
+
+    Returns:
+        The same network.
+    """
+    for module in list(model.modules()):
+        if isinstance(module, Foldable):
+            module.fold()
+    return model
+
+
+def fuse_conv_norm(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """The one convolution that equals a convolution followed by a batch norm: its weight and bias, in float64.
+
+    Shape: as `conv.weight`, and (`conv.out_channels`,).
+    """
+    weight = conv.weight.detach().double()
+    if isinstance(conv, nn.ConvTranspose2d):  # has its output channels second
+        weight, bias = fuse_norm(weight.transpose(0, 1), conv.bias, norm)
+        return weight.transpose(0, 1), bias
+    return fuse_norm(weight, conv.bias, norm)
+
+
+def fuse_norm(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """As `fuse_conv_norm`, for the kernel of a convolution that no module holds.
+
+    Args:
+        weight: output channels first.
+        bias: one value per output channel; None where there is none.
+    """
+    mean, variance, gamma, beta = (
+        tensor.detach().double() for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    )
+    gain = gamma / torch.sqrt(variance + norm.eps)
+    shift = -mean if bias is None else bias.detach().double() - mean
+    return weight.detach().double() * gain.view(-1, 1, 1, 1), beta + shift * gain
+
+
+def identity_kernel(conv: nn.Conv2d) -> Tensor:
+    """The kernel with which a convolution of stride 1 returns its input, in float64.
+
+    Args:
+        conv: of that size and these groups; as many channels in as out, and a kernel with odd sides.
+
+    Shape: as `conv.weight`.
+    """
+    kernel = torch.zeros_like(conv.weight, dtype=torch.float64)
+    channels = torch.arange(conv.out_channels, device=kernel.device)
+    _, group, height, width = kernel.shape
+    kernel[channels, channels % group, height // 2, width // 2] = 1.0
+    return kernel
+
+
+def pad_kernel(weight: Tensor, size: tuple[int, int]) -> Tensor:
+    """A kernel in the middle of a larger one, with zeros around it.
+
+    Args:
+        size: height and width of the larger one; the differences are even.
+
+    Shape: (O, I, h, w) → (O, I, *`size`).
+    """
+    rows, columns = ((wanted - given) // 2 for wanted, given in zip(size, weight.shape[2:], strict=True))
+    return F.pad(weight, (columns, columns, rows, rows))
+
+
+def dilate_kernel(weight: Tensor, dilation: int) -> Tensor:
+    """The kernel that computes without dilation what `weight` computes with it: zeros between the entries.
+
+    Shape: (O, I, h, w) → (O, I, `dilation`·(h - 1) + 1, `dilation`·(w - 1) + 1).
+    """
+    outer, inner, height, width = weight.shape
+    spread = weight.new_zeros(outer, inner, dilation * (height - 1) + 1, dilation * (width - 1) + 1)
+    spread[:, :, ::dilation, ::dilation] = weight
+    return spread
+
+
+def folded_conv(like: ConvT, weight: Tensor, bias: Tensor) -> ConvT:
+    """A convolution with a bias that is otherwise like another one: in kernel size, stride, precision and all else.
+
+    Args:
+        weight, bias: its values, in any precision.
+    """
+    conv = skip_init(
+        type(like),
+        like.in_channels,
+        like.out_channels,
+        like.kernel_size,
+        like.stride,
+        like.padding,
+        groups=like.groups,
+        dilation=like.dilation,
+        device=like.weight.device,
+        dtype=like.weight.dtype,
+    )
+    with torch.no_grad():
+        conv.weight.copy_(weight)
+        conv.bias.copy_(bias)
+    return conv.train(like.training)
