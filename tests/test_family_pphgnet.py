@@ -34,12 +34,6 @@ NAMES = (DET4, REC4, DET5, REC5)
 CLASSES = {REC4: 6625, REC5: 18385}
 
 MANIFESTS = "PADDLE2TORCH_MANIFESTS"
-BRANCH = ("conv1.weight", *(f"conv_bn1.{leaf}" for leaf in ("weight", "bias", "_mean", "_variance")))
-BRANCH += ("conv2.weight", "conv2.bias", *(f"conv_bn2.{leaf}" for leaf in ("weight", "bias", "_mean", "_variance")))
-BRANCH += ("conv3.weight", "conv3.bias")
-THRESHOLD = {f"head.thresh.{name}" for name in BRANCH}
-
-
 IGNORED = {("head", "gtc_head"), ("head", "before_gtc"), ("backbone", "last_conv"), ("backbone", "fc")}
 
 
@@ -125,7 +119,9 @@ def test_all_weights_are_in_the_released_program_but_those_of_the_threshold_bran
     mapped = to_torch(weights(golden(name).parameters), name, classes(name))
     assert set(mapped.origins.values()) == set(golden(name).parameters)
     trained_only = {structured_name(key, get(name).renames) for key in mapped.initialised if "num_batches" not in key}
-    assert trained_only == (THRESHOLD if get(name).task == "det" else set())
+    binarize = [key for key in golden(name).parameters if key.startswith("head.binarize.")]
+    assert trained_only == {key.replace("binarize", "thresh") for key in binarize}
+    assert len(trained_only) == (13 if get(name).task == "det" else 0)
 
 
 @pytest.mark.parametrize(("manifest", "name", "left_out"), [
@@ -219,6 +215,13 @@ def test_recogniser_makes_forty_time_steps_in_training_of_any_size(name: str) ->
     with torch.inference_mode():
         assert model.backbone(torch.zeros(2, 3, 64, 200)).shape[2:] == (1, 40)
         assert model.eval()(torch.zeros(2, 3, 48, 200)).shape == (2, 25, 11)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_reaches_every_parameter(name: str) -> None:
+    model = make(name).train()
+    model(torch.from_numpy(picture((2, 3, 48 if name in CLASSES else 64, 64)))).square().sum().backward()
+    assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
 # ---- what must be noticed --------------------------------------------------------------------------------------------
