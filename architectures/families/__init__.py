@@ -1,0 +1,1 @@
+"""The families of networks, one module each."""
