@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..layers import Pair, SqueezeExcite, conv_norm_act
 from ..mobilenet_v3 import make_divisible
-from ..registry import Architecture, Parameter, Part, Present, Size, register
+from ..registry import Architecture, Parameter, Part, Size, register
 
 NAMES = ("conv", "bn")
 STEM = 16
@@ -65,17 +65,18 @@ class PPLCNet(nn.Module):
 
     Args:
         width: channels of the last block: 512 times the network's scale.
+        stem_stride: of the first convolution.
         stride: of the four stages that have one.
 
-    Shape: (N, 3, H, W) → (N, `out_channels`, H', W'): both sides halved once, then divided four times by the stride,
-    rounded up.
+    Shape: (N, 3, H, W) → (N, `out_channels`, H', W'): the sides divided by the stem's stride and four times by the
+    stages', rounded up each time.
     """
 
-    def __init__(self, width: int = LAST, stride: Pair = 2) -> None:
+    def __init__(self, width: int = LAST, stem_stride: Pair = 2, stride: Pair = 2) -> None:
         super().__init__()
         scale = width / LAST
         channels = make_divisible(STEM * scale)
-        self.conv1 = unit(3, channels, 3, stride=2)
+        self.conv1 = unit(3, channels, 3, stride=stem_stride)
         for index, rows in enumerate(STAGES, 2):
             blocks = []
             for row in rows:
@@ -129,47 +130,52 @@ class PPLCNetHead(nn.Module):
         return logits if self.training else torch.softmax(logits, dim=1)
 
 
-def backbone(stride: Pair) -> Part:
-    """The backbone with a stride, which the weights do not tell."""
+def backbone(stem_stride: Pair, stride: Pair) -> Part:
+    """The backbone with its strides, which the weights do not tell."""
     return Part(
         PPLCNet,
-        arguments={"stride": stride},
+        arguments={"stem_stride": stem_stride, "stride": stride},
         parameters={"width": Parameter(LAST, told_by=Size("backbone.blocks6.1.pw_conv.conv.weight", 0))},
-        renames=(
-            ("conv1.<rest>", "backbone.conv1.<rest>"),
-            ("blocks<n>.<rest>", "backbone.blocks<n>.<rest>"),
-        ),
+        renames=(("conv1.<rest>", "backbone.conv1.<rest>"), ("blocks<n>.<rest>", "backbone.blocks<n>.<rest>")),
     )
 
 
-def head(classes: int) -> Part:
+def head(classes: int, last_conv: bool = True) -> Part:
     """The head, for so many classes where the weights do not say otherwise."""
     return Part(
         PPLCNetHead,
-        parameters={
-            "classes": Parameter(classes, told_by=Size("head.fc.weight", 0)),
-            "last_conv": Parameter(True, told_by=Present("head.last_conv.weight")),
-        },
+        arguments={"last_conv": last_conv},
+        parameters={"classes": Parameter(classes, told_by=Size("head.fc.weight", 0))},
         renames=(("last_conv.<rest>", "head.last_conv.<rest>"), ("fc.<rest>", "head.fc.<rest>")),
     )
 
 
-# The two differ in strides alone: the weights of a network with two classes do not tell which of them it is.
+SOURCE = "PP-LCNet, https://arxiv.org/abs/2109.15099"
+
+# The first two differ in strides alone: the weights of a network with two classes do not tell which of them it is.
 register(
     Architecture(
         "cls_pp_lcnet_textline",
         "cls",
-        "text line orientation: PP-LCNet with strides along the height (0°, 180°)",
-        source="PP-LCNet, https://arxiv.org/abs/2109.15099",
-        backbone=backbone((2, 1)),
+        "text line orientation: PP-LCNet whose stages halve the height alone (0°, 180°)",
+        source=SOURCE,
+        backbone=backbone(stem_stride=2, stride=(2, 1)),
         head=head(2),
     ),
     Architecture(
-        "cls_pp_lcnet",
+        "cls_pp_lcnet_page",
         "cls",
-        "page orientation and kind of table: PP-LCNet (0°, 90°, 180°, 270°; ruled or not)",
-        source="PP-LCNet, https://arxiv.org/abs/2109.15099",
-        backbone=backbone(2),
+        "page orientation, kind of table: PP-LCNet (0°, 90°, 180°, 270°; with or without ruled lines)",
+        source=SOURCE,
+        backbone=backbone(stem_stride=2, stride=2),
         head=head(4),
+    ),
+    Architecture(
+        "cls_pp_lcnet_textline_2025_05",
+        "cls",
+        "text line orientation: PP-LCNet with a narrow head and another stem, as first released (0°, 180°)",
+        source=SOURCE,
+        backbone=backbone(stem_stride=(1, 2), stride=(2, 1)),
+        head=head(2, last_conv=False),
     ),
 )
