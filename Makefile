@@ -13,6 +13,8 @@ OUTPUT ?= converted
 REPORT ?= parity
 VENV   := .venv
 RUN    := $(VENV)/bin/python
+# The package as it is installed, for tools that read sources and do not follow an editable install.
+SOURCE := $(VENV)/source
 
 FROM   := $(if $(KIND),--kind $(KIND)) $(if $(MIRROR),--mirror $(MIRROR))
 
@@ -30,13 +32,15 @@ $(VENV)/.installed: constraints.txt setup.cfg pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable \
 		'.[parity,reading,export,hub,cluster,docs,bench,dev]'
+	@mkdir -p $(SOURCE)/paddle2torch
+	@ln -sfn $(foreach part,$(wildcard face/*) architectures converter reading,$(CURDIR)/$(part)) $(SOURCE)/paddle2torch/
 	@touch $@
 
 convert: venv
-	@$(RUN) -m converter convert $(MODEL) --verify $(FROM) --output $(OUTPUT)
+	@$(RUN) -m paddle2torch convert $(MODEL) --verify $(FROM) --output $(OUTPUT)
 
 parity: venv
-	@$(RUN) -m converter verify $(if $(filter all,$(MODELS)),--all,$(or $(MODELS),$(MODEL))) $(FROM) \
+	@$(RUN) -m paddle2torch verify $(if $(filter all,$(MODELS)),--all,$(or $(MODELS),$(MODEL))) $(FROM) \
 		--report $(REPORT) --summary $(REPORT)/summary.json
 
 test: venv
@@ -45,6 +49,8 @@ test: venv
 lint: venv
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	PYTHONPATH=$(SOURCE) $(VENV)/bin/lint-imports
+	MYPYPATH=$(SOURCE) $(RUN) -m mypy --package paddle2torch
 
 format: venv
 	$(RUN) -m ruff check --fix .

@@ -1,16 +1,28 @@
-"""Puts model_zoo.yaml, which people edit at the top level, into the built package. All else stands in setup.cfg."""
+"""Where the packages lie in a checkout, and the zoo's way into a wheel. All else stands in setup.cfg."""
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
+
+# Top-level folders of the checkout that are installed below the one import name.
+BELOW = ("architectures", "converter", "reading")
 
 
 class BuildWithZoo(build_py):
+    """Puts model_zoo.yaml, which people edit at the top level, beside the module that reads it."""
+
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            self.copy_file("model_zoo.yaml", str(Path(self.build_lib, "converter", "model_zoo.yaml")))
+            self.copy_file(
+                "model_zoo.yaml", str(Path(self.build_lib, "paddle2torch", "converter", "zoo", "model_zoo.yaml"))
+            )
 
 
-setup(cmdclass={"build_py": BuildWithZoo})
+setup(
+    cmdclass={"build_py": BuildWithZoo},
+    package_dir={"paddle2torch": "face"} | {f"paddle2torch.{folder}": folder for folder in BELOW},
+    packages=["paddle2torch"]
+    + [f"paddle2torch.{name}" for name in find_packages(include=[*BELOW, *(f"{folder}.*" for folder in BELOW)])],
+)

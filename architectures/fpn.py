@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from architectures.layers import Hardsigmoid02, SqueezeExcite
+from .layers import Hardsigmoid02, SqueezeExcite
 
 
 def upsample(x: Tensor, factor: int) -> Tensor:

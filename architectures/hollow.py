@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from architectures.network import OCRModel
-from architectures.registry import assemble, build_part, create_model
+from .network import OCRModel
+from .registry import assemble, build_part, create_model
 
 # What PyTorch's layers make their tensors with, and what they fill them with.
 _MAKERS = frozenset({torch.empty, torch.ones, torch.zeros})

@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from architectures.hub import locate
+from .hub import locate
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,7 +55,7 @@ def load_model(path: str | PathLike[str]) -> nn.Module:
     """The network of a converted `.pth` or `.safetensors`, in evaluation mode on the CPU.
 
     Also of a folder that `publish` made, and of such a folder on the Hugging Face Hub: `hf:ORG/NAME`, or
-    `hf:ORG/NAME@REVISION` (see `architectures.hub.locate`); the metadata then tell the commit under "hub".
+    `hf:ORG/NAME@REVISION` (see `paddle2torch.architectures.hub.locate`); the metadata then tell the commit under "hub".
 
     It is an `OCRModel`, or a `torch.fx.GraphModule` where the model was converted by its graph (`--as-graph`).
 
@@ -72,7 +72,7 @@ def load_model(path: str | PathLike[str]) -> nn.Module:
     """
     import torch
 
-    from architectures.hollow import create_hollow
+    from .hollow import create_hollow
 
     weights = read_weights(path)
     if GRAPH in weights.metadata:
@@ -91,8 +91,8 @@ def load_model(path: str | PathLike[str]) -> nn.Module:
 
 
 def _graph_module(graph: Any, file: str) -> nn.Module:
-    from architectures.graph.form import graph_from_json
-    from architectures.graph.module import graph_to_module
+    from .graph.form import graph_from_json
+    from .graph.module import graph_to_module
 
     return graph_to_module(graph_from_json(graph, file))
 
@@ -158,7 +158,7 @@ def _account(text: str) -> dict[str, Any]:
 
 
 def _identify(path: Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    from architectures.recognise import exact_fits, recognise
+    from .recognise import exact_fits, recognise
 
     if metadata:
         return metadata["architecture"], metadata["parameters"]

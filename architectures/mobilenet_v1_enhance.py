@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from architectures.layers import Pair, SqueezeExcite, conv_norm_act
+from .layers import Pair, SqueezeExcite, conv_norm_act
 
 NAMES = ("_conv", "_batch_norm")
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from architectures.layers import Hardsigmoid02, Pair, SqueezeExcite, conv_norm_act
+from .layers import Hardsigmoid02, Pair, SqueezeExcite, conv_norm_act
 
 RELU, HARDSWISH = nn.ReLU, nn.Hardswish
 NAMES = ("conv", "bn")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from architectures.layers import runs_eagerly
+from .layers import runs_eagerly
 
 
 class OCRModel(nn.Module):

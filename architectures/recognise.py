@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from architectures.registry import ARCHITECTURES, Architecture, make_parts
+from .registry import ARCHITECTURES, Architecture, make_parts
 
 Shape = tuple[int, ...]
 
@@ -70,7 +70,7 @@ class _Outline:
 
 def expected_tensors(name: str, parameters: Mapping[str, Any]) -> dict[str, Expected]:
     """Every tensor of the module's state dict, batch-norm counters included, in the module's order."""
-    from architectures.hollow import hashable
+    from .hollow import hashable
 
     parts = make_parts(name, parameters, lambda target, arguments: _outline(target, hashable(arguments)))
     return {f"{part}.{key}": wanted for part, outline in parts.items() for key, wanted in outline.tensors.items()}
@@ -78,7 +78,7 @@ def expected_tensors(name: str, parameters: Mapping[str, Any]) -> dict[str, Expe
 
 @lru_cache(maxsize=MOST_OUTLINES)
 def _outline(target: str, arguments: tuple[tuple[str, Any], ...]) -> _Outline:
-    from architectures.hollow import shared_part
+    from .hollow import shared_part
 
     part = shared_part(target, dict(arguments))
     owners = {prefix: type(module).__name__ for prefix, module in part.named_modules()}

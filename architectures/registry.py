@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from architectures.network import OCRModel
+    from .network import OCRModel
 
 Task = Literal["det", "rec", "cls"]
 Rename = tuple[str, str]
@@ -362,14 +362,14 @@ def create_model(name: str, **parameters: Any) -> OCRModel:
 def build_part(target: str, arguments: Mapping[str, Any]) -> Any:
     """A part of a network: `module:Class` below this package, called with these arguments."""
     module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(f"architectures.{module}"), attribute)(**arguments)
+    return getattr(importlib.import_module(f".{module}", __package__), attribute)(**arguments)
 
 
 def assemble(
     name: str, parameters: Mapping[str, Any], build: Callable[[str, Mapping[str, Any]], nn.Module]
 ) -> OCRModel:
     """The network of an architecture from parts that `build` makes; see `build_part` and `create_model`."""
-    from architectures.network import OCRModel
+    from .network import OCRModel
 
     return OCRModel(get(name).task, **make_parts(name, parameters, build))
 

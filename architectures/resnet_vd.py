@@ -9,7 +9,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from architectures.layers import Pair, conv_norm_act
+from .layers import Pair, conv_norm_act
 
 NAMES = ("_conv", "_batch_norm")
 

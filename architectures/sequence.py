@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from architectures.layers import conv_norm_act, runs_eagerly
+from .layers import conv_norm_act, runs_eagerly
 
 NAMES = ("conv", "norm")
 

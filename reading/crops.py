@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from reading.extras import opencv
+from paddle2torch.converter.ocr.extras import opencv
 
 TALL = 1.5  # height over width from which a line is taken to run downwards
 

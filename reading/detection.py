@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reading.extras import clipper, opencv
+from paddle2torch.converter.ocr.extras import clipper, opencv
 
 SAME_ROW = 10  # pixels; boxes whose tops differ by less are read from left to right
 

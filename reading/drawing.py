@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from converter.errors import SourceError
-from reading.crops import TALL, sides
-from reading.extras import opencv
-from reading.reader import Line
+from paddle2torch.converter.ocr.extras import opencv
+from paddle2torch.converter.support.errors import SourceError
+from paddle2torch.reading.crops import TALL, sides
+from paddle2torch.reading.reader import Line
 
 logger = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converter.errors import MappingError, SourceError
+from paddle2torch.converter.support.errors import MappingError, SourceError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from converter.convert import Conversion
-    from converter.download import Fetcher
+    from paddle2torch.converter.conversion.convert import Conversion
+    from paddle2torch.converter.zoo.download import Fetcher
 
 Run = Callable[[np.ndarray], np.ndarray]
 TASKS = {"det": "detector", "cls": "angle classifier", "rec": "recogniser"}
@@ -31,7 +31,7 @@ class Network:
         task: "det", "cls" or "rec".
         run: float32 (N, 3, H, W) → a detector's maps (N, 1, H, W), a classifier's (N, classes) or a recogniser's
             (N, T, classes) probabilities.
-        preprocessing: the record of its input, as `reading.preprocess` explains it.
+        preprocessing: the record of its input, as `paddle2torch.converter.ocr.preprocess` explains it.
         labels: a text per class; detectors have none.
     """
 
@@ -65,7 +65,7 @@ def open_network(
     Raises:
         SourceError: there is no such model, or it is not for the task, or its labels are not known.
         MappingError: its tensors fit no architecture, or the dictionary does not fit its classes.
-        DownloadError, ArchiveError, FormatError: see `converter.source.load_source`.
+        DownloadError, ArchiveError, FormatError: see `paddle2torch.converter.sources.load_source`.
     """
     network = model if isinstance(model, Network) else _opened(model, dictionary, fetcher)
     if network.task != task:
@@ -85,14 +85,14 @@ def _opened(model: str | Path | nn.Module, dictionary: Path | None, fetcher: Fet
 
 def _is_converted(text: str) -> bool:
     """Whether it is for `load_model`; a zoo name wins over a folder of that name."""
-    from architectures.hub import is_converted
-    from converter.zoo import load_zoo
+    from paddle2torch.architectures.hub import is_converted
+    from paddle2torch.converter.zoo.catalog import load_zoo
 
     return is_converted(text) and text not in load_zoo().models
 
 
 def _load(path: str | Path) -> nn.Module:
-    from architectures import load_model
+    from paddle2torch.architectures import load_model
 
     try:
         return load_model(path)
@@ -102,15 +102,15 @@ def _load(path: str | Path) -> nn.Module:
 
 def users_fetcher() -> Fetcher:
     """Who gets files where nothing else is said: the user's cache, and PADDLE2TORCH_MIRROR as on the command line."""
-    from converter.choice import Access
+    from paddle2torch.converter.conversion.choice import Access
 
     return Access(mirror=os.environ.get("PADDLE2TORCH_MIRROR")).fetcher()
 
 
 def convert_source(text: str, dictionary: Path | None = None, fetcher: Fetcher | None = None) -> Conversion:
     """Find a Paddle model and convert it in memory; see `open_network` for arguments and errors."""
-    from converter.choice import Choice
-    from converter.zoo import load_zoo
+    from paddle2torch.converter.conversion.choice import Choice
+    from paddle2torch.converter.zoo.catalog import load_zoo
 
     fetcher = fetcher or users_fetcher()
     choice = Choice(dictionary=dictionary)
@@ -152,9 +152,9 @@ def from_module(module: nn.Module, name: str | None = None, dictionary: Path | N
 
 def _recognised(module: nn.Module, name: str) -> dict[str, Any]:
     """Metadata as far as names and shapes tell it."""
-    from architectures.recognise import exact_fits
-    from architectures.registry import get
-    from converter.convert import ANGLES
+    from paddle2torch.architectures.recognise import exact_fits
+    from paddle2torch.architectures.registry import get
+    from paddle2torch.converter.conversion.convert import ANGLES
 
     exact = exact_fits({key: tuple(tensor.shape) for key, tensor in module.state_dict().items()})
     if len(exact) != 1:
@@ -171,7 +171,7 @@ def _recognised(module: nn.Module, name: str) -> dict[str, Any]:
 
 
 def _read_labels(dictionary: Path, classes: int) -> list[str]:
-    from converter.labels import match_labels, read_dictionary
+    from paddle2torch.converter.mapping.labels import match_labels, read_dictionary
 
     try:
         data = dictionary.read_bytes()

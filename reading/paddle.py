@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converter.parity.programs import find_reference, prepare_program
-from converter.parity.reference import PaddleWorker
-from reading.defaults import AUTO, DETECTOR, RECOGNISER, classifier
-from reading.network import Network, convert_source, from_conversion, users_fetcher
-from reading.reader import Reader
+from paddle2torch.converter.parity.programs import find_reference, prepare_program
+from paddle2torch.converter.parity.reference import PaddleWorker
+from paddle2torch.reading.defaults import AUTO, DETECTOR, RECOGNISER, classifier
+from paddle2torch.reading.network import Network, convert_source, from_conversion, users_fetcher
+from paddle2torch.reading.reader import Reader
 
 if TYPE_CHECKING:
-    from converter.download import Fetcher
-    from converter.parity.reference import ReferenceProgram
+    from paddle2torch.converter.parity.reference import ReferenceProgram
+    from paddle2torch.converter.zoo.download import Fetcher
 
 
 class PaddleSession:
     """A Paddle process that computes networks; a context manager.
 
     Args:
-        fetcher: gets what has to be downloaded; `reading.network.users_fetcher()` where None.
+        fetcher: gets what has to be downloaded; `paddle2torch.reading.network.users_fetcher()` where None.
     """
 
     def __init__(self, fetcher: Fetcher | None = None) -> None:
@@ -74,10 +74,10 @@ class PaddleSession:
             dictionary: file of a recogniser's characters.
 
         Raises:
-            SourceError, DownloadError, MappingError: see `reading.network.open_network`.
+            SourceError, DownloadError, MappingError: see `paddle2torch.reading.network.open_network`.
             PaddleError: later, when the network runs: Paddle is missing, or refuses the program.
         """
-        from converter.zoo import load_zoo
+        from paddle2torch.converter.zoo.catalog import load_zoo
 
         fetcher = self._fetcher or users_fetcher()
         conversion = convert_source(model, dictionary, fetcher)

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converter.errors import SourceError
-from reading.crops import cut_out
-from reading.ctc import Reading, decode
-from reading.defaults import AUTO, BATCH_SIZE, DETECTOR, DROP_SCORE, RECOGNISER, classifier
-from reading.detection import PUBLISHED, Detection, find_boxes
-from reading.network import Network, open_network
-from reading.pictures import load_picture
-from reading.preprocess import prepare
+from paddle2torch.converter.ocr.ctc import Reading, decode
+from paddle2torch.converter.ocr.images import load_picture
+from paddle2torch.converter.ocr.preprocess import prepare
+from paddle2torch.converter.support.errors import SourceError
+from paddle2torch.reading.crops import cut_out
+from paddle2torch.reading.defaults import AUTO, BATCH_SIZE, DETECTOR, DROP_SCORE, RECOGNISER, classifier
+from paddle2torch.reading.detection import PUBLISHED, Detection, find_boxes
+from paddle2torch.reading.network import Network, open_network
 
 if TYPE_CHECKING:
-    from converter.download import Fetcher
-    from reading.network import Model
+    from paddle2torch.converter.zoo.download import Fetcher
+    from paddle2torch.reading.network import Model
 
 TURN_SCORE = 0.9  # how sure the classifier must be before a line is turned
 UPSIDE_DOWN = "180"
@@ -51,15 +51,15 @@ class Line:
 class Reader:
     """Reads the text in pictures.
 
-    A model is a zoo name, a path, an `nn.Module` or a `Network`; see `reading.network.open_network` for all that it may
-    be and for the errors.
+    A model is a zoo name, a path, an `nn.Module` or a `Network`; see `open_network` for all that it may be and
+    for the errors.
 
     Args:
         det: finds the lines; None where each picture is one line.
         cls: tells lines that are upside down; None for none. "auto" is the released one if there is a detector.
         rec: reads the lines; choose it by the script. The default knows Latin letters without accents, and digits.
         dictionary: file of the recogniser's characters, in place of those that come with it.
-        fetcher: gets what has to be downloaded; `reading.network.users_fetcher()` where None.
+        fetcher: gets what has to be downloaded; `paddle2torch.reading.network.users_fetcher()` where None.
         detection: thresholds and sizes of the detector's post-processing.
         batch_size: lines that classifier and recogniser take at once.
         drop_score: lines found by the detector are left out below it.

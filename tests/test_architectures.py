@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from architectures import create_model, list_models, load_model
-from architectures import recognise as recognise_module
-from architectures.recognise import exact_fits, expected_tensors, recognise
-from architectures.registry import ARCHITECTURES
+from paddle2torch.architectures import create_model, list_models, load_model
+from paddle2torch.architectures import recognise as recognise_module
+from paddle2torch.architectures.recognise import exact_fits, expected_tensors, recognise
+from paddle2torch.architectures.registry import ARCHITECTURES
 
 CIRCULATING = {
     "cls_mobile_v2.0": "cls_mobilenet_v3",

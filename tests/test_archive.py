@@ -18,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from converter import container
-from converter.archive import ModelFiles, open_model_files
-from converter.errors import ArchiveError, ConverterError, SourceError
+from paddle2torch.converter.containers import container
+from paddle2torch.converter.containers.archive import ModelFiles, open_model_files
+from paddle2torch.converter.support.errors import ArchiveError, ConverterError, SourceError
 
 INFERENCE = {
     "x_infer/inference.pdiparams": b"weights",

@@ -14,20 +14,20 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from torch import fx, nn
 
-from architectures import hollow, load_model, optimize
-from architectures.loading import HEADER_KEY
-from converter import artifacts
-from converter.as_graph import convert_graph
-from converter.cli import main
-from converter.convert import convert
-from converter.download import Fetcher
-from converter.errors import MappingError, ParityError, SourceError
-from converter.formats.pdmodel import Operator
-from converter.parity.reference import PaddleWorker
-from converter.parity.verify import verify
-from converter.source import Source, load_source
-from converter.zoo import load_zoo
-from graphs import EMBEDDED
+from paddle2torch.architectures import hollow, load_model, optimize
+from paddle2torch.architectures.loading import HEADER_KEY
+from paddle2torch.cli import main
+from paddle2torch.converter.conversion.as_graph import convert_graph
+from paddle2torch.converter.conversion.convert import convert
+from paddle2torch.converter.formats.pdmodel import Operator
+from paddle2torch.converter.parity.reference import PaddleWorker
+from paddle2torch.converter.parity.verify import verify
+from paddle2torch.converter.sources import Source, load_source
+from paddle2torch.converter.support.errors import MappingError, ParityError, SourceError
+from paddle2torch.converter.writing import artifacts
+from paddle2torch.converter.zoo.catalog import load_zoo
+from paddle2torch.converter.zoo.download import Fetcher
+from support.graphs import EMBEDDED
 
 PIR = EMBEDDED / "embedded_rec_pir.tar"
 PICTURES = torch.rand(2, 3, 32, 100, generator=torch.Generator().manual_seed(0))

@@ -13,18 +13,18 @@ from urllib.parse import urlsplit
 import pytest
 from click.testing import CliRunner
 
-from converter import batch
-from converter.batch import Outcome, Report, run_tasks, table
-from converter.cache import Cache
-from converter.choice import Access, Choice
-from converter.cli import main
-from converter.collection import THRESHOLDS
-from converter.errors import DownloadError, SchedulerError
-from converter.publish import Options
-from converter.tasks import ConvertTask, PublishTask, VerifyTask, absolute
-from converter.zoo import load_zoo
-from graphs import EMBEDDED
-from scripted import Scripted
+from paddle2torch.cli import main
+from paddle2torch.converter.batch import run as batch
+from paddle2torch.converter.batch.run import Outcome, Report, run_tasks, table
+from paddle2torch.converter.batch.tasks import ConvertTask, PublishTask, VerifyTask, absolute
+from paddle2torch.converter.conversion.choice import Access, Choice
+from paddle2torch.converter.release.publish import Options
+from paddle2torch.converter.support.collection import THRESHOLDS
+from paddle2torch.converter.support.errors import DownloadError, SchedulerError
+from paddle2torch.converter.zoo.cache import Cache
+from paddle2torch.converter.zoo.catalog import load_zoo
+from support.graphs import EMBEDDED
+from support.scripted import Scripted
 
 SUFFIXES = (".pth", ".safetensors", ".json")
 
@@ -145,7 +145,7 @@ def test_files_that_are_here_are_hashed_beforehand(
     tarballs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[Path] = []
-    monkeypatch.setattr("converter.tasks.hash_ahead", hashed.append)
+    monkeypatch.setattr("paddle2torch.converter.batch.tasks.hash_ahead", hashed.append)
     zoo, mirror, held = load_zoo(), tmp_path / "mirror", "ch_PP-OCRv3_det"
     mirrored = mirror / urlsplit(zoo.get(held).artifacts["trained"].url).path.lstrip("/")
     mirrored.parent.mkdir(parents=True)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from scripts import bench, bench_engines
+from scripts.bench import __main__ as bench
+from scripts.bench import engines
 
 ENGINES = ["plain", "optimized", "onnxruntime"]
 SPREAD = {"median": 2.0, "least": 1.0, "most": 4.0, "count": 3}
@@ -110,11 +111,11 @@ def test_smallest_form(mirror: Path, tmp_path: Path) -> None:
     assert set(model["seconds"]) == set(model["ratios"]) == set(ENGINES)
     assert model["unusable"] == {}
     ours, theirs = (model["profiles"][engine] for engine in bench.PROFILED)
-    kinds = {bench_engines.LINEAR, bench_engines.CONVOLUTION, bench_engines.SOFTMAX, bench_engines.OTHER}
+    kinds = {engines.LINEAR, engines.CONVOLUTION, engines.SOFTMAX, engines.OTHER}
     assert ours.keys() == theirs.keys() == kinds
     # Two in each of 11 blocks and two after them, of which two are joined; ONNX Runtime has the gates' 18 as well.
-    assert (ours[bench_engines.LINEAR]["calls"], theirs[bench_engines.LINEAR]["calls"]) == (23, 42)
-    assert ours[bench_engines.LINEAR]["kernels"] > 0
+    assert (ours[engines.LINEAR]["calls"], theirs[engines.LINEAR]["calls"]) == (23, 42)
+    assert ours[engines.LINEAR]["kernels"] > 0
     assert set(written["conversion"]) == {"import torch", bench.SMALL}
     wanted = {"bytes", "largest", "seconds", "ratio", "processor", "memory"}
     assert all(each.keys() == wanted for each in written["conversion"].values())

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converter import blob
-from converter.blob import ALIGNMENT, MOST_MAPPED, Blob, copy_out, release
+from paddle2torch.converter.support import blob
+from paddle2torch.converter.support.blob import ALIGNMENT, MOST_MAPPED, Blob, copy_out, release
 
 STATUS = Path("/proc/self/status")
 SIZE = 64 << 20

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from converter.branches import census, choose
-from converter.errors import MappingError
+from paddle2torch.converter.mapping.branches import census, choose
+from paddle2torch.converter.support.errors import MappingError
 
 PARTS = ("backbone.conv.weight", "head.fc.bias")
 

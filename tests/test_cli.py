@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from checkpoints import random_tensors, write_checkpoint
-from converter.cli import main
+from paddle2torch.cli import main
+from support.checkpoints import random_tensors, write_checkpoint
 
 Run = Callable[..., Result]
 
@@ -33,7 +33,7 @@ def checkpoint(tmp_path: Path) -> Path:
 )
 def test_light_commands_import_no_framework(arguments: list[str]) -> None:
     code = (
-        "import sys\nfrom converter.cli import main\n"
+        "import sys\nfrom paddle2torch.cli import main\n"
         f"try: main({arguments!r})\nexcept SystemExit as stop: assert not stop.code, stop.code\n"
         "sys.exit(sum(name in sys.modules for name in ('torch', 'paddle')))"
     )
@@ -139,7 +139,7 @@ def test_python_looks_for_garbage_less_often_and_not_at_the_end() -> None:
     code = (
         "import atexit, gc\n"
         "atexit.register(lambda: print('very last:', gc.get_freeze_count() > 0))\n"
-        "from converter.cli import main\n"
+        "from paddle2torch.cli import main\n"
         "main(['list'], standalone_mode=False)\n"
         "atexit.register(lambda: print('at the end:', gc.get_threshold()[0], gc.get_freeze_count()))\n"
         "main(['list'], standalone_mode=False)\n"
@@ -151,7 +151,7 @@ def test_python_looks_for_garbage_less_often_and_not_at_the_end() -> None:
 def test_an_interrupt_at_the_very_end_is_not_heeded() -> None:
     """Exit handlers, such as PyTorch's, tidy up in peace."""
     code = (
-        "import atexit, os, signal\nfrom converter.cli import main\n"
+        "import atexit, os, signal\nfrom paddle2torch.cli import main\n"
         "atexit.register(lambda: (os.kill(os.getpid(), signal.SIGINT), print('tidied up')))\n"
         "main(['list'], standalone_mode=False)\n"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from converter.comparison import compare
+from paddle2torch.converter.conversion.comparison import compare
 
 A = {"x": np.array([1.0, 2.0], np.float32), "y": np.zeros((2, 2), np.float32), "z": np.ones(1, np.float32)}
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from checkpoints import random_tensors, write_checkpoint
-from converter.config import read_config
-from converter.convert import convert
-from converter.download import Fetcher
-from converter.errors import FormatError, MappingError, SourceError
-from converter.source import load_source
-from converter.zoo import load_zoo
+from paddle2torch.converter.conversion.convert import convert
+from paddle2torch.converter.mapping.config import read_config
+from paddle2torch.converter.sources import load_source
+from paddle2torch.converter.support.errors import FormatError, MappingError, SourceError
+from paddle2torch.converter.zoo.catalog import load_zoo
+from paddle2torch.converter.zoo.download import Fetcher
+from support.checkpoints import random_tensors, write_checkpoint
 
 MOBILE_REC = {
     "model_type": "rec",

@@ -12,14 +12,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from architectures import create_model, load_model
-from checkpoints import random_tensors, write_checkpoint
-from converter import artifacts
-from converter.convert import Conversion, convert
-from converter.download import Fetcher
-from converter.errors import MappingError, OutputError, SourceError
-from converter.source import load_source
-from converter.zoo import load_zoo
+from paddle2torch.architectures import create_model, load_model
+from paddle2torch.converter.conversion.convert import Conversion, convert
+from paddle2torch.converter.sources import load_source
+from paddle2torch.converter.support.errors import MappingError, OutputError, SourceError
+from paddle2torch.converter.writing import artifacts
+from paddle2torch.converter.zoo.catalog import load_zoo
+from paddle2torch.converter.zoo.download import Fetcher
+from support.checkpoints import random_tensors, write_checkpoint
 
 RECOGNISER = "rec_mobilenet_v3_bilstm_ctc"
 
@@ -190,7 +190,7 @@ def test_another_class_count_and_width_of_the_lstm_are_told_by_the_weights(tmp_p
 
 
 def test_every_architecture_is_recognised(tmp_path: Path) -> None:
-    from architectures import list_models
+    from paddle2torch.architectures import list_models
 
     for name in list_models():
         parameters = {"classes": 12} if name.startswith("rec") else {}

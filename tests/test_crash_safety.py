@@ -21,15 +21,14 @@ from typing import BinaryIO
 
 import pytest
 
-import http_server
-import victims
-from converter import download
-from converter.cache import Cache
-from converter.errors import OutputError
-from converter.files import atomic_write, sweep, write_together
-from converter.zoo import load_zoo, zoo_path
-from http_server import Page, Server
-from victims import Victims
+from paddle2torch.converter.support.errors import OutputError
+from paddle2torch.converter.support.files import atomic_write, sweep, write_together
+from paddle2torch.converter.zoo import download
+from paddle2torch.converter.zoo.cache import Cache
+from paddle2torch.converter.zoo.catalog import load_zoo, zoo_path
+from support import http_server, victims
+from support.http_server import Page, Server
+from support.victims import Victims
 
 EMBEDDED = Path(download.__file__).with_name("embedded")
 DOWNLOADED = ("ch_PP-OCRv3_det", "ch_PP-OCRv2_rec")

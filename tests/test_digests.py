@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from converter import digests
-from converter.digests import hash_ahead, sha256_of
+from paddle2torch.converter.support import digests
+from paddle2torch.converter.support.digests import hash_ahead, sha256_of
 
 CONTENT = bytes(range(256)) * 5000  # more than a chunk
 

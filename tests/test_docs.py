@@ -19,12 +19,23 @@ from click.testing import CliRunner
 from PIL import Image
 
 from conftest import MIRROR_VARIABLE
-from converter.cli import main
-from converter.zoo import load_zoo
-from documents import PAGES, PYTHON, ROOT, SHELL, Block, all_options, blocks, commands, invocations, unknown_options
-from hub_server import ORGANISATION, TOKEN, running
+from paddle2torch.cli import main
+from paddle2torch.converter.zoo.catalog import load_zoo
+from support.documents import (
+    PAGES,
+    PYTHON,
+    ROOT,
+    SHELL,
+    Block,
+    all_options,
+    blocks,
+    commands,
+    invocations,
+    unknown_options,
+)
+from support.hub_server import ORGANISATION, TOKEN, running
 
-EMBEDDED = ROOT / "converter" / "embedded"
+EMBEDDED = ROOT / "converter" / "zoo" / "embedded"
 # Words in a command that is not run here, and why.
 NOT_RUN = {
     r"^(\S+=\S+ )?make ": "CI runs some of them, tests the parts of the others",
@@ -33,9 +44,9 @@ NOT_RUN = {
     r"^dask ": "test_batch has a cluster",
     "--scheduler": "test_batch has a cluster",
     "--all": "test_batch has a smaller zoo",
-    "rapidocr": "no dependency; scripts/check_rapidocr.py checks it",
+    "rapidocr": "no dependency; scripts/checks/rapidocr.py checks it",
     "make_golden": "takes released programs",
-    "scripts.sensitivity": "takes a minute",
+    "scripts.checks.sensitivity": "takes a minute",
 }
 MIRRORED = "|".join(re.escape(model.name) for model in load_zoo().models.values() if model.release != "embedded")
 # Pages of which nothing is run here, and why.
@@ -44,7 +55,7 @@ NOT_FOLLOWED = {"benchmarks": "takes most of an hour; test_bench and test_optimi
 NEEDS_MIRROR = re.compile(rf"{MIRRORED}|/srv/paddle|\bread (?!.*--det none)|\bverify output/(?!.*--reference)")
 # What a reader fills in, and less of what takes long.
 REPLACED = {"hf_…": TOKEN, "ORG": ORGANISATION}
-SHORTER = {"scripts.fine_tune": " --steps 25"}
+SHORTER = {"scripts.examples.fine_tune": " --steps 25"}
 PACKAGES = {"how-to/read": "cv2", "how-to/export": "onnxruntime", "how-to/publish": "huggingface_hub"}
 # Options in prose that are other programs'.
 FOREIGN_OPTIONS = {"--strict", "--extra"}

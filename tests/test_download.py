@@ -22,14 +22,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-import http_server
-from converter.cache import LOCK, PARTIAL, RECORD, Cache, default_folder
-from converter.cli import main
-from converter.download import Fetched, Fetcher
-from converter.errors import DownloadError, OutputError, SourceError
-from converter.transfer import Policy
-from converter.zoo import Artifact, Dictionary
-from http_server import Page, Server
+from paddle2torch.cli import main
+from paddle2torch.converter.support.errors import DownloadError, OutputError, SourceError
+from paddle2torch.converter.zoo.cache import LOCK, PARTIAL, RECORD, Cache, default_folder
+from paddle2torch.converter.zoo.catalog import Artifact, Dictionary
+from paddle2torch.converter.zoo.download import Fetched, Fetcher
+from paddle2torch.converter.zoo.transfer import Policy
+from support import http_server
+from support.http_server import Page, Server
 
 BODY = random.Random(0).randbytes(200_000)
 OTHER = random.Random(1).randbytes(150_000)
@@ -471,8 +471,8 @@ def test_the_same_file_twice_is_downloaded_once(server: Server, fetcher: Fetcher
 FETCH = """
 import sys
 from pathlib import Path
-from converter.download import Fetcher
-from converter.zoo import Artifact
+from paddle2torch.converter.zoo.download import Fetcher
+from paddle2torch.converter.zoo.catalog import Artifact
 cache, mirror, *paths = sys.argv[1:]
 artifacts = [Artifact("inference", "https://zoo.example" + path) for path in paths]
 Fetcher(cache_dir=Path(cache), mirror=mirror).fetch_all(artifacts)
@@ -586,7 +586,7 @@ def run(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     """Runs a command with this server as mirror; its zoo has one model."""
     zoo = tmp_path / "zoo.yaml"
     zoo.write_text(ZOO)
-    monkeypatch.setattr("converter.zoo.zoo_path", lambda: zoo)
+    monkeypatch.setattr("paddle2torch.converter.zoo.catalog.zoo_path", lambda: zoo)
     monkeypatch.setenv("PADDLE2TORCH_MIRROR", server.url)
     monkeypatch.setenv("PADDLE2TORCH_CACHE", str(tmp_path / "cache"))
     return lambda *arguments: CliRunner().invoke(main, arguments)

@@ -15,15 +15,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from architectures import load_model
-from architectures.recognise import COUNTER
-from architectures.registry import get
-from checkpoints import random_tensors, write_checkpoint
-from converter import artifacts
-from converter.convert import convert
-from converter.download import Fetcher
-from converter.source import load_source
-from converter.zoo import load_zoo
+from paddle2torch.architectures import load_model
+from paddle2torch.architectures.recognise import COUNTER
+from paddle2torch.architectures.registry import get
+from paddle2torch.converter.conversion.convert import convert
+from paddle2torch.converter.sources import load_source
+from paddle2torch.converter.writing import artifacts
+from paddle2torch.converter.zoo.catalog import load_zoo
+from paddle2torch.converter.zoo.download import Fetcher
+from support.checkpoints import random_tensors, write_checkpoint
 from test_architectures import CIRCULATING, circulating
 
 SMALLEST = "cls_mobile_v2.0"
@@ -114,7 +114,7 @@ def test_client_would_notice_a_difference(change: str) -> None:
 
 
 def test_the_check_with_rapidocr_says_what_to_install() -> None:
-    code = "import runpy, sys; sys.modules['rapidocr'] = None; runpy.run_module('scripts.check_rapidocr')"
+    code = "import runpy, sys; sys.modules['rapidocr'] = None; runpy.run_module('scripts.checks.rapidocr')"
     repository = Path(__file__).parents[1]
     result = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (1, "")

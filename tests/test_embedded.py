@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-import converter
-from converter.convert import Conversion, convert
-from converter.download import Fetcher
-from converter.formats.pdmodel import read_pdmodel
-from converter.source import load_source
-from converter.zoo import load_zoo
-from reading.ctc import decode
-from reading.pictures import load_picture
-from reading.preprocess import prepare
+from paddle2torch.converter import zoo
+from paddle2torch.converter.conversion.convert import Conversion, convert
+from paddle2torch.converter.formats.pdmodel import read_pdmodel
+from paddle2torch.converter.ocr.ctc import decode
+from paddle2torch.converter.ocr.images import load_picture
+from paddle2torch.converter.ocr.preprocess import prepare
+from paddle2torch.converter.sources import load_source
+from paddle2torch.converter.zoo.catalog import load_zoo
+from paddle2torch.converter.zoo.download import Fetcher
 
-FOLDER = Path(converter.__file__).parent / "embedded"
+FOLDER = Path(zoo.__file__).parent / "embedded"
 CONTENT = {
     "embedded_rec_train.tar": ["best_accuracy.pdparams", "best_accuracy.pdopt", "best_accuracy.states"],
     "embedded_rec_infer.tar": ["inference.pdiparams", "inference.pdiparams.info", "inference.pdmodel"],
@@ -55,7 +55,7 @@ def read(inputs: np.ndarray) -> list[str]:
 def rendered_words(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script that draws the words for training and judging."""
     monkeypatch.syspath_prepend(Path(__file__).parents[1])
-    return importlib.import_module("scripts.rendered_words")
+    return importlib.import_module("scripts.fixtures.rendered_words")
 
 
 @pytest.mark.parametrize("tarball", CONTENT)

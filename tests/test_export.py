@@ -19,17 +19,17 @@ import torch
 from click.testing import CliRunner, Result
 from torch import Tensor, fx, nn
 
-from architectures import create_model, list_models
-from architectures.registry import get
-from checkpoints import random_tensors
-from converter import export
-from converter.cli import main
-from converter.cli.export import FORMATS as OFFERED
-from converter.errors import MissingPackageError, OutputError, ParityError
-from converter.export import FORMATS, Exported, export_model, write_export
-from converter.parity.inputs import text_case
-from converter.rules import to_torch
-from recipe import weights
+from paddle2torch.architectures import create_model, list_models
+from paddle2torch.architectures.registry import get
+from paddle2torch.cli import main
+from paddle2torch.converter.cli.export import FORMATS as OFFERED
+from paddle2torch.converter.mapping.rules import to_torch
+from paddle2torch.converter.parity.inputs import text_case
+from paddle2torch.converter.release import export
+from paddle2torch.converter.release.export import FORMATS, Exported, export_model, write_export
+from paddle2torch.converter.support.errors import MissingPackageError, OutputError, ParityError
+from support.checkpoints import random_tensors
+from support.recipe import weights
 
 # (pictures, height or None for the record's own, width), smaller than what users' models are compared on.
 SMALL_CASES = {
@@ -297,7 +297,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Compl
     """The embedded sample in every format, as a user would export it who shows all warnings; and the folder."""
     folder = tmp_path_factory.mktemp("exported")
     formats = [word for format in FORMATS for word in ("--format", format)]
-    command = [sys.executable, "-W", "default", "-m", "converter", "export", "embedded_rec", *formats]
+    command = [sys.executable, "-W", "default", "-m", "paddle2torch", "export", "embedded_rec", *formats]
     return subprocess.run([*command, "--output", folder], capture_output=True, text=True, check=False), folder
 
 

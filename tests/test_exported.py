@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from architectures.registry import CLASSIFICATION, DETECTION, RECOGNITION_48
-from converter.as_graph import convert_graph
-from converter.blob import Blob
-from converter.config import read_config
-from converter.download import Fetcher
-from converter.errors import FormatError
-from converter.exported import Settings, read_settings
-from converter.source import load_source
-from converter.zoo import load_zoo
+from paddle2torch.architectures.registry import CLASSIFICATION, DETECTION, RECOGNITION_48
+from paddle2torch.converter.conversion.as_graph import convert_graph
+from paddle2torch.converter.mapping.config import read_config
+from paddle2torch.converter.mapping.exported import Settings, read_settings
+from paddle2torch.converter.sources import load_source
+from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.errors import FormatError
+from paddle2torch.converter.zoo.catalog import load_zoo
+from paddle2torch.converter.zoo.download import Fetcher
 from test_as_graph import unpacked
 
 RECOGNISER = """\

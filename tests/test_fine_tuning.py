@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from converter import artifacts
-from converter.convert import convert
-from converter.download import Fetcher
-from converter.source import load_source
-from converter.to_paddle import read_converted, write_checkpoint, write_inference
-from converter.zoo import load_zoo
-from scripts.fine_tune import LABELS, NAME, fine_tune, with_new_head
+from paddle2torch.converter.conversion.convert import convert
+from paddle2torch.converter.sources import load_source
+from paddle2torch.converter.writing import artifacts
+from paddle2torch.converter.writing.to_paddle import read_converted, write_checkpoint, write_inference
+from paddle2torch.converter.zoo.catalog import load_zoo
+from paddle2torch.converter.zoo.download import Fetcher
+from scripts.examples.fine_tune import LABELS, NAME, fine_tune, with_new_head
 
 STEPS = 40
 
@@ -43,7 +43,7 @@ def test_loss_falls_and_text_gets_read(tuned: tuple[Path, list[float], float]) -
 def test_paddle_reads_the_same_afterwards(tuned: tuple[Path, list[float], float], tmp_path: Path) -> None:
     if importlib.util.find_spec("paddle") is None:
         pytest.skip("PaddlePaddle is not installed")
-    from converter.parity.verify import verify
+    from paddle2torch.converter.parity.verify import verify
 
     pth, *_ = tuned
     zoo, fetcher = load_zoo(), Fetcher()

@@ -7,9 +7,9 @@ import pickle
 import numpy as np
 import pytest
 
-from converter.errors import FormatError
-from converter.formats.info import read_info
-from format_samples import blob
+from paddle2torch.converter.formats.info import read_info
+from paddle2torch.converter.support.errors import FormatError
+from support.format_samples import blob
 
 FACTS = {"stop_gradient": False, "trainable": True}
 

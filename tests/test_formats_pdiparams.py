@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converter.blob import Blob
-from converter.errors import FormatError
-from converter.formats.info import read_info
-from converter.formats.pdiparams import read_pdiparams, write_pdiparams
-from converter.formats.pdmodel import Variable, read_pdmodel
-from format_samples import BFLOAT16, blob, record, tensor_description
+from paddle2torch.converter.formats.info import read_info
+from paddle2torch.converter.formats.pdiparams import read_pdiparams, write_pdiparams
+from paddle2torch.converter.formats.pdmodel import Variable, read_pdmodel
+from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.errors import FormatError
+from support.format_samples import BFLOAT16, blob, record, tensor_description
 
 W = np.arange(6, dtype="<f4").reshape(2, 3)
 B = np.array([-1.5, 6e-45], "<f4")

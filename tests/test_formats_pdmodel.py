@@ -8,11 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from converter.blob import Blob
-from converter.errors import FormatError
-from converter.formats.pdmodel import Operator, Variable, read_pdmodel, with_parameter_shapes
-from converter.formats.pir import read_pir
-from format_samples import attribute, blob, double, field, linear_program, operator, pir_linear, program, variable
+from paddle2torch.converter.formats.pdmodel import Operator, Variable, read_pdmodel, with_parameter_shapes
+from paddle2torch.converter.formats.pir import read_pir
+from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.errors import FormatError
+from support.format_samples import (
+    attribute,
+    blob,
+    double,
+    field,
+    linear_program,
+    operator,
+    pir_linear,
+    program,
+    variable,
+)
 
 
 def test_a_program_becomes_records() -> None:

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converter.blob import Blob
-from converter.errors import FormatError
-from converter.formats.pdparams import read_pdparams, write_pdparams
-from format_samples import blob, linear_program, record
+from paddle2torch.converter.formats.pdparams import read_pdparams, write_pdparams
+from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.errors import FormatError
+from support.format_samples import blob, linear_program, record
 
 W = np.arange(6, dtype="<f4").reshape(2, 3)
 B = np.array([1.5, -2.0], "<f4")

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converter.blob import Blob
-from converter.errors import FormatError
-from converter.formats.pdiparams import read_pdiparams
-from converter.formats.pdmodel import Operator, Variable
-from converter.formats.pir import read_pir
-from format_samples import blob, pir_attribute, pir_linear, pir_operator, pir_parameter, pir_program, pir_type
+from paddle2torch.converter.formats.pdiparams import read_pdiparams
+from paddle2torch.converter.formats.pdmodel import Operator, Variable
+from paddle2torch.converter.formats.pir import read_pir
+from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.errors import FormatError
+from support.format_samples import blob, pir_attribute, pir_linear, pir_operator, pir_parameter, pir_program, pir_type
 
 
 def test_a_program_becomes_records() -> None:

@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
-from converter.blob import Blob
-from converter.errors import FormatError
-from converter.formats.info import read_info
-from converter.formats.pdiparams import read_pdiparams, write_pdiparams
-from converter.formats.pdmodel import Variable, read_pdmodel, with_parameter_shapes
-from converter.formats.pdparams import read_pdparams, write_pdparams
-from converter.formats.pir import read_pir
-from format_samples import blob, linear_program, pir_linear, program, variable
+from paddle2torch.converter.formats.info import read_info
+from paddle2torch.converter.formats.pdiparams import read_pdiparams, write_pdiparams
+from paddle2torch.converter.formats.pdmodel import Variable, read_pdmodel, with_parameter_shapes
+from paddle2torch.converter.formats.pdparams import read_pdparams, write_pdparams
+from paddle2torch.converter.formats.pir import read_pir
+from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.errors import FormatError
+from support.format_samples import blob, linear_program, pir_linear, program, variable
 
 # Memory that a reader may take: so many bytes for each byte of the file, and some that it always takes.
 BYTES_PER_BYTE, BYTES_AT_ALL = 100, 2**20

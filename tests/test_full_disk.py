@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import http_server
-import victims
-from converter import artifacts
-from converter.errors import OutputError
-from converter.zoo import load_zoo, zoo_path
-from http_server import Page, Server
-from victims import Victims
+from paddle2torch.converter.support.errors import OutputError
+from paddle2torch.converter.writing import artifacts
+from paddle2torch.converter.zoo.catalog import load_zoo, zoo_path
+from support import http_server, victims
+from support.http_server import Page, Server
+from support.victims import Victims
 
 EMBEDDED = Path(artifacts.__file__).with_name("embedded")
 MODEL = "ch_PP-OCRv3_det"

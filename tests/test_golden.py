@@ -1,6 +1,6 @@
 """Every network against what Paddle computed in the released graph with the same weights (tests/golden/).
 
-The figures were made once, by scripts/make_golden.py; weights and inputs come from tests/recipe.py. So neither Paddle
+The figures were made once, by scripts/fixtures/make_golden.py; weights and inputs come from tests/recipe.py. So neither Paddle
 nor a released model is needed here, and any change to a network's numbers fails, naming the layer where it begins.
 """
 
@@ -19,11 +19,11 @@ import pytest
 import torch
 from torch import nn
 
-from architectures import create_model, fpn, list_models
-from architectures.layers import Hardsigmoid02
-from architectures.registry import get
-from converter.rules import module_name, to_torch
-from recipe import picture, uniform, weights
+from paddle2torch.architectures import create_model, fpn, list_models
+from paddle2torch.architectures.layers import Hardsigmoid02
+from paddle2torch.architectures.registry import get
+from paddle2torch.converter.mapping.rules import module_name, to_torch
+from support.recipe import picture, uniform, weights
 
 FOLDER = Path(__file__).parent / "golden"
 # Largest difference in a layer's output, relative to its largest magnitude. Rounding alone makes up to 6e-6 after a
@@ -34,7 +34,7 @@ OUTPUT = "output"
 
 @dataclass(frozen=True)
 class Golden:
-    """A golden file, see scripts/make_golden.py."""
+    """A golden file, see scripts/fixtures/make_golden.py."""
 
     input_shape: tuple[int, ...]
     parameters: dict[str, tuple[int, ...]]

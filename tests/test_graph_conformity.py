@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from architectures.hollow import hollow_model
-from architectures.layers import Hardsigmoid02
-from converter.errors import MappingError
-from converter.graph.conformity import check_conformity, compare, input_shape, require_conformity
-from converter.graph.trace import Trace, Zeros, _arguments, _name, trace_graph, trace_module, uncomputed
-from graphs import EMBEDDED, Pair, families, pair, tarballs
+from paddle2torch.architectures.hollow import hollow_model
+from paddle2torch.architectures.layers import Hardsigmoid02
+from paddle2torch.converter.graph.conformity import check_conformity, compare, input_shape, require_conformity
+from paddle2torch.converter.graph.trace import Trace, Zeros, _arguments, _name, trace_graph, trace_module, uncomputed
+from paddle2torch.converter.support.errors import MappingError
+from support.graphs import EMBEDDED, Pair, families, pair, tarballs
 
 ACTIVATIONS = (nn.ReLU, nn.Hardswish, nn.SiLU, nn.Hardsigmoid, Hardsigmoid02, nn.Sigmoid, nn.Identity)
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)

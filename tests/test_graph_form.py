@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from architectures.graph.form import Graph, GraphError, graph_from_json, graph_to_json
-from converter.formats.pdmodel import Operator, Program, Variable
-from converter.graph.program import UncoveredError, graph_from_program
-from graphs import embedded
+from paddle2torch.architectures.graph.form import Graph, GraphError, graph_from_json, graph_to_json
+from paddle2torch.converter.formats.pdmodel import Operator, Program, Variable
+from paddle2torch.converter.graph.program import UncoveredError, graph_from_program
+from support.graphs import embedded
 
 CONV = {"strides": [1, 1], "paddings": [0, 0], "dilations": [1, 1], "groups": 1}
 

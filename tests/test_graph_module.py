@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from architectures.graph.form import Graph, Node, Parameter
-from architectures.graph.module import layer_path, module_keys
-from converter.errors import FormatError, MappingError
-from converter.graph.build import build_module
-from converter.graph.reference import GraphReference
-from graphs import EMBEDDED, embedded, pair
+from paddle2torch.architectures.graph.form import Graph, Node, Parameter
+from paddle2torch.architectures.graph.module import layer_path, module_keys
+from paddle2torch.converter.graph.build import build_module
+from paddle2torch.converter.parity.graph_engine import GraphReference
+from paddle2torch.converter.support.errors import FormatError, MappingError
+from support.graphs import EMBEDDED, embedded, pair
 
 
 def network(dialect: str = "legacy") -> torch.fx.GraphModule:

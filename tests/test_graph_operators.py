@@ -1,7 +1,7 @@
 """The table of operators, each operator against Paddle itself, in both dialects.
 
 `graph_cases.tar.xz` holds small programs as Paddle saved them and what Paddle computed with them; see
-`scripts/make_graph_cases.py`.
+`scripts/fixtures/make_graph_cases.py`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from architectures.graph.form import Graph, graph_from_json, graph_to_json
-from architectures.graph.operators import OPERATORS
-from converter.blob import Blob
-from converter.formats.pdiparams import read_pdiparams
-from converter.formats.pdmodel import Program, read_pdmodel
-from converter.formats.pir import read_pir
-from converter.graph.build import build_module
-from converter.graph.dialects import LEGACY, PIR
-from converter.graph.program import graph_from_program
+from paddle2torch.architectures.graph.form import Graph, graph_from_json, graph_to_json
+from paddle2torch.architectures.graph.operators import OPERATORS
+from paddle2torch.converter.formats.pdiparams import read_pdiparams
+from paddle2torch.converter.formats.pdmodel import Program, read_pdmodel
+from paddle2torch.converter.formats.pir import read_pir
+from paddle2torch.converter.graph.build import build_module
+from paddle2torch.converter.graph.dialects import LEGACY, PIR
+from paddle2torch.converter.graph.program import graph_from_program
+from paddle2torch.converter.support.blob import Blob
 
 ARCHIVE = Path(__file__).parent / "graph_cases.tar.xz"
 READERS = {"legacy": ("inference.pdmodel", read_pdmodel), "pir": ("inference.json", read_pir)}

@@ -14,17 +14,17 @@ import pytest
 import torch
 from torch import fx
 
-import recipe
-from architectures.graph.module import VALUE
-from architectures.registry import ARCHITECTURES
 from conftest import MIRROR_VARIABLE
-from converter.archive import open_model_files
-from converter.formats.pdiparams import write_pdiparams
-from converter.graph.reference import GraphReference
-from converter.parity.inputs import Case, default_cases
-from converter.parity.reference import PaddleWorker
-from converter.zoo import load_zoo
-from graphs import EMBEDDED, released
+from paddle2torch.architectures.graph.module import VALUE
+from paddle2torch.architectures.registry import ARCHITECTURES
+from paddle2torch.converter.containers.archive import open_model_files
+from paddle2torch.converter.formats.pdiparams import write_pdiparams
+from paddle2torch.converter.parity.graph_engine import GraphReference
+from paddle2torch.converter.parity.inputs import Case, default_cases
+from paddle2torch.converter.parity.reference import PaddleWorker
+from paddle2torch.converter.zoo.catalog import load_zoo
+from support import recipe
+from support.graphs import EMBEDDED, released
 
 pytestmark = pytest.mark.skipif(find_spec("paddle") is None, reason="PaddlePaddle is not installed")
 

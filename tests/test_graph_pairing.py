@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from torch import nn
 
-from converter.errors import MappingError
-from converter.graph.pairing import AmbiguousError, _shapes, names_from_graph, pair_keys
-from converter.graph.program import graph_from_program
-from converter.graph.trace import trace_module
-from graphs import EMBEDDED, embedded, families, released, tarballs
+from paddle2torch.converter.graph.pairing import AmbiguousError, _shapes, names_from_graph, pair_keys
+from paddle2torch.converter.graph.program import graph_from_program
+from paddle2torch.converter.graph.trace import trace_module
+from paddle2torch.converter.support.errors import MappingError
+from support.graphs import EMBEDDED, embedded, families, released, tarballs
 
 WITH_INFO = [EMBEDDED / "embedded_rec_infer.tar", *tarballs().values()]
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from architectures import create_model, list_models
-from architectures.hollow import MOST_PARTS, Hollow, _kept_part, create_hollow, hollow_model
-from architectures.registry import get
+from paddle2torch.architectures import create_model, list_models
+from paddle2torch.architectures.hollow import MOST_PARTS, Hollow, _kept_part, create_hollow, hollow_model
+from paddle2torch.architectures.registry import get
 
 
 @pytest.mark.parametrize("name", list_models())

@@ -13,10 +13,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from converter.errors import FormatError
-from converter.formats.info import read_info
-from converter.formats.pdparams import read_pdparams
-from format_samples import blob
+from paddle2torch.converter.formats.info import read_info
+from paddle2torch.converter.formats.pdparams import read_pdparams
+from paddle2torch.converter.support.errors import FormatError
+from support.format_samples import blob
 
 SECONDS = 3.0
 BYTES_PER_BYTE, BYTES_AT_ALL = 100, 2**20

@@ -15,14 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from architectures import load_model
-from checkpoints import random_tensors, write_checkpoint
-from converter import artifacts
-from converter.convert import convert
-from converter.download import Fetcher
-from converter.source import load_source
-from converter.zoo import load_zoo
-from hub_server import Hub, Repository, running
+from paddle2torch.architectures import load_model
+from paddle2torch.converter.conversion.convert import convert
+from paddle2torch.converter.sources import load_source
+from paddle2torch.converter.writing import artifacts
+from paddle2torch.converter.zoo.catalog import load_zoo
+from paddle2torch.converter.zoo.download import Fetcher
+from support.checkpoints import random_tensors, write_checkpoint
+from support.hub_server import Hub, Repository, running
 
 ROOT = Path(__file__).parents[1]
 
@@ -151,7 +151,7 @@ def run_with_only(installed: list[str], ours: bool, code: str, folder: Path) -> 
 
 
 LOAD = """
-from architectures import load_model
+from paddle2torch.architectures import load_model
 model = load_model({what!r})
 import torch
 assert model(torch.zeros(1, 3, 32, 64)).shape[2] == 11
@@ -196,7 +196,7 @@ def repository(hub: Hub, published: Path) -> Repository:
 
 LOCATE = """
 import sys
-from architectures.hub import locate
+from paddle2torch.architectures.hub import locate
 try:
     place = locate(sys.argv[1])
     print(place.origin["commit"], place.weights.name)

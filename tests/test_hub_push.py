@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hub_server import ORGANISATION, TOKEN, Hub, running
+from support.hub_server import ORGANISATION, TOKEN, Hub, running
 
 pytest.importorskip("huggingface_hub")
 
@@ -26,8 +26,8 @@ DIGEST = hashlib.sha256(FILES["model.safetensors"]).hexdigest()
 PUSH = """
 import sys
 from pathlib import Path
-from converter.errors import OutputError
-from converter.hub_push import Hub
+from paddle2torch.converter.support.errors import OutputError
+from paddle2torch.converter.release.hub_push import Hub
 try:
     print(Hub(sys.argv[1]).push(Path(sys.argv[2])))
 except OutputError as error:
@@ -146,8 +146,8 @@ def test_metadata_that_the_hub_does_not_take_are_named(hub: Hub, folder: Path, p
 
 
 def test_without_huggingface_hub_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from converter.errors import MissingPackageError
-    from converter.hub_push import Hub as Pushing
+    from paddle2torch.converter.release.hub_push import Hub as Pushing
+    from paddle2torch.converter.support.errors import MissingPackageError
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingPackageError, match=r"pip install 'paddle2torch\[hub\]'"):

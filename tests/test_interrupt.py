@@ -17,15 +17,15 @@ import pytest
 from click.testing import CliRunner
 from torch import Tensor, nn
 
-import http_server
-from converter.batch import Report, run_tasks
-from converter.cli import main
-from converter.errors import MappingError
-from converter.graph.trace import trace_module
-from converter.interrupts import PUT_OFF, heed, held_back, remembered
-from converter.zoo import load_zoo
-from graphs import EMBEDDED
-from http_server import Page, Server
+from paddle2torch.cli import main
+from paddle2torch.converter.batch.run import Report, run_tasks
+from paddle2torch.converter.graph.trace import trace_module
+from paddle2torch.converter.support.errors import MappingError
+from paddle2torch.converter.support.interrupts import PUT_OFF, heed, held_back, remembered
+from paddle2torch.converter.zoo.catalog import load_zoo
+from support import http_server
+from support.graphs import EMBEDDED
+from support.http_server import Page, Server
 
 MODELS = ("ch_PP-OCRv3_det", "ch_PP-OCRv2_rec")
 # Where the interrupt passes through Python code that a C library runs, Python ends by the signal itself; shells call
@@ -44,7 +44,7 @@ class Command:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PADDLE2TORCH_")}
         root = Path(__file__).resolve().parent.parent
         environment |= {"TMPDIR": str(self._temporary), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "converter", *arguments]
+        command = [sys.executable, "-m", "paddle2torch", *arguments]
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, text=True
         )
@@ -187,7 +187,7 @@ def interrupt(error: type[Exception] | None = None) -> None:
 
 
 def test_an_error_in_its_place_ends_a_command_as_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("converter.cli.zoo.open_zoo", lambda: interrupt(RuntimeError))
+    monkeypatch.setattr("paddle2torch.converter.cli.zoo.open_zoo", lambda: interrupt(RuntimeError))
     result = CliRunner().invoke(main, ["--debug", "list"])
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
 

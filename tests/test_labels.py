@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from converter.errors import FormatError
-from converter.labels import match_labels, read_dictionary
+from paddle2torch.converter.mapping.labels import match_labels, read_dictionary
+from paddle2torch.converter.support.errors import FormatError
 
 
 @pytest.mark.parametrize(("data", "characters"), [

@@ -16,12 +16,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from architectures import create_model, list_models, optimize, serving
-from architectures.layers import Hardsigmoid02, SqueezeExcite
-from architectures.registry import ARCHITECTURES
-from converter.graph.build import build_module
-from converter.parity.compare import measure
-from graphs import EMBEDDED, embedded, pair
+from paddle2torch.architectures import create_model, list_models, optimize, serving
+from paddle2torch.architectures.layers import Hardsigmoid02, SqueezeExcite
+from paddle2torch.architectures.registry import ARCHITECTURES
+from paddle2torch.converter.graph.build import build_module
+from paddle2torch.converter.parity.compare import measure
+from support.graphs import EMBEDDED, embedded, pair
 
 EXACT, ROUNDING = 1e-12, 2e-6
 HEIGHTS = {name: entry.preprocessing["size"].get("height", 64) for name, entry in ARCHITECTURES.items()}

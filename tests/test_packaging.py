@@ -37,7 +37,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command line of the unpacked wheel, from a folder of its own."""
     return subprocess.run(
-        [sys.executable, "-P", "-m", "converter", *arguments],
+        [sys.executable, "-P", "-m", "paddle2torch", *arguments],
         cwd=site.parent,
         env={**os.environ, "PYTHONPATH": str(site)},
         capture_output=True,
@@ -71,4 +71,4 @@ def test_nothing_but_the_packages_is_inside(installed: Path) -> None:
 
 def test_console_script_is_declared(installed: Path) -> None:
     (entry_points,) = installed.glob("*.dist-info/entry_points.txt")
-    assert "paddle2torch = converter.cli:main" in entry_points.read_text()
+    assert "paddle2torch = paddle2torch.cli:main" in entry_points.read_text()

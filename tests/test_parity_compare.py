@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from converter.parity.compare import compare_answers, judge_answers, measure, response
+from paddle2torch.converter.parity.compare import compare_answers, judge_answers, measure, response
 
 
 def test_both_errors_are_relative_to_the_reference() -> None:

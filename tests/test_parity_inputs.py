@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from architectures.registry import ARCHITECTURES
-from converter.parity.inputs import default_cases, image_cases
-from converter.parity.verify import blank
+from paddle2torch.architectures.registry import ARCHITECTURES
+from paddle2torch.converter.parity.inputs import default_cases, image_cases
+from paddle2torch.converter.parity.verify import blank
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

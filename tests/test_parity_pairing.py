@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from converter.errors import ParityError
-from converter.parity.pairing import Layer, pair_layers
-from converter.parity.reference import ReferenceOperator, ReferenceProgram
+from paddle2torch.converter.parity.pairing import Layer, pair_layers
+from paddle2torch.converter.parity.reference import ReferenceOperator, ReferenceProgram
+from paddle2torch.converter.support.errors import ParityError
 
 Step = tuple[str, tuple[str, ...], str | None]
 

@@ -14,19 +14,19 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from converter.cli import main
-from converter.convert import Conversion, convert
-from converter.download import Fetcher
-from converter.parity import engines, prover
-from converter.parity.inputs import Case, default_cases
-from converter.parity.programs import PreparedProgram
-from converter.parity.reference import PaddleWorker
-from converter.parity.report import format_table, to_html, to_json
-from converter.parity.result import ParityResult
-from converter.parity.verify import verify
-from converter.source import load_source
-from converter.zoo import load_zoo
-from graphs import EMBEDDED
+from paddle2torch.cli import main
+from paddle2torch.converter.conversion.convert import Conversion, convert
+from paddle2torch.converter.parity import engines, prover
+from paddle2torch.converter.parity.inputs import Case, default_cases
+from paddle2torch.converter.parity.programs import PreparedProgram
+from paddle2torch.converter.parity.reference import PaddleWorker
+from paddle2torch.converter.parity.report import format_table, to_html, to_json
+from paddle2torch.converter.parity.result import ParityResult
+from paddle2torch.converter.parity.verify import verify
+from paddle2torch.converter.sources import load_source
+from paddle2torch.converter.zoo.catalog import load_zoo
+from paddle2torch.converter.zoo.download import Fetcher
+from support.graphs import EMBEDDED
 
 LAYER = "backbone.blocks.2.expand_conv.conv"
 VARIABLE_NAME = "backbone.blocks.2.expand_conv.conv.weight"
@@ -75,7 +75,7 @@ def change_graph(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def change_paddle(monkeypatch: pytest.MonkeyPatch) -> None:
-    from converter.formats.pdiparams import write_pdiparams
+    from paddle2torch.converter.formats.pdiparams import write_pdiparams
 
     def changed(self: PreparedProgram, folder: Path) -> None:
         arrays = {

@@ -23,23 +23,23 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from architectures.layers import Hardsigmoid02
-from converter.archive import ModelFiles
-from converter.blob import Blob
-from converter.convert import Conversion, convert
-from converter.download import Fetcher
-from converter.errors import MappingError, OutputError, SourceError
-from converter.formats.pdiparams import read_pdiparams
-from converter.formats.pdparams import write_pdparams
-from converter.formats.pir import read_pir
-from converter.parity.inputs import Case, default_cases
-from converter.parity.programs import find_reference
-from converter.parity.reference import PaddleWorker
-from converter.parity.report import format_table, to_json, write_report
-from converter.parity.result import LEAST_RESPONSE, TOLERANCE, ParityResult
-from converter.parity.verify import verify
-from converter.source import Source, load_source
-from converter.zoo import Zoo, load_zoo
+from paddle2torch.architectures.layers import Hardsigmoid02
+from paddle2torch.converter.containers.archive import ModelFiles
+from paddle2torch.converter.conversion.convert import Conversion, convert
+from paddle2torch.converter.formats.pdiparams import read_pdiparams
+from paddle2torch.converter.formats.pdparams import write_pdparams
+from paddle2torch.converter.formats.pir import read_pir
+from paddle2torch.converter.parity.inputs import Case, default_cases
+from paddle2torch.converter.parity.programs import find_reference
+from paddle2torch.converter.parity.reference import PaddleWorker
+from paddle2torch.converter.parity.report import format_table, to_json, write_report
+from paddle2torch.converter.parity.result import LEAST_RESPONSE, TOLERANCE, ParityResult
+from paddle2torch.converter.parity.verify import verify
+from paddle2torch.converter.sources import Source, load_source
+from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.errors import MappingError, OutputError, SourceError
+from paddle2torch.converter.zoo.catalog import Zoo, load_zoo
+from paddle2torch.converter.zoo.download import Fetcher
 
 pytestmark = pytest.mark.skipif(find_spec("paddle") is None, reason="PaddlePaddle is not installed")
 
@@ -155,7 +155,7 @@ EXPORT = """
 import json
 import sys
 import paddle
-from scripts.paddle_rec_network import Recogniser
+from scripts.fixtures.paddle_rec_network import Recogniser
 
 paddle.seed(3)
 network = Recogniser(int(sys.argv[1]))
@@ -326,7 +326,7 @@ def test_the_tolerance_is_the_users(worker: PaddleWorker) -> None:
 
 def test_every_tensor_transpose_and_epsilon_is_noticed(worker: PaddleWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[1])
-    sensitivity = importlib.import_module("scripts.sensitivity")
+    sensitivity = importlib.import_module("scripts.checks.sensitivity")
     with torch.inference_mode():
         probe = sensitivity.Probe(sample(), sample().source, worker, short_cases())
         tallies = {kind: change(probe) for kind, change in sensitivity.LOCAL_CHANGES.items()}

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converter.errors import PaddleError
-from converter.parity.reference import WORKER_COMMAND, PaddleWorker
+from paddle2torch.converter.parity.reference import WORKER_COMMAND, PaddleWorker
+from paddle2torch.converter.support.errors import PaddleError
 
 needs_paddle = pytest.mark.skipif(find_spec("paddle") is None, reason="PaddlePaddle is not installed")
 
@@ -139,7 +139,7 @@ def fake_paddle(folder: Path, content: str) -> list[str]:
     """The real worker's command, in a Python that has this in place of Paddle."""
     (folder / "paddle").mkdir()
     (folder / "paddle" / "__init__.py").write_text(textwrap.dedent(content), encoding="utf-8")
-    start = f"import sys; sys.path.insert(0, {str(folder)!r}); from converter.parity.paddle_worker import main; main()"
+    start = f"import sys; sys.path.insert(0, {str(folder)!r}); from paddle2torch.converter.parity.paddle_worker import main; main()"
     return [sys.executable, "-c", start]
 
 
@@ -178,7 +178,7 @@ def test_what_paddle_prints_does_not_get_among_the_answers(tmp_path: Path) -> No
 
 def test_the_worker_imports_neither_torch_nor_paddle_before_it_serves() -> None:
     code = (
-        "import json, sys; import converter.parity.paddle_worker;"
+        "import json, sys; import paddle2torch.converter.parity.paddle_worker;"
         "print(json.dumps([name for name in ('torch', 'paddle') if name in sys.modules]))"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
@@ -188,7 +188,7 @@ def test_the_worker_imports_neither_torch_nor_paddle_before_it_serves() -> None:
 @needs_paddle
 def test_paddle_and_torch_never_meet() -> None:
     code = (
-        "import sys; from converter.parity import paddle_worker as worker;"
+        "import sys; from paddle2torch.converter.parity import paddle_worker as worker;"
         "worker.Worker(worker.import_paddle()); print('paddle' in sys.modules, 'torch' in sys.modules)"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from converter.zoo import load_zoo
+from paddle2torch.converter.zoo.catalog import load_zoo
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW = ROOT / ".github" / "workflows" / "parity.yml"

@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from conftest import MIRROR_VARIABLE
-from converter.convert import Conversion, convert
-from converter.download import Fetcher
-from converter.parity.inputs import default_cases, image_cases
-from converter.parity.programs import find_reference
-from converter.parity.reference import PaddleWorker
-from converter.parity.verify import verify
-from converter.source import load_source
-from converter.zoo import load_zoo
+from paddle2torch.converter.conversion.convert import Conversion, convert
+from paddle2torch.converter.parity.inputs import default_cases, image_cases
+from paddle2torch.converter.parity.programs import find_reference
+from paddle2torch.converter.parity.reference import PaddleWorker
+from paddle2torch.converter.parity.verify import verify
+from paddle2torch.converter.sources import load_source
+from paddle2torch.converter.zoo.catalog import load_zoo
+from paddle2torch.converter.zoo.download import Fetcher
 
 pytestmark = pytest.mark.skipif(find_spec("paddle") is None, reason="PaddlePaddle is not installed")
 
@@ -123,7 +123,7 @@ def test_the_released_recognisers_read_the_same(picture: str, mirror: Path, work
 def sensitivity(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script that breaks networks and counts what is noticed."""
     monkeypatch.syspath_prepend(Path(__file__).parents[1])
-    return importlib.import_module("scripts.sensitivity")
+    return importlib.import_module("scripts.checks.sensitivity")
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

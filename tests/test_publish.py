@@ -22,20 +22,20 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from converter import hub_push
-from converter import publish as publishing
-from converter.card import LANGUAGES, SIZES
-from converter.cli import main
-from converter.convert import Conversion, convert
-from converter.download import Fetcher
-from converter.errors import OutputError, PaddleError, ParityError
-from converter.folders import replace_folder, staging
-from converter.labels import Labels
-from converter.parity.report import PICTURE_SIZE, PLOT_BOX, to_png
-from converter.parity.result import ParityResult
-from converter.publish import Options, Publication, publish_one
-from converter.source import load_source
-from converter.zoo import Zoo, load_zoo
+from paddle2torch.cli import main
+from paddle2torch.converter.conversion.convert import Conversion, convert
+from paddle2torch.converter.mapping.labels import Labels
+from paddle2torch.converter.parity.report import PICTURE_SIZE, PLOT_BOX, to_png
+from paddle2torch.converter.parity.result import ParityResult
+from paddle2torch.converter.release import hub_push
+from paddle2torch.converter.release import publish as publishing
+from paddle2torch.converter.release.card import LANGUAGES, SIZES
+from paddle2torch.converter.release.publish import Options, Publication, publish_one
+from paddle2torch.converter.sources import load_source
+from paddle2torch.converter.support.errors import OutputError, PaddleError, ParityError
+from paddle2torch.converter.support.folders import replace_folder, staging
+from paddle2torch.converter.zoo.catalog import Zoo, load_zoo
+from paddle2torch.converter.zoo.download import Fetcher
 
 pytestmark = pytest.mark.skipif(find_spec("paddle") is None, reason="PaddlePaddle is not installed")
 
@@ -222,7 +222,7 @@ def test_with_an_organisation_the_card_says_where_on_the_hub(tmp_path: Path, pro
 
 
 def test_every_language_and_size_of_the_zoo_is_known() -> None:
-    from architectures.registry import ARCHITECTURES
+    from paddle2torch.architectures.registry import ARCHITECTURES
 
     assert {language for model in load_zoo().models.values() for language in model.languages} <= LANGUAGES.keys()
     assert {entry.preprocessing["size"]["mode"] for entry in ARCHITECTURES.values()} <= SIZES.keys()
@@ -267,7 +267,7 @@ def run_alone(output: Path, seed: str, threads: str) -> subprocess.Popen[bytes]:
     }
     environment["PYTHONPATH"] = str(Path(__file__).parents[1])
     return subprocess.Popen(
-        [sys.executable, "-m", "converter", "publish", NAME, "--output", str(output)],
+        [sys.executable, "-m", "paddle2torch", "publish", NAME, "--output", str(output)],
         cwd=output.parent,
         env=environment,
     )
@@ -383,7 +383,7 @@ def test_an_error_midway_leaves_nothing(tmp_path: Path, failing: Recorded) -> No
 
 
 def test_leftovers_of_a_killed_run_are_taken_away(tmp_path: Path) -> None:
-    killed = "import os; from pathlib import Path; from converter.folders import staging\nwith staging(Path('model')): os.kill(os.getpid(), 9)"
+    killed = "import os; from pathlib import Path; from paddle2torch.converter.support.folders import staging\nwith staging(Path('model')): os.kill(os.getpid(), 9)"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     subprocess.run([sys.executable, "-c", killed], cwd=tmp_path, env=environment, check=False)
     assert [path.name[:7] for path in tmp_path.iterdir()] == [".model."]

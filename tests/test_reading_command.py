@@ -12,15 +12,15 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-import converter
-from converter import artifacts
-from converter.cli import main
-from converter.cli.read import drawings
-from converter.download import Fetcher
-from reading.network import convert_source
+from paddle2torch.cli import main
+from paddle2torch.converter import zoo
+from paddle2torch.converter.writing import artifacts
+from paddle2torch.converter.zoo.download import Fetcher
+from paddle2torch.reading.command import drawings
+from paddle2torch.reading.network import convert_source
 
 LINE = ("--det", "none")
-EMBEDDED = Path(converter.__file__).parent / "embedded"
+EMBEDDED = Path(zoo.__file__).parent / "embedded"
 SAMPLE, SAYS = EMBEDDED / "sample.png", (EMBEDDED / "sample.txt").read_text().strip()
 
 Run = Callable[..., Result]

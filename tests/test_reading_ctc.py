@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reading.ctc import decode
+from paddle2torch.converter.ocr.ctc import decode
 
 
 def probabilities(classes: list[int], scores: list[float] | None = None) -> np.ndarray:

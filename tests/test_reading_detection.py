@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reading.crops import cut_out
-from reading.detection import Detection, find_boxes, sort_boxes, unclip
-from reading_samples import overlap
+from paddle2torch.reading.crops import cut_out
+from paddle2torch.reading.detection import Detection, find_boxes, sort_boxes, unclip
+from support.reading_samples import overlap
 
 HEIGHT, WIDTH = 160, 320
 

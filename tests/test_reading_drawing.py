@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from converter.errors import SourceError
-from reading import Line
-from reading.drawing import FONTS, choose_typeface, draw
+from paddle2torch.converter.support.errors import SourceError
+from paddle2torch.reading import Line
+from paddle2torch.reading.drawing import FONTS, choose_typeface, draw
 
 WHITE = np.full((300, 700, 3), 255, np.uint8)
 WIDE = Line("Hello", 0.9, ((50, 40), (350, 40), (350, 90), (50, 90)))
@@ -89,7 +89,7 @@ def test_characters_that_no_font_has_are_told(caplog: pytest.LogCaptureFixture) 
 
 
 def test_without_system_fonts_pillows_own_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reading.drawing.FONTS", ())
+    monkeypatch.setattr("paddle2torch.reading.drawing.FONTS", ())
     assert choose_typeface("abc").files == dict.fromkeys("abc")
     assert halves(WHITE, WIDE)[1].min() < 60
 

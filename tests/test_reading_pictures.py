@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from converter.errors import SourceError
-from reading.pictures import load_picture
+from paddle2torch.converter.ocr.images import load_picture
+from paddle2torch.converter.support.errors import SourceError
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 

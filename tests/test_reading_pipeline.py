@@ -14,15 +14,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import converter
-from architectures import create_model, load_model
-from converter import artifacts
-from converter.convert import Conversion
-from converter.download import Fetcher
-from converter.errors import ConverterError, DownloadError, MappingError, SourceError
-from reading import Line, Reader
-from reading.network import Network, convert_source, from_module
-from reading_samples import (
+from paddle2torch.architectures import create_model, load_model
+from paddle2torch.converter import zoo
+from paddle2torch.converter.conversion.convert import Conversion
+from paddle2torch.converter.support.errors import ConverterError, DownloadError, MappingError, SourceError
+from paddle2torch.converter.writing import artifacts
+from paddle2torch.converter.zoo.download import Fetcher
+from paddle2torch.reading import Line, Reader
+from paddle2torch.reading.network import Network, convert_source, from_module
+from support.reading_samples import (
     COLOURS,
     DETECTOR,
     LABELS,
@@ -33,7 +33,7 @@ from reading_samples import (
     name_colours,
 )
 
-EMBEDDED = Path(converter.__file__).parent / "embedded"
+EMBEDDED = Path(zoo.__file__).parent / "embedded"
 SAMPLE, SAYS = EMBEDDED / "sample.png", (EMBEDDED / "sample.txt").read_text().strip()
 
 

@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from converter.errors import MissingPackageError
-from reading.preprocess import WIDEST, prepare, resize
+from paddle2torch.converter.ocr.preprocess import WIDEST, prepare, resize
+from paddle2torch.converter.support.errors import MissingPackageError
 
 LINE = {
     "channel_order": "BGR",

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from architectures.registry import RECOGNITION_32
-from converter.download import Fetcher
-from reading import Reader
-from reading.defaults import CLASSIFIER, DETECTOR
-from reading.network import Network, open_network
-from reading.paddle import PaddleSession
-from reading_samples import overlap
+from paddle2torch.architectures.registry import RECOGNITION_32
+from paddle2torch.converter.zoo.download import Fetcher
+from paddle2torch.reading import Reader
+from paddle2torch.reading.defaults import CLASSIFIER, DETECTOR
+from paddle2torch.reading.network import Network, open_network
+from paddle2torch.reading.paddle import PaddleSession
+from support.reading_samples import overlap
 
 IMAGES_VARIABLE = "PADDLE2TORCH_IMAGES"
 FRENCH, JAPANESE, ENGLISH = "french_mobile_v2.0_rec", "japan_mobile_v2.0_rec", "en_number_mobile_v2.0_rec"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import configparser
 import re
 
-from converter import errors
-from documents import README, ROOT, commands
+from paddle2torch.converter.support import errors
+from support.documents import README, ROOT, commands
 
 # `make` commands that .ci/run runs as they stand; the others are made of parts that have tests.
 MADE_BY_CI = {"make convert", "make test"}

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from architectures import create_model, list_models
-from architectures.registry import ARCHITECTURES
-from checkpoints import random_tensors
-from converter import recognition
-from converter.errors import MappingError
-from converter.rules import module_name, structured_name, to_paddle, to_torch
+from paddle2torch.architectures import create_model, list_models
+from paddle2torch.architectures.registry import ARCHITECTURES
+from paddle2torch.converter.mapping import recognition
+from paddle2torch.converter.mapping.rules import module_name, structured_name, to_paddle, to_torch
+from paddle2torch.converter.support.errors import MappingError
+from support.checkpoints import random_tensors
 
 NAMES = [
     ("det_mobilenet_v3_dbfpn", "backbone.stage0.0.expand_conv.conv.weight", "backbone.stages.0.0.expand_conv.conv.weight"),

@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors import torch as safetensors
 
-from converter import artifacts
-from converter.convert import convert
-from converter.download import Fetcher
-from converter.source import load_source
-from converter.streaming import ELEMENTS, save_pth, save_safetensors
-from converter.zoo import load_zoo
+from paddle2torch.converter.conversion.convert import convert
+from paddle2torch.converter.sources import load_source
+from paddle2torch.converter.writing import artifacts
+from paddle2torch.converter.writing.streaming import ELEMENTS, save_pth, save_safetensors
+from paddle2torch.converter.zoo.catalog import load_zoo
+from paddle2torch.converter.zoo.download import Fetcher
 
 # Names and texts that JSON writes in more than one way.
 ODD = 'é/"\\ 日本\n\t\x01\x7f\u2028<>&'

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from architectures import list_models
-from checkpoints import random_tensors, write_checkpoint
-from converter import artifacts
-from converter.blob import Blob
-from converter.convert import convert
-from converter.download import Fetcher
-from converter.errors import FormatError, SourceError
-from converter.formats.pdparams import read_pdparams
-from converter.source import load_source
-from converter.to_paddle import read_converted
-from converter.to_paddle import write_checkpoint as write_paddle
-from converter.zoo import load_zoo
+from paddle2torch.architectures import list_models
+from paddle2torch.converter.conversion.convert import convert
+from paddle2torch.converter.formats.pdparams import read_pdparams
+from paddle2torch.converter.sources import load_source
+from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.errors import FormatError, SourceError
+from paddle2torch.converter.writing import artifacts
+from paddle2torch.converter.writing.to_paddle import read_converted
+from paddle2torch.converter.writing.to_paddle import write_checkpoint as write_paddle
+from paddle2torch.converter.zoo.catalog import load_zoo
+from paddle2torch.converter.zoo.download import Fetcher
+from support.checkpoints import random_tensors, write_checkpoint
 
 
 def to_torch_files(path: Path, folder: Path) -> list[Path]:

@@ -16,8 +16,8 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
-from checkpoints import Tensors, random_tensors, write_checkpoint
-from converter.cli import main
+from paddle2torch.cli import main
+from support.checkpoints import Tensors, random_tensors, write_checkpoint
 
 Make = Callable[[Path], Path]
 CLASSIFIER, RECOGNISER = "cls_mobilenet_v3", "rec_mobilenet_v3_bilstm_ctc"

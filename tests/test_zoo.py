@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from architectures.registry import ARCHITECTURES
-from converter.download import Fetched, Fetcher
-from converter.errors import SourceError, ZooError
-from converter.zoo import Dictionary, Zoo, load_zoo, parse_zoo, zoo_path
-from converter.zoo_lock import lock_zoo, measure
+from paddle2torch.architectures.registry import ARCHITECTURES
+from paddle2torch.converter.support.errors import SourceError, ZooError
+from paddle2torch.converter.zoo.catalog import Dictionary, Zoo, load_zoo, parse_zoo, zoo_path
+from paddle2torch.converter.zoo.download import Fetched, Fetcher
+from paddle2torch.converter.zoo.lock import lock_zoo, measure
 
 URLS_OF_THE_LIST = "c23a657138969db07b0c1f93bf4eaf6b9e6c82dfaeee7dc8a87e472c80d32d3f"
 """sha256 over the sorted tarball URLs of upstream's list, one a line."""
@@ -129,7 +129,7 @@ def test_only_these_dictionaries_do_not_fit_their_released_heads(zoo: Zoo, mirro
 def test_an_unknown_name_brings_suggestions(zoo: Zoo) -> None:
     with pytest.raises(SourceError, match=r"^ch_pp-ocrv3_dett: no model .* did you mean ch_PP-OCRv3_det"):
         zoo.get("ch_pp-ocrv3_dett")
-    with pytest.raises(SourceError, match="`python -m converter list` shows all"):
+    with pytest.raises(SourceError, match="`python -m paddle2torch list` shows all"):
         zoo.get("something else")
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from architectures.graph.form import Graph, GraphError, Node
-from architectures.graph.operators import (
+from ..hollow import Hollow
+from .form import Graph, GraphError, Node
+from .operators import (
     LAYERS,
     OPERATORS,
     SEVERAL_RESULTS,
@@ -21,7 +22,6 @@ from architectures.graph.operators import (
     signature,
     torch_dtype,
 )
-from architectures.hollow import Hollow
 
 # How Paddle's structured names spell the last part of a tensor's name, where it differs from PyTorch's.
 SPELLINGS = {"running_mean": "_mean", "running_var": "_variance"}

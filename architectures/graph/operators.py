@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from architectures.graph.form import Node
+from .form import Node
 
 Number = int | float | Tensor
 Sizes = Sequence[int | Tensor] | Tensor

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from converter.choice import Access, Choice
+from paddle2torch.converter.conversion.choice import Access, Choice
 
 if TYPE_CHECKING:
-    from converter.zoo import Zoo
+    from paddle2torch.converter.zoo.catalog import Zoo
 
 KINDS = ("inference", "trained", "pretrained")
 TASKS = ("det", "rec", "cls")
@@ -99,7 +99,7 @@ def output_to(folder: str) -> Decorator:
 
 
 def open_zoo() -> Zoo:
-    from converter.zoo import load_zoo
+    from paddle2torch.converter.zoo.catalog import load_zoo
 
     return load_zoo()
 
@@ -109,7 +109,7 @@ def print_json(value: Any) -> None:
 
 
 def write_json(value: Any, path: Path) -> None:
-    from converter.files import atomic_write
+    from paddle2torch.converter.support.files import atomic_write
 
     with atomic_write(path) as file:
         file.write((json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode())

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from converter.choice import Access
-from converter.cli.common import KINDS, as_json, fetching, note, open_zoo, print_json
-from converter.errors import SourceError
+from paddle2torch.converter.cli.common import KINDS, as_json, fetching, note, open_zoo, print_json
+from paddle2torch.converter.conversion.choice import Access
+from paddle2torch.converter.support.errors import SourceError
 
 
 @click.command()
@@ -52,7 +52,7 @@ located = click.option("--cache", "folder", type=click.Path(path_type=Path, file
 @as_json
 def cache_list(folder: Path | None, as_json: bool) -> None:
     """List the downloaded files, unfinished ones too."""
-    from converter.cache import Cache
+    from paddle2torch.converter.zoo.cache import Cache
 
     entries = Cache(folder).entries()
     if as_json:
@@ -72,7 +72,7 @@ def cache_clean(words: tuple[str, ...], forget: bool, folder: Path | None) -> No
 
     The hash that a URL was first seen with stays known, so that a changed file is still noticed.
     """
-    from converter.cache import Cache
+    from paddle2torch.converter.zoo.cache import Cache
 
     removed = Cache(folder).clean(lambda entry: not words or any(word in entry.url for word in words), forget=forget)
     note(f"removed {len(removed)} files, {sum(entry.size for entry in removed):,} bytes")

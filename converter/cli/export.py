@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from converter.choice import Access, Choice
-from converter.cli.common import choosing_with_labels, fetching, note, open_zoo, output_to
+from paddle2torch.converter.cli.common import choosing_with_labels, fetching, note, open_zoo, output_to
+from paddle2torch.converter.conversion.choice import Access, Choice
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,7 +38,7 @@ def export(sources: tuple[str, ...], formats: tuple[str, ...], output: Path, cho
     (of a detector, any height and width that are multiples of 32) and holds preprocessing and labels. Before, it is
     compared with the PyTorch module on several shapes; where the two disagree, nothing is written.
     """
-    from converter.export import export_model, write_export
+    from paddle2torch.converter.release.export import export_model, write_export
 
     for text in sources:
         model, metadata = open_model(text, choice, access)
@@ -56,13 +56,13 @@ def export(sources: tuple[str, ...], formats: tuple[str, ...], output: Path, cho
 
 def open_model(text: str, choice: Choice, access: Access) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a source and its metadata."""
-    from architectures.hub import is_converted
+    from paddle2torch.architectures.hub import is_converted
 
     if is_converted(text):
-        from converter.export import open_converted
+        from paddle2torch.converter.release.export import open_converted
 
         return open_converted(Path(text))
-    from converter.artifacts import metadata
+    from paddle2torch.converter.writing.artifacts import metadata
 
     fetcher = access.fetcher()
     conversion = choice.convert(choice.load(text, open_zoo(), fetcher), fetcher)

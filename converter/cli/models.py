@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from converter.choice import Access, Choice
-from converter.cli.common import (
+from paddle2torch.converter.cli.common import (
     KINDS,
     as_json,
     choosing,
@@ -22,7 +21,8 @@ from converter.cli.common import (
     print_json,
     referring,
 )
-from converter.cli.spread import Spread, chosen, finish, spreading
+from paddle2torch.converter.cli.spread import Spread, chosen, finish, spreading
+from paddle2torch.converter.conversion.choice import Access, Choice
 
 
 @click.command()
@@ -32,7 +32,7 @@ from converter.cli.spread import Spread, chosen, finish, spreading
 @as_json
 def inspect(path: str, choice: Choice, access: Access, as_json: bool) -> None:
     """Say what a file, folder, tarball or zoo model holds, without converting it."""
-    from converter.inspection import inspect_source
+    from paddle2torch.converter.conversion.inspection import inspect_source
 
     source = choice.load(path, open_zoo(), access.fetcher())
     report = inspect_source(source, branch=choice.branch, architecture=choice.architecture)
@@ -84,7 +84,7 @@ def convert(
             raise click.UsageError("name a converted .pth or .safetensors")
         convert_back(sources, output, reference, access)
         return
-    from converter.tasks import ConvertTask
+    from paddle2torch.converter.batch.tasks import ConvertTask
 
     texts = chosen(sources, everything, choice.kind)
     finish(spread.run([ConvertTask(text, choice, access, output, proving, reference) for text in texts]))
@@ -103,7 +103,7 @@ def compare(first: str, second: str, choice: Choice, access: Access, as_json: bo
     ch_PP-OCRv3_rec:trained. What a conversion makes itself (batch-norm counters, an absent threshold branch) is not
     compared. Exits with 1 when anything differs.
     """
-    from converter.comparison import compare as compare_tensors
+    from paddle2torch.converter.conversion.comparison import compare as compare_tensors
 
     comparison = compare_tensors(*(comparable(text, choice, access) for text in (first, second)))
     if as_json:
@@ -119,7 +119,7 @@ def compare(first: str, second: str, choice: Choice, access: Access, as_json: bo
 def comparable(text: str, choice: Choice, access: Access) -> dict[str, Any]:
     """Module key → array of what a file really holds."""
     if Path(text).suffix in (".pth", ".safetensors"):
-        from converter.to_paddle import state_arrays
+        from paddle2torch.converter.writing.to_paddle import state_arrays
 
         return state_arrays(Path(text))
     name, _, own_kind = text.rpartition(":")
@@ -131,8 +131,8 @@ def comparable(text: str, choice: Choice, access: Access) -> dict[str, Any]:
 
 def convert_back(sources: tuple[str, ...], output: Path, reference: str | None, access: Access) -> None:
     """The way to Paddle."""
-    from converter.source import load_source
-    from converter.to_paddle import read_converted, write_checkpoint, write_inference
+    from paddle2torch.converter.sources import load_source
+    from paddle2torch.converter.writing.to_paddle import read_converted, write_checkpoint, write_inference
 
     program = load_source(reference, open_zoo(), access.fetcher(), weights=False) if reference else None
     for text in sources:

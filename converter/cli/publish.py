@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from converter.batch import Outcome
-from converter.choice import Access
-from converter.cli.common import KINDS, everything, fetching, note, output_to
-from converter.cli.spread import Spread, chosen, finish, spreading
+from paddle2torch.converter.batch.run import Outcome
+from paddle2torch.converter.cli.common import KINDS, everything, fetching, note, output_to
+from paddle2torch.converter.cli.spread import Spread, chosen, finish, spreading
+from paddle2torch.converter.conversion.choice import Access
 
 if TYPE_CHECKING:
-    from converter.publish import Publication
+    from paddle2torch.converter.release.publish import Publication
 
 
 @click.command()
@@ -46,9 +46,9 @@ def publish(
     model card, and the figures of the comparison. index.json and SHA256SUMS list the release. A model that does not
     agree with Paddle is not published; the others are.
     """
-    from converter import publish as publishing
-    from converter.hub_push import Hub
-    from converter.tasks import PublishTask
+    from paddle2torch.converter.batch.tasks import PublishTask
+    from paddle2torch.converter.release import publish as publishing
+    from paddle2torch.converter.release.hub_push import Hub
 
     hub = Hub(organisation) if organisation and not dry_run else None
     publishing.require_own_lists(output)
@@ -71,7 +71,7 @@ def publish(
 
 def publication(outcome: Outcome) -> Publication:
     """What became of one model."""
-    from converter.publish import Publication
+    from paddle2torch.converter.release.publish import Publication
 
     if outcome.report is not None:
         return outcome.report.data["publication"]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import click
 
-from converter.batch import TRIES, Outcome, Task, run_tasks, table
-from converter.cli.common import gathering, note, open_zoo
-from converter.errors import ConverterError
+from paddle2torch.converter.batch.run import TRIES, Outcome, Task, run_tasks, table
+from paddle2torch.converter.cli.common import gathering, note, open_zoo
+from paddle2torch.converter.support.errors import ConverterError
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Spread:
 
     def run(self, tasks: Sequence[Task]) -> list[Outcome]:
         """Run tasks; what each has to say is printed as it comes in."""
-        from converter.tasks import absolute, letting_go
+        from paddle2torch.converter.batch.tasks import absolute, letting_go
 
         debug = bool(click.get_current_context().find_root().params.get("debug"))
         if self.scheduler is not None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from converter.batch import Outcome
-from converter.choice import Access, Choice
-from converter.cli.common import choosing_with_labels, everything, fetching, referring, write_json
-from converter.cli.spread import Spread, chosen, finish, spreading
+from paddle2torch.converter.batch.run import Outcome
+from paddle2torch.converter.cli.common import choosing_with_labels, everything, fetching, referring, write_json
+from paddle2torch.converter.cli.spread import Spread, chosen, finish, spreading
+from paddle2torch.converter.conversion.choice import Access, Choice
 
 
 @click.command()
@@ -60,7 +60,7 @@ def verify(
     same pictures; every layer, the output and the answer are compared. The program's graph, run by PyTorch, is a third
     witness. Exits with 0 only when all hold for every SOURCE; all are tried.
     """
-    from converter.tasks import VerifyTask
+    from paddle2torch.converter.batch.tasks import VerifyTask
 
     if weights is not None and len(sources) != 1:
         raise click.UsageError("--weights goes with one SOURCE")

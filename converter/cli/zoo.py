@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from converter.choice import Access
-from converter.cli.common import KINDS, TASKS, as_json, fetching, note, open_zoo, print_json
-from converter.errors import DownloadError
+from paddle2torch.converter.cli.common import KINDS, TASKS, as_json, fetching, note, open_zoo, print_json
+from paddle2torch.converter.conversion.choice import Access
+from paddle2torch.converter.support.errors import DownloadError
 
 if TYPE_CHECKING:
-    from converter.zoo import Model
+    from paddle2torch.converter.zoo.catalog import Model
 
 KIND_ORDER = {kind: i for i, kind in enumerate(KINDS)}
 
@@ -84,8 +84,8 @@ def zoo_group() -> None:
 @fetching
 def lock(names: tuple[str, ...], jobs: int, access: Access) -> None:
     """Fetch tarballs and write their sha256 and size into model_zoo.yaml; comments and order stay."""
-    from converter.zoo import zoo_path
-    from converter.zoo_lock import lock_zoo, measure
+    from paddle2torch.converter.zoo.catalog import zoo_path
+    from paddle2torch.converter.zoo.lock import lock_zoo, measure
 
     measured, errors = measure(open_zoo(), access.fetcher(), names or None, jobs)
     for name, kind in lock_zoo(zoo_path(), measured):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from converter.blob import Blob
-from converter.errors import FormatError
+from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.errors import FormatError
 
 _HEAD = 512
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from converter.blob import Blob
-from converter.errors import FormatError
-from converter.formats.foreign import PICKLE, refuse_foreign
-from converter.formats.names import checked_name
-from converter.formats.restricted import read_pickle
+from paddle2torch.converter.formats.foreign import PICKLE, refuse_foreign
+from paddle2torch.converter.formats.names import checked_name
+from paddle2torch.converter.formats.restricted import read_pickle
+from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.errors import FormatError
 
 _WANTED = "a .pdiparams.info file"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from converter.errors import FormatError
+from paddle2torch.converter.support.errors import FormatError
 
 
 def checked_name(file: str, name: object) -> str:

@@ -11,8 +11,8 @@ from typing import Literal, TypeGuard
 
 import numpy as np
 
-from converter.formats.restricted import PLAIN, Constructor, Global, Refused, bytes_of, kind_of, text_of
-from converter.formats.tensors import byte_count, is_possible
+from paddle2torch.converter.formats.restricted import PLAIN, Constructor, Global, Refused, bytes_of, kind_of, text_of
+from paddle2torch.converter.formats.tensors import byte_count, is_possible
 
 _ELEMENTS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 _BYTE_ORDERS = ("<", ">", "|", "=")

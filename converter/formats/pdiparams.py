@@ -13,11 +13,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from converter.blob import Blob
-from converter.errors import FormatError
-from converter.formats.foreign import PARAMETERS, refuse_foreign
-from converter.formats.pdmodel import ELEMENT_NAMES, Variable, message_class, parse_message
-from converter.formats.tensors import ELEMENT_TYPES, byte_count, is_possible, little_endian, widen_bfloat16
+from paddle2torch.converter.formats.foreign import PARAMETERS, refuse_foreign
+from paddle2torch.converter.formats.pdmodel import ELEMENT_NAMES, Variable, message_class, parse_message
+from paddle2torch.converter.formats.tensors import ELEMENT_TYPES, byte_count, is_possible, little_endian, widen_bfloat16
+from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.errors import FormatError
 
 _ELEMENT_NUMBERS = {name: number for number, name in ELEMENT_NAMES.items()}
 # A description of nine sizes, the most that Paddle allows, has about a hundred bytes.

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from converter.blob import Blob
-from converter.errors import FormatError
-from converter.formats.foreign import PROGRAM, refuse_foreign
-from converter.formats.names import checked_name
+from paddle2torch.converter.formats.foreign import PROGRAM, refuse_foreign
+from paddle2torch.converter.formats.names import checked_name
+from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.errors import FormatError
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message

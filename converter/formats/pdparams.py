@@ -19,13 +19,13 @@ from math import prod
 
 import numpy as np
 
-from converter.blob import Blob
-from converter.errors import FormatError
-from converter.formats.foreign import PICKLE, refuse_foreign
-from converter.formats.names import checked_name
-from converter.formats.numpy_pickles import ARRAYS, PickledArray
-from converter.formats.restricted import Constructor, Refused, read_pickle, text_of
-from converter.formats.tensors import ELEMENT_TYPES, is_possible, little_endian, widen_bfloat16
+from paddle2torch.converter.formats.foreign import PICKLE, refuse_foreign
+from paddle2torch.converter.formats.names import checked_name
+from paddle2torch.converter.formats.numpy_pickles import ARRAYS, PickledArray
+from paddle2torch.converter.formats.restricted import Constructor, Refused, read_pickle, text_of
+from paddle2torch.converter.formats.tensors import ELEMENT_TYPES, is_possible, little_endian, widen_bfloat16
+from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.errors import FormatError
 
 _log = logging.getLogger(__name__)
 

@@ -12,11 +12,11 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from converter.blob import Blob
-from converter.errors import FormatError
-from converter.formats.foreign import PIR, refuse_foreign
-from converter.formats.names import checked_name
-from converter.formats.pdmodel import MAX_PROGRAM_BYTES, Operator, Program, Variable
+from paddle2torch.converter.formats.foreign import PIR, refuse_foreign
+from paddle2torch.converter.formats.names import checked_name
+from paddle2torch.converter.formats.pdmodel import MAX_PROGRAM_BYTES, Operator, Program, Variable
+from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.errors import FormatError
 
 _DIALECTS: Mapping[str, str] = {"0": "builtin", "1": "pd_op", "2": "cf", "3": "custom_op", "4": "pd_dist"}
 _PARAMETER = "p"

@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
-from converter.blob import Blob
-from converter.errors import FormatError
+from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.errors import FormatError
 
 # Longer integers, names and keys than any real file has are refused before they are made.
 _MAX_INTEGER_BYTES = 16

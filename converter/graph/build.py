@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import fx
 
-from architectures.graph.form import Graph, GraphError
-from architectures.graph.module import graph_to_module, lay_out
-from architectures.recognise import COUNTER
-from converter.blob import copy_out
-from converter.errors import FormatError, MappingError
-from converter.rules import shorten
+from paddle2torch.architectures.graph.form import Graph, GraphError
+from paddle2torch.architectures.graph.module import graph_to_module, lay_out
+from paddle2torch.architectures.recognise import COUNTER
+from paddle2torch.converter.mapping.rules import shorten
+from paddle2torch.converter.support.blob import copy_out
+from paddle2torch.converter.support.errors import FormatError, MappingError
 
 
 def build_module(

@@ -14,10 +14,10 @@ from typing import Any
 
 from torch import nn
 
-from architectures.graph.form import Graph
-from architectures.graph.operators import SAME
-from converter.errors import MappingError
-from converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
+from paddle2torch.architectures.graph.form import Graph
+from paddle2torch.architectures.graph.operators import SAME
+from paddle2torch.converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
+from paddle2torch.converter.support.errors import MappingError
 
 # Sizes of pictures that every network of a task takes, unlike in height and width; batches of two.
 WIDTHS = {"det": 96, "rec": 100, "cls": 192}

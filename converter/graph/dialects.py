@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from architectures.graph.form import Node
-from architectures.graph.operators import UNARY
-from converter.formats.pdmodel import Operator, Program
+from paddle2torch.architectures.graph.form import Node
+from paddle2torch.architectures.graph.operators import UNARY
+from paddle2torch.converter.formats.pdmodel import Operator, Program
 
 # How operators of Paddle 3's inference.json are called; `.pdmodel` operators have no such prefix.
 PIR_PREFIXES = ("pd_op.", "builtin.")

@@ -13,14 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from architectures.graph.form import Graph
-from architectures.hollow import hollow_model
-from architectures.recognise import infer_parameters
-from architectures.registry import ARCHITECTURES, Architecture
-from converter.errors import MappingError
-from converter.graph.conformity import input_shape
-from converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
-from converter.rules import structured_name
+from paddle2torch.architectures.graph.form import Graph
+from paddle2torch.architectures.hollow import hollow_model
+from paddle2torch.architectures.recognise import infer_parameters
+from paddle2torch.architectures.registry import ARCHITECTURES, Architecture
+from paddle2torch.converter.graph.conformity import input_shape
+from paddle2torch.converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
+from paddle2torch.converter.mapping.rules import structured_name
+from paddle2torch.converter.support.errors import MappingError
 
 Look = Callable[[Step], object]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from architectures.graph.form import Graph, GraphError, Node, Parameter, check_graph, reachable
-from converter.errors import FormatError, MappingError
-from converter.formats.pdmodel import Program
-from converter.graph.dialects import spell
-from converter.graph.refine import Context, VariantError, constants_of, refined
-from converter.graph.simplify import simplify
+from paddle2torch.architectures.graph.form import Graph, GraphError, Node, Parameter, check_graph, reachable
+from paddle2torch.converter.formats.pdmodel import Program
+from paddle2torch.converter.graph.dialects import spell
+from paddle2torch.converter.graph.refine import Context, VariantError, constants_of, refined
+from paddle2torch.converter.graph.simplify import simplify
+from paddle2torch.converter.support.errors import FormatError, MappingError
 
 
 class UncoveredError(MappingError):

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from architectures.graph.form import Node
-from architectures.graph.operators import mistake
-from converter.formats.pdmodel import ELEMENT_NAMES
-from converter.graph.dialects import BINARY, REDUCTIONS, UNKNOWN, Spelled
+from paddle2torch.architectures.graph.form import Node
+from paddle2torch.architectures.graph.operators import mistake
+from paddle2torch.converter.formats.pdmodel import ELEMENT_NAMES
+from paddle2torch.converter.graph.dialects import BINARY, REDUCTIONS, UNKNOWN, Spelled
 
 # Slots that hold data: what is in them stays a value of the graph even where it is a constant.
 DATA = frozenset(

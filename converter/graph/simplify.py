@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from architectures.graph.form import Graph, Node, reachable
+from paddle2torch.architectures.graph.form import Graph, Node, reachable
 
 Rank = Callable[[str], int | None]
 

@@ -24,11 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from architectures.graph.form import Graph, GraphError, Node
-from architectures.graph.module import arguments, check_operators
-from architectures.graph.operators import OPERATORS, SEVERAL_RESULTS, torch_dtype
-from converter.errors import FormatError
-from converter.interrupts import heed
+from paddle2torch.architectures.graph.form import Graph, GraphError, Node
+from paddle2torch.architectures.graph.module import arguments, check_operators
+from paddle2torch.architectures.graph.operators import OPERATORS, SEVERAL_RESULTS, torch_dtype
+from paddle2torch.converter.support.errors import FormatError
+from paddle2torch.converter.support.interrupts import heed
 
 Shape = tuple[int, ...]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from converter.parity.reference import Precision, half_of_the_cores
+from paddle2torch.converter.parity.reference import Precision, half_of_the_cores
 
 # The slope that upstream's networks give their second hard sigmoid, where PyTorch's own has 1/6.
 HARD_SIGMOID_SLOPE = 0.1666667

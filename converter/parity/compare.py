@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from reading.ctc import Reading, decode
+from paddle2torch.converter.ocr.ctc import Reading, decode
 
 MAP_THRESHOLD = 0.3  # as upstream's DB post-processing
 MAP_AGREEMENT = 0.999  # intersection over union of the thresholded maps

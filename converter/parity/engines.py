@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from converter.parity.reference import PaddleWorker, Precision, ReferenceProgram
+from paddle2torch.converter.parity.reference import PaddleWorker, Precision, ReferenceProgram
 
 if TYPE_CHECKING:
-    from converter.parity.programs import PreparedProgram
+    from paddle2torch.converter.parity.programs import PreparedProgram
 
 Values = dict[str, np.ndarray]
 
@@ -72,8 +72,8 @@ class GraphEngine:
     name = "the graph"
 
     def __init__(self, prepared: PreparedProgram) -> None:
-        from converter.graph.program import graph_from_program
-        from converter.graph.reference import GraphReference
+        from paddle2torch.converter.graph.program import graph_from_program
+        from paddle2torch.converter.parity.graph_engine import GraphReference
 
         graph = graph_from_program(prepared.program, file=prepared.file)
         self._reference = GraphReference(graph, prepared.arrays)

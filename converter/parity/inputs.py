@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from reading.pictures import load_picture
-from reading.preprocess import prepare
+from paddle2torch.converter.ocr.images import load_picture
+from paddle2torch.converter.ocr.preprocess import prepare
 
 SEED = 20220428
 LINES = ("Parity 2.6", "TORCH & 47", "37,50 EUR")

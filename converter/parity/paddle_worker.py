@@ -1,4 +1,4 @@
-"""The process that runs Paddle: `python -m converter.parity.paddle_worker`.
+"""The process that runs Paddle: this file, run as a script; it imports nothing of this package.
 
 It answers requests, one JSON object per line, on stdin and stdout. Arrays travel in .npy files. Whatever Paddle itself
 prints goes to stderr, so that it cannot be mistaken for an answer.

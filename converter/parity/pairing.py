@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from converter.errors import ParityError
-from converter.parity.reference import ReferenceOperator, ReferenceProgram
-from converter.rules import shorten
+from paddle2torch.converter.mapping.rules import shorten
+from paddle2torch.converter.parity.reference import ReferenceOperator, ReferenceProgram
+from paddle2torch.converter.support.errors import ParityError
 
 # The activations that end a network. Comparing what goes into them is what makes the comparison mean something:
 # behind a saturated sigmoid anything looks right.

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from architectures.graph.module import module_keys
-from converter.blob import Blob
-from converter.errors import DownloadError, OutputError, SourceError
-from converter.formats.pdmodel import Program, read_pdmodel
-from converter.formats.pir import read_pir
-from converter.parity.paddle_worker import STEM
-from converter.programs import keys_by_variable, with_weights
-from converter.source import Source, load_source
+from paddle2torch.architectures.graph.module import module_keys
+from paddle2torch.converter.formats.pdmodel import Program, read_pdmodel
+from paddle2torch.converter.formats.pir import read_pir
+from paddle2torch.converter.parity.paddle_worker import STEM
+from paddle2torch.converter.sources import Source, load_source
+from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.errors import DownloadError, OutputError, SourceError
+from paddle2torch.converter.writing.programs import keys_by_variable, with_weights
 
 if TYPE_CHECKING:
-    from converter.convert import Conversion
-    from converter.download import Fetcher
-    from converter.zoo import Model, Zoo
+    from paddle2torch.converter.conversion.convert import Conversion
+    from paddle2torch.converter.zoo.catalog import Model, Zoo
+    from paddle2torch.converter.zoo.download import Fetcher
 
 
 @dataclass(frozen=True)

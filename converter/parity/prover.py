@@ -8,19 +8,20 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from converter.parity.inputs import default_cases, image_cases
-from converter.parity.programs import find_reference
-from converter.parity.reference import PaddleWorker
-from converter.parity.report import format_table, to_json, verdict, write_report
-from converter.parity.verify import TOLERANCE, ParityResult, verify
-from converter.source import load_source
+from paddle2torch.converter import zoo
+from paddle2torch.converter.parity.inputs import default_cases, image_cases
+from paddle2torch.converter.parity.programs import find_reference
+from paddle2torch.converter.parity.reference import PaddleWorker
+from paddle2torch.converter.parity.report import format_table, to_json, verdict, write_report
+from paddle2torch.converter.parity.verify import TOLERANCE, ParityResult, verify
+from paddle2torch.converter.sources import load_source
 
 if TYPE_CHECKING:
-    from converter.convert import Conversion
-    from converter.download import Fetcher
-    from converter.parity.inputs import Case
-    from converter.source import Source
-    from converter.zoo import Zoo
+    from paddle2torch.converter.conversion.convert import Conversion
+    from paddle2torch.converter.parity.inputs import Case
+    from paddle2torch.converter.sources import Source
+    from paddle2torch.converter.zoo.catalog import Zoo
+    from paddle2torch.converter.zoo.download import Fetcher
 
 SAMPLE = "sample.png"
 GRAPH = "graph"
@@ -65,7 +66,7 @@ class Prover:
         images: Sequence[Path] = (),
         tolerance: float | None = None,
     ) -> ParityResult:
-        """Verify one conversion; see `converter.parity.verify.verify` for arguments and errors."""
+        """Verify one conversion; see `paddle2torch.converter.parity.verify.verify` for arguments and errors."""
         return verify(
             conversion,
             reference=self._reference(conversion),
@@ -89,7 +90,7 @@ class Prover:
         cases = default_cases(task, record)
         model = conversion.source.model
         if model is not None and model.release == "embedded":
-            with resources.as_file(resources.files("converter") / "embedded" / SAMPLE) as picture:
+            with resources.as_file(resources.files(zoo) / "embedded" / SAMPLE) as picture:
                 cases.insert(0, image_cases(task, record, [picture])[0])
         return cases
 

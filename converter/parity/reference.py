@@ -19,14 +19,14 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-import converter
-from converter.errors import PaddleError
+from paddle2torch.converter.support.errors import PaddleError
 
 START_LIMIT = 120.0  # seconds; importing Paddle from a cold disk takes a while
 REQUEST_LIMIT = 300.0  # seconds; the slowest request seen takes about three
 STDERR_TAIL = 5  # lines quoted in a message
 Precision = Literal["single", "double"]
-WORKER_COMMAND = (sys.executable, "-m", "converter.parity.paddle_worker")
+# By its path, and safely: with `-m` the working folder would come first where modules are looked for.
+WORKER_COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("paddle_worker.py")))
 
 
 @dataclass(frozen=True)
@@ -292,12 +292,17 @@ class _Process:
 
 
 def _environment() -> dict[str, str]:
-    """The caller's environment, in which the worker finds this package whatever its working folder is, and half of the
-    cores for Paddle unless the caller has set its threads."""
-    package_parent = str(Path(converter.__file__).resolve().parent.parent)
-    search_path = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]
-    threads = os.environ.get("OMP_NUM_THREADS", str(half_of_the_cores()))
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(search_path), "OMP_NUM_THREADS": threads}
+    """The caller's environment, with half of the cores for Paddle unless the caller has set its threads.
+
+    Empty and relative entries of PYTHONPATH, which mean the working folder or what lies in it, are left out.
+    """
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(entry for entry in entries if Path(entry).is_absolute()),
+        "PYTHONSAFEPATH": "1",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(half_of_the_cores())),
+    }
 
 
 def half_of_the_cores() -> int:

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from converter.files import atomic_write
-from converter.parity.compare import Answer, Difference
-from converter.parity.result import CaseResult, LayerResult, ParityResult, Third
+from paddle2torch.converter.parity.compare import Answer, Difference
+from paddle2torch.converter.parity.result import CaseResult, LayerResult, ParityResult, Third
+from paddle2torch.converter.support.files import atomic_write
 
 SCHEMA_VERSION = 1
 SHOWN_LAYERS = 8

@@ -25,22 +25,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converter import __version__
-from converter.artifacts import metadata, stream_safetensors
-from converter.digests import sha256_of
-from converter.errors import MappingError, ParityError, SourceError
-from converter.parity.compare import Difference, judge_answers, measure, response
-from converter.parity.engines import Engine, GraphEngine, PaddleEngine, Values
-from converter.parity.inputs import Case, default_cases, image_cases
-from converter.parity.pairing import Layer, pair_layers
-from converter.parity.programs import prepare_program
-from converter.parity.reference import PaddleWorker, Precision
-from converter.parity.result import TOLERANCE, CaseResult, LayerResult, ParityResult, Third, WeightFile
-from converter.rules import shorten
-from converter.source import Source
+from paddle2torch.converter import __version__
+from paddle2torch.converter.mapping.rules import shorten
+from paddle2torch.converter.parity.compare import Difference, judge_answers, measure, response
+from paddle2torch.converter.parity.engines import Engine, GraphEngine, PaddleEngine, Values
+from paddle2torch.converter.parity.inputs import Case, default_cases, image_cases
+from paddle2torch.converter.parity.pairing import Layer, pair_layers
+from paddle2torch.converter.parity.programs import prepare_program
+from paddle2torch.converter.parity.reference import PaddleWorker, Precision
+from paddle2torch.converter.parity.result import TOLERANCE, CaseResult, LayerResult, ParityResult, Third, WeightFile
+from paddle2torch.converter.sources import Source
+from paddle2torch.converter.support.digests import sha256_of
+from paddle2torch.converter.support.errors import MappingError, ParityError, SourceError
+from paddle2torch.converter.writing.artifacts import metadata, stream_safetensors
 
 if TYPE_CHECKING:
-    from converter.convert import Conversion
+    from paddle2torch.converter.conversion.convert import Conversion
 
 # A change d of all values before a sigmoid or softmax changes the relative result by at most 2d.
 STEEPNESS = 2.0
@@ -64,7 +64,7 @@ def verify(
     Args:
         conversion: the model and its Paddle source.
         reference: an inference model whose program runs the source's weights (see
-            `converter.parity.programs.find_reference`); the source itself by default.
+            `paddle2torch.converter.parity.programs.find_reference`); the source itself by default.
         weights: a `.pth` or `.safetensors` to check in place of the conversion's own tensors.
         images: the user's pictures, in place of the rendered text.
         cases: the very batches to run, in place of both.
@@ -164,7 +164,7 @@ class Session:
     """
 
     def __init__(self, conversion: Conversion, reference: Source, worker: PaddleWorker | None) -> None:
-        from converter.parity.capture import parametrised_modules
+        from paddle2torch.converter.parity.capture import parametrised_modules
 
         if worker is None and conversion.graph is not None:
             raise ParityError(
@@ -227,7 +227,7 @@ class Session:
 
     def run_torch(self, models: Mapping[Precision, Any], case: Case) -> dict[Precision, Outputs]:
         """Layer outputs and final output of the network, in both precisions."""
-        from converter.parity.capture import run_with_layers
+        from paddle2torch.converter.parity.capture import run_with_layers
 
         modules = [layer.module for layer in self.layers]
         dtypes: dict[Precision, type] = {"single": np.float32, "double": np.float64}
@@ -313,7 +313,7 @@ def load_weights(conversion: Conversion, path: Path) -> Any:
         SourceError: the file is missing or neither of the two.
         MappingError: its tensors are not exactly those of the architecture.
     """
-    from architectures.loading import read_state
+    from paddle2torch.architectures.loading import read_state
 
     if not path.is_file():
         raise SourceError(f"{path}: there is no such file; --weights takes a .pth or .safetensors")

@@ -1,4 +1,0 @@
-from converter.cli import main
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,260 @@
+"""What `paddle2torch.converter.batch.run` runs: converting, verifying and publishing one model each.
+
+What many tasks of a process need (the zoo, a Paddle process) is made once and kept for all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
+from multiprocessing.util import Finalize
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from paddle2torch.converter.batch.run import Report
+from paddle2torch.converter.conversion.choice import Access, Choice
+from paddle2torch.converter.support.digests import hash_ahead
+from paddle2torch.converter.support.errors import ConverterError, ParityError
+
+if TYPE_CHECKING:
+    from paddle2torch.converter.conversion.convert import Conversion
+    from paddle2torch.converter.parity.prover import Prover
+    from paddle2torch.converter.release.publish import Options
+    from paddle2torch.converter.zoo.catalog import Zoo
+
+logger = logging.getLogger(__name__)
+
+# Attributes that hold what the user wrote, a name or a path.
+TEXTS = frozenset({"text", "reference", "mirror"})
+
+
+@dataclass(frozen=True)
+class ConvertTask:
+    """Convert one model and write its files.
+
+    Attributes:
+        text: the SOURCE.
+        choice: how to read it.
+        access: where files come from.
+        output: folder for the results.
+        verify: whether to compare with Paddle first, and to write nothing if it disagrees.
+        reference: for that; see `paddle2torch.converter.parity.prover.Prover`.
+    """
+
+    text: str
+    choice: Choice
+    access: Access
+    output: Path
+    verify: bool = False
+    reference: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.text
+
+    def prepare(self) -> None:
+        _look_ahead(self.text, self.choice.kind, self.access)
+
+    def run(self) -> Report:
+        """Do it.
+
+        Raises:
+            ConverterError: any; nothing has been written then.
+        """
+        from paddle2torch.converter.writing import artifacts
+
+        prover = _prover(self.access, self.reference) if self.verify else None  # Paddle starts while we convert
+        conversion = _convert(self.text, self.choice, self.access)
+        lines: list[str] = []
+        if prover is not None:
+            logger.info("comparing with %s, layer by layer", prover.oracle)
+            result = prover.prove(conversion)
+            if not result.passed:
+                raise ParityError(prover.table(result) + "\n  nothing was written")
+            lines = prover.summary(result)
+        paths = artifacts.write(conversion, self.output)
+        summary = lines[0].partition(": ")[2] if lines else f"{len(conversion.origins)} tensors"
+        return Report(summary, (*map(str, paths), *lines))
+
+
+@dataclass(frozen=True)
+class VerifyTask:
+    """Compare one model with Paddle.
+
+    Attributes:
+        text, choice, access, reference: as for `ConvertTask`.
+        weights: a converted file to check in place of a conversion.
+        images: the user's pictures.
+        tolerance: largest relative error allowed for a layer.
+        report: folder for `NAME/parity.json` and `.html`.
+        command: that asked for it, for the report.
+    """
+
+    text: str
+    choice: Choice
+    access: Access
+    reference: str | None = None
+    weights: Path | None = None
+    images: tuple[Path, ...] = ()
+    tolerance: float | None = None
+    report: Path | None = None
+    command: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.text
+
+    def prepare(self) -> None:
+        _look_ahead(self.text, self.choice.kind, self.access)
+
+    def run(self) -> Report:
+        """Do it.
+
+        Raises:
+            ConverterError: any but that of a model that does not pass.
+        """
+        prover = _prover(self.access, self.reference)
+        source = self.choice.load(self.text, _zoo(), _fetcher(self.access))
+        conversion = self.choice.convert(source, _fetcher(self.access))
+        result = prover.prove(conversion, weights=self.weights, images=self.images, tolerance=self.tolerance)
+        paths = prover.report(result, self.report, self.command) if self.report else []
+        return Report(
+            summary=prover.summary(result)[0].partition(": ")[2],
+            results=(prover.table(result), *map(str, paths)),
+            passed=result.passed,
+            exit_code=0 if result.passed else ParityError.exit_code,
+            data=prover.verdict(result),
+        )
+
+
+T = TypeVar("T")
+
+
+def absolute(task: T) -> T:
+    """The task with paths that mean the same in another working folder."""
+    return _map_paths(task)
+
+
+def _map_paths(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.absolute()
+    if isinstance(value, tuple):
+        return tuple(map(_map_paths, value))
+    if is_dataclass(value):
+        found = {each.name: _map_paths(getattr(value, each.name)) for each in fields(value)}
+        found |= {name: _absolute_text(found[name]) for name in TEXTS & found.keys() if found[name] is not None}
+        return replace(value, **found)
+    return value
+
+
+def _absolute_text(text: str) -> str:
+    """A word of the user's that may be a path, and then is one from here."""
+    prefix, colon, rest = text.partition(":")
+    if text in _zoo().models or "://" in text:
+        return text
+    if colon and prefix == "graph":
+        return f"{prefix}:{_absolute_text(rest)}"
+    return str(Path(text).absolute()) if Path(text).exists() else text
+
+
+@dataclass(frozen=True)
+class PublishTask:
+    """Publish one model of the zoo.
+
+    Attributes:
+        name: in the zoo.
+        options: see `paddle2torch.converter.release.publish.publish_one`.
+    """
+
+    name: str
+    options: Options
+
+    def prepare(self) -> None:
+        _look_ahead(self.name, self.options.kind, self.options.access)
+
+    def run(self) -> Report:
+        """Do it.
+
+        Raises:
+            ConverterError: any; the model is not published then.
+        """
+        from paddle2torch.converter.release.publish import publish_or_raise
+
+        publication = publish_or_raise(self.name, self.options, _publishing(self.options))
+        return Report(f"{publication.outcome}: parity {publication.verdict}", data={"publication": publication})
+
+
+def _look_ahead(text: str, kind: str | None, access: Access) -> None:
+    """Have a model's file hashed meanwhile, where it is here already."""
+    with suppress(ConverterError, OSError):  # the task itself will tell
+        model = _zoo().models.get(text)
+        artifact = model.artifacts.get(kind or "inference") if model is not None else None
+        path = Path(text) if model is None else _fetcher(access).local(artifact) if artifact is not None else None
+        if path is not None and path.is_file():
+            hash_ahead(path)
+
+
+def _convert(text: str, choice: Choice, access: Access) -> Conversion:
+    """Convert, and say what was done."""
+    source = choice.load(text, _zoo(), _fetcher(access))
+    logger.info("converting %s", source.path.name)
+    conversion = choice.convert(source, _fetcher(access))
+    settled = ", ".join([conversion.architecture.name, *(f"{k} = {v}" for k, v in conversion.parameters.items())])
+    lines = [f"{conversion.name}: {conversion.architecture.summary} [{settled}]"]
+    lines += [f"  recognised: {conversion.evidence}"] if conversion.evidence else []
+    lines += [f"  {len(conversion.origins)} tensors from {source.path.name}, each used once"]
+    lines += [f"  {text}" for text in conversion.notes]
+    lines += [f"  {conversion.labels.note}"] if conversion.labels else []
+    for line in lines:
+        logger.info("%s", line)
+    return conversion
+
+
+# ---- kept for all tasks of a process -----------------------------------------------------------------------------
+
+_kept = ExitStack()
+Finalize(None, lambda: let_go(), exitpriority=10)  # also where a process of a pool ends
+
+
+@contextmanager
+def letting_go() -> Iterator[None]:
+    """What tasks in this process share is given up at the end."""
+    try:
+        yield
+    finally:
+        let_go()
+
+
+def let_go() -> None:
+    """End the Paddle process, where there is one; at once where the program was interrupted."""
+    _prover.cache_clear()
+    _publishing.cache_clear()
+    _kept.__exit__(*sys.exc_info())
+
+
+@cache
+def _zoo() -> Zoo:
+    from paddle2torch.converter.zoo.catalog import load_zoo
+
+    return load_zoo()
+
+
+_fetcher = cache(Access.fetcher)
+
+
+@cache
+def _prover(access: Access, reference: str | None) -> Prover:
+    from paddle2torch.converter.parity.prover import Prover
+
+    return _kept.enter_context(Prover(_zoo(), _fetcher(access), reference))
+
+
+@cache
+def _publishing(options: Options) -> Prover:
+    from paddle2torch.converter.release.publish import proving
+
+    return _kept.enter_context(proving(options))

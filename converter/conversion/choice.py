@@ -1,0 +1,82 @@
+"""What a user says of a model besides its name, and of where files come from: data that travels between processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from paddle2torch.converter.conversion.convert import Conversion
+    from paddle2torch.converter.sources import Source
+    from paddle2torch.converter.zoo.catalog import Zoo
+    from paddle2torch.converter.zoo.download import Fetcher
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where files come from.
+
+    Attributes:
+        mirror: folder or base URL in place of scheme and host of every URL.
+        cache: folder for downloaded files, the platform's by default.
+        offline: whether to reach no server.
+    """
+
+    mirror: str | None = None
+    cache: Path | None = None
+    offline: bool = False
+
+    def fetcher(self, *, accept_changed: bool = False) -> Fetcher:
+        """Who gets the files; see `paddle2torch.converter.zoo.download.Fetcher`."""
+        from paddle2torch.converter.zoo.download import Fetcher
+
+        return Fetcher(cache_dir=self.cache, mirror=self.mirror, offline=self.offline, accept_changed=accept_changed)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How to read a model; None wherever that is to be found out.
+
+    Attributes:
+        kind: which tarball of a zoo model: "inference", "trained" or "pretrained".
+        member: which checkpoint of an archive that holds several.
+        branch: which network of a distilled checkpoint.
+        architecture: what the model is.
+        dictionary: file of the recogniser's characters.
+        config: the PaddleOCR `.yml` that the model was trained with.
+        as_graph: whether to convert an inference model by its graph alone.
+    """
+
+    kind: str | None = None
+    member: str | None = None
+    branch: str | None = None
+    architecture: str | None = None
+    dictionary: Path | None = None
+    config: Path | None = None
+    as_graph: bool = False
+
+    def load(self, text: str, zoo: Zoo, fetcher: Fetcher) -> Source:
+        """Find and read a model; see `paddle2torch.converter.sources.load_source` for `text` and errors."""
+        from paddle2torch.converter.sources import load_source
+
+        return load_source(text, zoo, fetcher, self.kind, self.member)
+
+    def convert(self, source: Source, fetcher: Fetcher | None = None) -> Conversion:
+        """Convert a model in memory; without a fetcher the zoo's dictionary is left alone. See
+        `paddle2torch.converter.conversion.convert.convert` for errors."""
+        if self.as_graph:
+            from paddle2torch.converter.conversion.as_graph import convert_graph
+
+            return convert_graph(source, dictionary=self.dictionary, fetcher=fetcher)
+        from paddle2torch.converter.conversion.convert import convert
+        from paddle2torch.converter.mapping.config import read_config
+
+        return convert(
+            source,
+            architecture=self.architecture,
+            branch=self.branch,
+            dictionary=self.dictionary,
+            config=read_config(self.config, self.branch) if self.config else None,
+            fetcher=fetcher,
+        )

@@ -1,0 +1,261 @@
+"""The way through: a source's tensors → branch → architecture → state dict → module, with labels and account."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from paddle2torch.architectures.registry import Architecture, get
+from paddle2torch.converter.graph.naming import named
+from paddle2torch.converter.mapping.branches import census, choose
+from paddle2torch.converter.mapping.config import Config
+from paddle2torch.converter.mapping.labels import Labels, match_labels, read_dictionary
+from paddle2torch.converter.mapping.recognition import evidence, identify
+from paddle2torch.converter.mapping.rules import Mapped, carried_out, plan
+from paddle2torch.converter.sources import Source
+from paddle2torch.converter.support.collection import give_back
+from paddle2torch.converter.support.errors import MappingError, SourceError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from paddle2torch.architectures.graph.form import Graph
+    from paddle2torch.converter.zoo.download import Fetcher
+
+ANGLES = ["0", "180"]
+AS_GRAPH = "\n  --as-graph converts an inference model by its graph alone"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A converted model and the account of its conversion.
+
+    Attributes:
+        source: what was converted.
+        name: stem of the output files.
+        architecture: what it is.
+        parameters: every parameter of the architecture, as used.
+        mapped: the state dict, with the origin of each tensor.
+        branch: of a training checkpoint; empty for none.
+        branches: all that the checkpoint holds.
+        tensors: structured name without the branch's prefix → array, what was mapped.
+        evidence: how the architecture was recognised; None where it was given.
+        labels: what the classes stand for, or why that is not known; None for detectors.
+        notes: what the user should know.
+        graph: the network itself, where it was converted by its graph and not as one of the registry's architectures.
+    """
+
+    source: Source
+    name: str
+    architecture: Architecture
+    parameters: dict[str, Any]
+    mapped: Mapped
+    branch: str
+    branches: tuple[str, ...]
+    tensors: dict[str, np.ndarray]
+    evidence: str | None
+    labels: Labels | None
+    notes: tuple[str, ...]
+    graph: Graph | None = None
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The state dict: every tensor of the module, in the module's order."""
+        return self.mapped.state
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Module key → structured name in Paddle, for every tensor that was read."""
+        return self.mapped.origins
+
+    def build(self) -> nn.Module:
+        """The module with the converted weights, in evaluation mode; it shares memory with `state`."""
+        if self.graph is None:
+            from paddle2torch.architectures.hollow import create_hollow
+
+            model = create_hollow(self.architecture.name, self.parameters)
+        else:
+            from paddle2torch.converter.graph.build import build_module
+
+            model = build_module(self.graph, self.source.path.name)
+        model.load_state_dict(self.state, strict=True, assign=True)
+        return model.eval()
+
+
+def convert(
+    source: Source,
+    *,
+    architecture: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    branch: str | None = None,
+    dictionary: Path | None = None,
+    config: Config | None = None,
+    fetcher: Fetcher | None = None,
+) -> Conversion:
+    """Convert a source in memory; nothing is written.
+
+    Args:
+        source: see `paddle2torch.converter.sources.load_source`.
+        architecture: its name, where it is known; the zoo's or the recognised one otherwise.
+        parameters: of the architecture, where they are known; otherwise told by the weights.
+        branch: of a training checkpoint with several networks.
+        dictionary: file of the characters; the configuration's or the zoo's otherwise.
+        config: PaddleOCR configuration that the model was trained with; what else is given wins over it.
+        fetcher: gets the zoo's dictionary; without one there are no labels.
+
+    Raises:
+        MappingError: the tensors fit no architecture, or not the given one; or the network does not compute what the
+            source's own program says.
+        SourceError: the dictionary cannot be read.
+    """
+    listed = source.model
+    source = named(source, architecture or (config.architecture if config else listed.architecture if listed else None))
+    branches = census(source.tensors)
+    chosen = choose(branches, branch, source.path.name)
+    tensors = {name: source.tensors[full] for name, full in chosen.names.items()}
+    shapes = {name: array.shape for name, array in tensors.items()}
+
+    # A teacher is a network of its own: what the zoo says is about the exported branch.
+    exported = chosen is branches[0]
+    given = architecture or (config.architecture if config else listed.architecture if listed and exported else None)
+    if config and given == config.architecture:
+        parameters = {**config.parameters, **(parameters or {})}
+    with _pointing_to_the_graph(source):
+        fit = identify(shapes, source.path.name, given, parameters)
+        entry = get(fit.architecture)
+        settled = {name: fit.parameters.get(name, parameter.default) for name, parameter in entry.parameters.items()}
+        planned = plan(tensors, entry.name, settled)
+    if source.program is not None:
+        require_same_graph(source, entry, settled, planned.origins)
+        give_back()  # before the tensors take their memory
+    mapped = carried_out(planned)
+
+    notes = _notes(source, [b.name for b in branches], chosen.name, mapped)
+    if listed and exported:
+        notes += [
+            f"the zoo lists {key} = {value} for {listed.name}, this file has {settled[key]}; the file was followed"
+            for key, value in listed.parameters.items()
+            if settled.get(key, value) != value
+        ]
+    labels = find_labels(entry.task, settled, source, dictionary, config, fetcher)
+    return Conversion(
+        source=source,
+        name=source.name if exported else f"{source.name}_{chosen.name}",
+        architecture=entry,
+        parameters=settled,
+        mapped=mapped,
+        branch=chosen.name,
+        branches=tuple(b.name for b in branches),
+        tensors=tensors,
+        evidence=None if given else evidence(fit),
+        labels=labels,
+        notes=tuple(notes),
+    )
+
+
+@contextmanager
+def _pointing_to_the_graph(source: Source) -> Iterator[None]:
+    """Where no architecture fits an inference model, its graph is a way in."""
+    try:
+        yield
+    except MappingError as error:
+        if source.program is None:
+            raise
+        raise MappingError(f"{error}{AS_GRAPH}") from error
+
+
+def require_same_graph(
+    source: Source, entry: Architecture, parameters: Mapping[str, Any], origins: Mapping[str, str]
+) -> None:
+    """Compare the network with the program that its weights came with, operator by operator; nothing is run.
+
+    Args:
+        source: with its program.
+        entry: the network's architecture.
+        parameters: of the architecture.
+        origins: module key → structured name.
+
+    Raises:
+        MappingError: they differ; the message lists in what.
+        FormatError: the program is inconsistent.
+    """
+    from paddle2torch.architectures.hollow import hollow_model
+    from paddle2torch.converter.graph.conformity import input_shape, require_conformity
+    from paddle2torch.converter.graph.program import graph_from_program
+
+    model = hollow_model(entry.name, parameters)
+    keys = {source.variables[name]: key for key, name in origins.items()}
+    graph = graph_from_program(source.program, file=source.path.name)
+    require_conformity(graph, model, keys, input_shape(entry.task, entry.preprocessing), source.path.name)
+
+
+def _notes(source: Source, branches: list[str], chosen: str, mapped: Mapped) -> list[str]:
+    notes = []
+    if source.named_by == "graph":
+        notes.append("there is no .info that names the tensors; they were named by their places in the graph")
+    if len(branches) > 1:
+        others = ", ".join(name or "(no prefix)" for name in branches if name != chosen)
+        notes.append(f"the checkpoint holds several networks; took {chosen or '(no prefix)'}, there are also: {others}")
+    if mapped.ignored:
+        reasons = dict.fromkeys(mapped.ignored.values())
+        notes += [
+            f"left out {sum(given == reason for given in mapped.ignored.values())} tensors: {reason}"
+            for reason in reasons
+        ]
+    if mapped.initialised:
+        notes.append(
+            f"{len(mapped.initialised)} tensors of the threshold branch, which an inference model lacks and evaluation "
+            "does not use, come from a fixed seed"
+        )
+    if mapped.widened:
+        kinds = ", ".join(sorted(set(mapped.widened.values())))
+        notes.append(f"{len(mapped.widened)} tensors stored as {kinds} were widened to float32")
+    if source.files.others:
+        notes.append(f"passed over in {source.path.name}: {', '.join(source.files.others)}")
+    return notes
+
+
+def find_labels(
+    task: str,
+    parameters: Mapping[str, Any],
+    source: Source,
+    dictionary: Path | None,
+    config: Config | None,
+    fetcher: Fetcher | None,
+) -> Labels | None:
+    """What the classes stand for: by the dictionary given, the configuration's or the zoo's; None for detectors.
+
+    Raises:
+        MappingError: a dictionary was given for what is no recogniser.
+        SourceError: the dictionary cannot be read.
+    """
+    if task == "cls" and parameters["classes"] == len(ANGLES):
+        return Labels(ANGLES, "labels: text angle in degrees")
+    if task != "rec":
+        if dictionary is not None:
+            raise MappingError(f"--dict {dictionary}: only recognisers have a dictionary; leave it out")
+        return None
+    space = None
+    if dictionary is not None:
+        path = dictionary
+    elif config is not None:
+        found = config.find_dictionary()
+        if found is None:
+            named = f"{config.dictionary}, which is not there" if config.dictionary else "no dictionary"
+            return Labels(None, f"no labels bundled: {config.path.name} names {named}; give it with --dict")
+        path, space = found, config.space
+    elif source.model is not None and source.model.dictionary is not None and fetcher is not None:
+        path = fetcher.fetch(source.model.dictionary).path
+        space = source.model.dictionary.space
+    else:
+        return Labels(None, "no labels bundled: no dictionary is known for this model; give one with --dict")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path}: the dictionary cannot be read ({error.strerror}); check the path") from error
+    return match_labels(read_dictionary(data, path.name), parameters["classes"], space, path.name)

@@ -1,0 +1,120 @@
+"""What a source holds, told without converting it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from paddle2torch.converter.graph.naming import named
+from paddle2torch.converter.mapping.branches import census, choose
+from paddle2torch.converter.mapping.recognition import evidence, identify, rank
+from paddle2torch.converter.sources import Source
+from paddle2torch.converter.support.errors import MappingError
+
+NEAREST = 3
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The findings on a source.
+
+    Attributes:
+        file: its name.
+        kind: "inference", "trained" or "pretrained".
+        tensors: how many there are.
+        values: how many numbers they hold.
+        dtypes: data type → number of tensors.
+        branches: name → number of tensors.
+        branch: the one that was looked at.
+        architecture: the one that fits, or None.
+        parameters: of the architecture.
+        findings: lines: the evidence, or why nothing fits and what is near.
+        operators: type → count, of an inference program.
+        named_by: what told the tensors' names: "checkpoint", "info", "graph", or None.
+    """
+
+    file: str
+    kind: str
+    tensors: int
+    values: int
+    dtypes: dict[str, int]
+    branches: dict[str, int]
+    branch: str
+    architecture: str | None
+    parameters: dict[str, Any]
+    findings: tuple[str, ...]
+    operators: dict[str, int]
+    named_by: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**self.__dict__, "findings": list(self.findings)}
+
+    def lines(self) -> list[str]:
+        """The same for a person."""
+        dtypes = ", ".join(f"{count} {dtype}" for dtype, count in self.dtypes.items())
+        lines = [f"{self.file}: {self.kind} model, {self.tensors} tensors ({dtypes}), {self.values:,} values"]
+        if len(self.branches) > 1 or self.branch:
+            counts = ", ".join(f"{name or '(no prefix)'} ({count} tensors)" for name, count in self.branches.items())
+            lines.append(f"  networks      {counts}; looked at {self.branch or '(no prefix)'}")
+        if self.named_by == "graph":
+            lines.append("  names         by the places in the graph; there is no .info")
+        if self.operators:
+            common = ", ".join(f"{count} {name}" for name, count in list(self.operators.items())[:8])
+            more = len(self.operators) - 8
+            lines.append(
+                f"  program       {sum(self.operators.values())} operators: {common}"
+                + f", {more} more kinds" * (more > 0)
+            )
+        lines.append(f"  architecture  {self.architecture or 'none of this list'}")
+        return lines + [f"  {line}" for text in self.findings for line in text.splitlines()]
+
+
+def inspect_source(source: Source, branch: str | None = None, architecture: str | None = None) -> Inspection:
+    """Look at a source.
+
+    Args:
+        source: see `paddle2torch.converter.sources.load_source`.
+        branch: of a checkpoint with several networks.
+        architecture: compare with this one only.
+
+    Raises:
+        MappingError: there is no such branch or architecture.
+    """
+    findings = []
+    try:
+        source = named(source, architecture)
+    except MappingError as error:
+        findings.append(str(error))
+    branches = census(source.tensors)
+    chosen = choose(branches, branch, source.path.name)
+    tensors = {name: source.tensors[full] for name, full in chosen.names.items()}
+    shapes = {name: array.shape for name, array in tensors.items()}
+    found, parameters = None, {}
+    try:
+        fit = identify(shapes, source.path.name, architecture)
+        findings.append(evidence(fit))
+        if fit.exact:
+            found, parameters = fit.architecture, fit.parameters
+        near = [other for other in rank(shapes) if other.architecture != fit.architecture][: NEAREST - 1]
+        findings += [f"less well: {other.architecture} ({evidence(other)})" for other in near if other.score > 0]
+    except MappingError as error:
+        if architecture is not None:
+            raise
+        findings = findings or [str(error)]
+    return Inspection(
+        file=source.path.name,
+        kind=source.kind,
+        tensors=len(tensors),
+        values=sum(array.size for array in tensors.values()),
+        dtypes=dict(Counter(str(array.dtype) for array in tensors.values()).most_common()),
+        branches={b.name: len(b.names) for b in branches},
+        branch=chosen.name,
+        architecture=found,
+        parameters=parameters,
+        findings=tuple(findings),
+        operators=dict(Counter(operator.type for operator in source.program.operators).most_common())
+        if source.program
+        else {},
+        named_by=source.named_by,
+    )

@@ -1,0 +1,61 @@
+"""Dictionaries: what the classes of a recogniser's head stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paddle2torch.converter.support.errors import FormatError
+
+BLANK = "blank"
+SPACE = " "
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The outcome of matching a dictionary with a head.
+
+    Attributes:
+        labels: one per class, the CTC blank first; None where the counts do not agree.
+        note: one line saying what was found, for the user.
+    """
+
+    labels: list[str] | None
+    note: str
+
+
+def read_dictionary(data: bytes, file: str) -> list[str]:
+    """The characters of a dictionary, one a line, as upstream reads it: a line may be a space, or hold several.
+
+    Raises:
+        FormatError: the file is not UTF-8.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FormatError(file, "a dictionary is UTF-8 text, one character a line", error.start) from error
+    lines = text.split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    return [line.rstrip("\r") for line in lines]
+
+
+def match_labels(characters: list[str], classes: int, space: bool | None, file: str) -> Labels:
+    """Labels of a head with that many classes: blank, the dictionary, and perhaps a space.
+
+    Args:
+        characters: the dictionary.
+        classes: of the head.
+        space: whether a space is appended; None leaves it to the counts.
+        file: the dictionary's name, for the note.
+    """
+    tried = []
+    for appended in (False, True) if space is None else (space,):
+        labels = [BLANK, *characters, *([SPACE] if appended else [])]
+        tried.append(len(labels))
+        if len(labels) == classes:
+            return Labels(labels, f"{classes} labels from {file}: blank + {len(characters)}" + " + space" * appended)
+    return Labels(
+        None,
+        f"no labels bundled: {file} with {len(characters)} characters makes {' or '.join(map(str, tried))} classes, "
+        f"the head has {classes}; give the dictionary that the model was trained with (--dict)",
+    )

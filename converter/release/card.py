@@ -1,0 +1,240 @@
+"""The model card of a published model: what it is, how to load it, and what it rests on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib import resources
+from string import Template
+from typing import Any
+
+import yaml
+
+from paddle2torch.converter.conversion.convert import Conversion
+from paddle2torch.converter.mapping.labels import BLANK
+from paddle2torch.converter.parity.result import ParityResult
+from paddle2torch.converter.zoo.catalog import Model
+
+LICENCE = "apache-2.0"
+LIBRARY = "paddle2torch"
+
+PIPELINES = {"det": "object-detection", "rec": "image-to-text", "cls": "image-classification"}
+TASKS = {"det": "text-detection", "rec": "text-recognition", "cls": "text-direction"}
+
+LANGUAGES = {
+    "Arabic": "ar",
+    "Arabic script": "und-Arab",
+    "Belarusian": "be",
+    "Bulgarian": "bg",
+    "Chinese": "zh",
+    "Cyrillic script": "und-Cyrl",
+    "Devanagari script": "und-Deva",
+    "English": "en",
+    "French": "fr",
+    "German": "de",
+    "Hindi": "hi",
+    "Italian": "it",
+    "Japanese": "ja",
+    "Kannada": "kn",
+    "Korean": "ko",
+    "Latin script": "und-Latn",
+    "Marathi": "mr",
+    "Nepali": "ne",
+    "Occitan": "oc",
+    "Persian": "fa",
+    "Portuguese": "pt",
+    "Russian": "ru",
+    "Serbian (Cyrillic)": "sr-Cyrl",
+    "Serbian (Latin)": "sr-Latn",
+    "Spanish": "es",
+    "Tamil": "ta",
+    "Telugu": "te",
+    "Traditional Chinese": "zh-Hant",
+    "Ukrainian": "uk",
+    "Urdu": "ur",
+    "Uyghur": "ug",
+    "multilingual": "und",
+}
+"""The zoo's languages as BCP 47 tags; `und` (undetermined) where there are several."""
+
+BASE_MODELS = {
+    "7e9518c6ab706fe87842a8de1c098f990e67f9212b67c9ef8bc4bca6dc17b91a": "PaddlePaddle/PP-OCRv3_mobile_det",
+}
+"""sha256 of an `inference.pdiparams` → the Hub's repository that has this very file."""
+
+SIZES = {
+    "multiple": "the longer side at most {limit_side} pixels, both sides multiples of {multiple}",
+    "height": "{height} high, the ratio kept; a batch is as wide as its widest line, with zeros to the right of the "
+    "others, and at least {width}",
+    "height_padded": "{height} high, the ratio kept, {width} wide with zeros to the right",
+}
+OUTPUTS = {
+    "det": "float32 `(N, 1, H, W)`: for every pixel the probability that it belongs to text.",
+    "rec": "float32 `(N, T, {classes})`: for every step from left to right the probabilities of {classes} classes.",
+    "cls": "float32 `(N, {classes})`: the probability of every direction.",
+}
+DECODING = """`labels.txt` has a line for every class, the first line for class 0. Class 0 is the CTC blank, written
+`{blank}`. To read: the likeliest class of every step, repetitions merged, then blanks left out. Lines end in `\\n` and
+nowhere else, and a label may be a space:
+
+```python
+from pathlib import Path
+
+labels = Path("{place}/labels.txt").read_text(encoding="utf-8").split("\\n")
+classes = torch.unique_consecutive(output[0].argmax(-1))
+text = "".join(labels[index] for index in classes.tolist() if index != 0)
+```"""
+NO_DICTIONARY = """There is no `labels.txt`, because the characters of the classes are not known: {reason}. Class 0 is
+the CTC blank; the others are the characters of the dictionary that the model was trained with, in its order."""
+DIRECTIONS = """`labels.txt` has a line for every class, the first line for class 0: the angle in degrees by which the
+line of text is turned."""
+
+
+def card(conversion: Conversion, result: ParityResult, files: Mapping[str, str], organisation: str | None) -> str:
+    """The text of `README.md`.
+
+    Args:
+        conversion: of a model of the zoo.
+        result: its parity.
+        files: what the card speaks of: "weights", "state" (the `.pth`) and "picture" → file name.
+        organisation: whose the repository on the Hub is; None where the folder stays on disk.
+    """
+    model = conversion.source.model
+    assert model is not None
+    repository = f"{organisation}/{model.name}" if organisation else None
+    template = Template((resources.files(__package__) / "card.md").read_text(encoding="utf-8"))
+    return template.substitute(
+        metadata=yaml.safe_dump(metadata(conversion, model), sort_keys=False, allow_unicode=True),
+        name=model.name,
+        summary=_summary(conversion, model),
+        place=f"hf:{repository}" if repository else model.name,
+        example=_example_shape(conversion),
+        with_torch=_with_torch(repository, model.name, files["state"]),
+        with_safetensors=_with_safetensors(repository, model.name, files["weights"]),
+        input=_input(conversion),
+        output=_output(conversion, model),
+        parity=_parity(result, files["weights"]),
+        picture=files["picture"],
+        origin=_origin(conversion),
+    )
+
+
+def metadata(conversion: Conversion, model: Model) -> dict[str, Any]:
+    """The card's metadata, as the Hub wants it."""
+    tags = [LANGUAGES[language] for language in model.languages]
+    base = BASE_MODELS.get(_parameters_sha256(conversion))
+    subtags = dict.fromkeys(tag.partition("-")[0] for tag in tags)
+    regional = [tag for tag in tags if "-" in tag]
+    return {
+        "license": LICENCE,
+        "language": ["multilingual" if subtag == "und" else subtag for subtag in subtags],
+        **({"language_bcp47": regional} if regional else {}),
+        "library_name": LIBRARY,
+        "pipeline_tag": PIPELINES[model.task],
+        **({"base_model": base} if base else {}),
+        "tags": ["OCR", "PaddleOCR", model.release, TASKS[model.task], "pytorch"],
+    }
+
+
+def _parameters_sha256(conversion: Conversion) -> str | None:
+    parameters = conversion.source.files.parameters
+    return hashlib.sha256(parameters.data).hexdigest() if parameters else None
+
+
+def _summary(conversion: Conversion, model: Model) -> str:
+    entry = conversion.architecture
+    settled = ", ".join(f"`{key} = {value}`" for key, value in conversion.parameters.items())
+    origin = "" if model.release == "embedded" else f" PaddleOCR's {model.release} weights, converted to PyTorch."
+    return (
+        f"{model.description}.{origin}\n\n"
+        f"{entry.summary[0].upper()}{entry.summary[1:]}. The package knows it as `{entry.name}` with {settled};"
+        f" the design is that of {entry.source}."
+    )
+
+
+def _example_shape(conversion: Conversion) -> str:
+    size = conversion.architecture.preprocessing["size"]
+    side = size.get("multiple", 0) * 10
+    return ", ".join(map(str, (1, 3, size.get("height", side), size.get("width", side))))
+
+
+def _with_torch(repository: str | None, name: str, file: str) -> str:
+    if repository is None:
+        return f'import torch\n\nstate = torch.load("{name}/{file}", weights_only=True)'
+    url = f"https://huggingface.co/{repository}/resolve/main/{file}"
+    return (
+        "import torch\n\n"
+        f'url = "{url}"\n'
+        "state = torch.hub.load_state_dict_from_url(url, check_hash=True, weights_only=True)"
+    )
+
+
+def _with_safetensors(repository: str | None, name: str, file: str) -> str:
+    if repository is None:
+        return f'from safetensors.torch import load_file\n\nstate = load_file("{name}/{file}")'
+    return (
+        "from huggingface_hub import hf_hub_download\n"
+        "from safetensors.torch import load_file\n\n"
+        f'state = load_file(hf_hub_download("{repository}", "{file}"))'
+    )
+
+
+def _input(conversion: Conversion) -> str:
+    record = conversion.architecture.preprocessing
+    size, mean, std = record["size"], record["mean"], record["std"]
+    return "\n".join(
+        (
+            "float32 `(N, 3, H, W)`:",
+            "",
+            f"- size: {SIZES[size['mode']].format(**size)}",
+            f"- channels: {record['channel_order']}",
+            f"- values: (pixel × {record['scale']:.10g} − mean) / std, with mean {mean} and std {std}",
+        )
+    )
+
+
+def _output(conversion: Conversion, model: Model) -> str:
+    lines = [OUTPUTS[model.task].format(**conversion.parameters)]
+    labels = conversion.labels
+    if labels is not None and labels.labels is None:
+        reason = labels.note.removeprefix("no labels bundled: ").partition(";")[0]
+        lines.append(NO_DICTIONARY.format(reason=reason))
+    elif model.task == "rec":
+        lines.append(DECODING.format(blank=BLANK, place=model.name))
+    elif model.task == "cls":
+        lines.append(DIRECTIONS)
+    return "\n\n".join(lines)
+
+
+def _parity(result: ParityResult, weights: str) -> str:
+    worst = result.worst[0]
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    figures = {
+        "Layers compared": f"{len(result.worst)}, each on {len(result.cases)} batches",
+        "Largest error of a layer, double precision": f"{worst.difference.max_error:.1e} at `{worst.layer.module}`",
+        "Tolerance": f"{result.tolerance:g}",
+        "Largest error of a layer, single precision": f"{max(row.single.max_error for row in result.worst):.1e}",
+        "Answers that agree": "{} of {}".format(*_answers(result)),
+        "Versions": versions,
+    }
+    return (
+        f"Paddle ran its own program and PyTorch the `{weights}` of this folder on the same pictures; every layer,\n"
+        "the output and the answer were compared. An error is max|a − b| / max|a| against Paddle's value a.\n\n"
+        "| | |\n| --- | --- |\n" + "\n".join(f"| {what} | {value} |" for what, value in figures.items())
+    )
+
+
+def _answers(result: ParityResult) -> tuple[int, int]:
+    answers = [answer.agrees for case in result.cases for answer in case.answers]
+    return sum(answers), len(answers)
+
+
+def _origin(conversion: Conversion) -> str:
+    source = conversion.source
+    facts = [
+        f"- file: {source.url if source.url and '://' in source.url else source.path.name}",
+        f"- sha256: `{source.sha256}`",
+        *(f"- {note}" for note in conversion.notes),
+        "- licence: Apache-2.0",
+    ]
+    return "\n".join(facts)

@@ -1,0 +1,440 @@
+"""A converted network as one file for another runtime: ONNX, TorchScript, or PyTorch's own `.pt2`.
+
+    exported = export_model(model, model.metadata, "onnx")
+    write_export(exported, Path("exported"))
+
+The file takes any number of pictures and any width (a detector any height and width that are multiples of 32). It
+describes itself: what the `.json` of a conversion says lies in it under `paddle2torch`. And it has been run: nobody
+gets a file that does not compute what the module computes.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from paddle2torch.architectures.loading import GRAPH, HEADER_KEY, load_model
+from paddle2torch.architectures.registry import get
+from paddle2torch.converter.parity.compare import Difference, compare_answers, measure
+from paddle2torch.converter.parity.inputs import Case, text_case
+from paddle2torch.converter.support.digests import sha256_of
+from paddle2torch.converter.support.errors import FormatError, OutputError, ParityError
+from paddle2torch.converter.support.extras import require
+from paddle2torch.converter.support.files import atomic_write
+from paddle2torch.converter.writing.to_paddle import open_weights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+OPSET = 17  # the first with layer normalisation as one operator; onnxruntime has run it since 1.12
+INPUT = "x"  # as in the released programs, and in what others made of them
+ACCOUNT_FILE = f"{HEADER_KEY}.json"  # of the extra files in a TorchScript or `.pt2` archive
+CHARACTERS_KEY = "character"  # where RapidOCR looks for the labels in an ONNX file, without the blank, one a line
+
+# An export is the same arithmetic in single precision in another order. What that may change is told by the module
+# itself, which is run in double precision too: over the zoo's networks TorchScript and `.pt2` differ by nothing at all,
+# ONNX by up to 4.4 times the module's own rounding error.
+ROUNDINGS = 10.0
+LEAST_TOLERANCE = 1e-5  # where the module happens to round to next to nothing; ONNX differs by up to 2e-5 elsewhere
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What goes in and comes out, and the axes that may vary, by name.
+
+    Attributes:
+        inputs: axis of the input → name.
+        output: what comes out.
+        outputs: axis of the output → name.
+    """
+
+    inputs: dict[int, str]
+    output: str
+    outputs: dict[int, str]
+
+
+SIGNATURES = {
+    "det": Signature({0: "batch", 2: "height", 3: "width"}, "maps", {0: "batch", 2: "height", 3: "width"}),
+    "rec": Signature({0: "batch", 3: "width"}, "probabilities", {0: "batch", 1: "steps"}),
+    "cls": Signature({0: "batch", 3: "width"}, "probabilities", {0: "batch"}),
+}
+
+# (pictures, height or None for the record's own, width) per task: of the batch at which a network is traced, and of
+# those at which the file is compared, all unlike it. Two pictures are traced: one could be taken for a constant.
+TRACED: dict[str, tuple[int, int | None, int]] = {"det": (2, 64, 96), "rec": (2, None, 96), "cls": (2, None, 96)}
+COMPARED: dict[str, tuple[tuple[int, int | None, int], ...]] = {
+    "det": ((1, 320, 480), (3, 160, 224), (1, 256, 64)),
+    "rec": ((1, None, 320), (3, None, 213), (1, None, 107)),
+    "cls": ((1, None, 192), (3, None, 141), (1, None, 320)),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An exported file against its module, on one batch.
+
+    Attributes:
+        case: the batch.
+        difference: of the outputs, both in single precision.
+        allowed: the largest error that rounding explains.
+        answers: the module's and the file's, of each picture where they differ although rounding does not change the
+            module's own.
+    """
+
+    case: Case
+    difference: Difference
+    allowed: float
+    answers: tuple[tuple[str, str], ...]
+
+    @property
+    def failure(self) -> str | None:
+        """What does not hold, for a person."""
+        if self.difference.problem is not None:
+            return f"{self.case.name}: its output has another shape, or NaN or infinity in it"
+        if not self.difference.error <= self.allowed:
+            return f"{self.case.name}: error {self.difference.error:.1e}, {self.allowed:.1e} allowed"
+        if self.answers:
+            return f"{self.case.name}: the module says {self.answers[0][0]}, the file {self.answers[0][1]}"
+        return None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported file that has proved right.
+
+    Attributes:
+        file: its name.
+        content: its bytes.
+        comparisons: with the module, one per batch.
+    """
+
+    file: str
+    content: bytes
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def error(self) -> float:
+        """The largest relative error over all batches."""
+        return max(comparison.difference.error for comparison in self.comparisons)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file.
+
+    Attributes:
+        suffix: of its name.
+        build: (module in evaluation mode, example input, metadata) → the file's bytes.
+        load: the file's bytes → what runs it.
+        packages: that it needs besides torch.
+    """
+
+    suffix: str
+    build: Callable[[nn.Module, Tensor, Mapping[str, Any]], bytes]
+    load: Callable[[bytes], Run]
+    packages: tuple[str, ...] = ()
+
+
+def open_converted(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a converted `.pth` or `.safetensors`, ours or anyone's, and its metadata.
+
+    Of a file that came without our `.json` the metadata is what its architecture says; its labels are not known.
+
+    Args:
+        path: what `load_model` takes.
+
+    Raises:
+        SourceError, FormatError: see `paddle2torch.converter.writing.to_paddle.open_weights`.
+    """
+    weights = open_weights(path)
+    try:
+        model = load_model(path)
+    except ValueError as error:
+        raise FormatError(str(path), str(error).removeprefix(f"{path}: ")) from error
+    if model.metadata:
+        return model, model.metadata
+    entry = get(weights.architecture)
+    return model, {
+        "name": path.stem,
+        "task": entry.task,
+        "architecture": entry.name,
+        "parameters": weights.parameters,
+        "preprocessing": entry.preprocessing,
+        "labels": None,
+        "source": {"file": path.name, "sha256": sha256_of(path)},
+    }
+
+
+def export_model(
+    model: nn.Module, metadata: Mapping[str, Any], format: str, cases: Sequence[Case] | None = None
+) -> Exported:
+    """Export a network, run the result, and compare it with the network.
+
+    Args:
+        model: of ours, or any module with the same input and output for its task, such as one made from a graph.
+        metadata: as in a conversion's `.json`; "name", "task", "preprocessing" and "labels" are used, all is put into
+            the file.
+        format: a key of `FORMATS`.
+        cases: the batches to compare on; rendered text of two batch sizes and three widths or sizes by default.
+
+    Raises:
+        OutputError: the network cannot be written in this format.
+        MissingPackageError: a package that this takes is not installed.
+        ParityError: the file does not compute what the module computes.
+    """
+    import torch
+
+    chosen, task, record = FORMATS[format], metadata["task"], metadata["preprocessing"]
+    for package in chosen.packages:
+        require(package, "export", f"writing {format}")
+    model = copy.deepcopy(model).eval()
+    example = torch.from_numpy(text_case(task, record, *TRACED[task]).array)
+    with _quietly(), torch.no_grad():
+        try:
+            content = chosen.build(model, example, metadata)
+            run = chosen.load(content)
+        except Exception as error:  # the exporters raise nearly anything
+            raise OutputError(
+                f"{metadata['name']}: cannot be written as {format} ({_first_line(error)}); nothing was written"
+            ) from error
+        cases = cases or [text_case(task, record, *shape) for shape in COMPARED[task]]
+        comparisons = _compare(model, run, cases, metadata, format)
+    failures = [comparison.failure for comparison in comparisons if comparison.failure is not None]
+    if failures:
+        raise ParityError(_failed(metadata, format, failures[0]))
+    return Exported(metadata["name"] + chosen.suffix, content, comparisons)
+
+
+def write_export(exported: Exported, folder: Path) -> Path:
+    """Write the file into a folder, which is made if need be.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    path = folder / exported.file
+    with atomic_write(path) as file:
+        file.write(exported.content)
+    return path
+
+
+# ---- comparing ---------------------------------------------------------------------------------------------------
+
+
+def _compare(
+    model: nn.Module, run: Run, cases: Sequence[Case], metadata: Mapping[str, Any], format: str
+) -> tuple[Comparison, ...]:
+    """The file against the module, batch by batch."""
+    import torch
+
+    precise = copy.deepcopy(model).double()
+    comparisons = []
+    for case in cases:
+        single = model(torch.from_numpy(case.array)).numpy()
+        double = precise(torch.from_numpy(case.array.astype(np.float64))).numpy()
+        try:
+            candidate = run(case.array)
+        except Exception as error:  # the runtimes raise nearly anything
+            failure = f"{case.name}: it does not take this input ({_last_line(error)})"
+            raise ParityError(_failed(metadata, format, failure)) from error
+        comparisons.append(
+            Comparison(
+                case=case,
+                difference=measure(single, candidate),
+                allowed=max(LEAST_TOLERANCE, ROUNDINGS * measure(double, single).error),
+                answers=tuple(_other_answers(metadata, single, double, candidate)),
+            )
+        )
+    return tuple(comparisons)
+
+
+def _other_answers(
+    metadata: Mapping[str, Any], single: np.ndarray, double: np.ndarray, candidate: np.ndarray
+) -> Iterator[tuple[str, str]]:
+    """Answers that differ, but for those that rounding alone changes."""
+    if candidate.shape != single.shape:
+        return
+    task, labels = metadata["task"], metadata["labels"]
+    answers, steady = (compare_answers(task, single, other, labels) for other in (candidate, double))
+    for answer, own in zip(answers, steady, strict=True):
+        if own.agrees and not answer.agrees:
+            yield answer.reference, answer.candidate
+
+
+def _failed(metadata: Mapping[str, Any], format: str, failure: str) -> str:
+    return (
+        f"{metadata['name']}: as {format} it does not compute what the module computes: {failure}; nothing was written"
+    )
+
+
+# ---- formats -----------------------------------------------------------------------------------------------------
+
+
+def _build_onnx(model: nn.Module, example: Tensor, metadata: Mapping[str, Any]) -> bytes:
+    import onnx
+    import torch
+
+    signature, labels = SIGNATURES[metadata["task"]], metadata["labels"]
+    buffer = io.BytesIO()
+    # The exporter that traces: it writes an LSTM as the one operator that it is in ONNX, for any number of time steps.
+    # Its successor, dynamo=True, writes a loop over the steps.
+    torch.onnx.export(
+        model,
+        (example,),
+        buffer,
+        dynamo=False,
+        opset_version=OPSET,
+        input_names=[INPUT],
+        output_names=[signature.output],
+        dynamic_axes={INPUT: signature.inputs, signature.output: signature.outputs},
+    )
+    file = onnx.load_from_string(buffer.getvalue())
+    onnx.helper.set_model_props(
+        file,
+        {HEADER_KEY: _account(metadata)}
+        | ({CHARACTERS_KEY: "\n".join(labels[1:])} if metadata["task"] == "rec" and labels else {}),
+    )
+    onnx.checker.check_model(file, full_check=True)
+    return file.SerializeToString(deterministic=True)
+
+
+def _load_onnx(content: bytes) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # nothing but crashes: errors are raised
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return lambda array: session.run(None, {INPUT: array})[0]
+
+
+def _build_torchscript(model: nn.Module, example: Tensor, metadata: Mapping[str, Any]) -> bytes:
+    import torch
+
+    buffer = io.BytesIO()
+    # Its classes are numbered by what this process has traced before; so the bytes may differ where the others' do not.
+    traced = torch.jit.trace(model, example, check_trace=False)
+    torch.jit.save(traced, buffer, _extra_files={ACCOUNT_FILE: _account(metadata)})
+    return _without_debug_records(buffer)
+
+
+def _without_debug_records(archive: io.BytesIO) -> bytes:
+    """A TorchScript archive without the records that say which files of this machine each operator comes from."""
+    stripped = io.BytesIO()
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(stripped, "w") as new:
+        for record in old.infolist():
+            if not record.filename.endswith(".debug_pkl"):
+                new.writestr(record, old.read(record))
+    return stripped.getvalue()
+
+
+def _load_torchscript(content: bytes) -> Run:
+    import torch
+
+    module = torch.jit.load(io.BytesIO(content))
+    return lambda array: module(torch.from_numpy(array)).numpy()
+
+
+def _build_pt2(model: nn.Module, example: Tensor, metadata: Mapping[str, Any]) -> bytes:
+    import torch
+    from torch import fx
+
+    with _lstm_as_one_operator():
+        program = torch.export.export(model, (example,), dynamic_shapes=(_dimensions(metadata),), strict=False)
+    for module in program.graph_module.modules():
+        if isinstance(module, fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)  # names files of this machine
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={ACCOUNT_FILE: _account(metadata)})
+    return buffer.getvalue()
+
+
+def _dimensions(metadata: Mapping[str, Any]) -> dict[int, Any]:
+    """What `torch.export` may take for granted of each axis that varies."""
+    from torch.export import Dim
+
+    multiple = metadata["preprocessing"]["size"].get("multiple")
+    dimensions: dict[int, Any] = {}
+    for axis, name in SIGNATURES[metadata["task"]].inputs.items():
+        if name == "batch":
+            dimensions[axis] = Dim(name, min=1)
+        elif multiple:
+            # From two multiples on: that a map has more than one row or column decides how it is interpolated.
+            dimensions[axis] = multiple * Dim(f"{name}_in_{multiple}s", min=2)
+        else:
+            dimensions[axis] = Dim.AUTO
+    return dimensions
+
+
+@contextmanager
+def _lstm_as_one_operator() -> Iterator[None]:
+    """Has `torch.export` derive the shapes of an LSTM's results without unrolling it over the time steps.
+
+    The operator stays whole in an exported program in any case. But where its shapes are derived by running its
+    decomposition, step by step, the number of steps, and with it the width, becomes a constant.
+    """
+    import torch
+
+    operator, key = torch.ops.aten.lstm.input, torch._C.DispatchKey.CompositeImplicitAutograd
+    kernels = dict(operator.py_kernels)
+
+    def shapes(x: Tensor, state: Sequence[Tensor], *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        hidden, cell = state
+        *_, bidirectional, _batch_first = arguments
+        features = hidden.shape[2] * (2 if bidirectional else 1)
+        return x.new_empty((*x.shape[:2], features)), torch.empty_like(hidden), torch.empty_like(cell)
+
+    try:
+        operator.py_kernels[key] = shapes
+        operator._dispatch_cache.clear()
+        yield
+    finally:
+        operator.py_kernels.clear()
+        operator.py_kernels.update(kernels)
+        operator._dispatch_cache.clear()
+
+
+def _load_pt2(content: bytes) -> Run:
+    import torch
+
+    module = torch.export.load(io.BytesIO(content)).module()
+    return lambda array: module(torch.from_numpy(array)).numpy()
+
+
+FORMATS = {
+    "onnx": Format(".onnx", _build_onnx, _load_onnx, ("onnx", "onnxruntime")),
+    "torchscript": Format(".torchscript", _build_torchscript, _load_torchscript),
+    "pt2": Format(".pt2", _build_pt2, _load_pt2),
+}
+
+
+def _account(metadata: Mapping[str, Any]) -> str:
+    """What the file says of itself; the graph of a model converted by it is what the file is."""
+    return json.dumps({key: value for key, value in metadata.items() if key != GRAPH}, ensure_ascii=False)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _last_line(error: Exception) -> str:
+    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps the exporters' warnings, which concern their own future, from the user."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,172 @@
+"""From what a person names to tensors under structured names: a zoo name, a tarball, a folder or a checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from paddle2torch.converter.containers.archive import ModelFiles, open_model_files
+from paddle2torch.converter.formats.info import read_info
+from paddle2torch.converter.formats.pdiparams import read_pdiparams
+from paddle2torch.converter.formats.pdmodel import Program, read_pdmodel
+from paddle2torch.converter.formats.pdparams import read_pdparams
+from paddle2torch.converter.formats.pir import read_pir
+from paddle2torch.converter.support.digests import hash_ahead, sha256_of
+from paddle2torch.converter.support.errors import FormatError, SourceError
+
+if TYPE_CHECKING:
+    from paddle2torch.converter.support.blob import Blob
+    from paddle2torch.converter.zoo.catalog import Model, Zoo
+    from paddle2torch.converter.zoo.download import Fetcher
+
+SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip", ".pdparams", ".pdmodel", ".pdiparams", ".json")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A Paddle model that was found and read.
+
+    Attributes:
+        name: stem of the output files.
+        kind: "inference", "trained" or "pretrained".
+        path: the local tarball, folder or file.
+        files: the model's files in it.
+        model: the zoo's entry, where it is one.
+        url: where the file came from, where it came from somewhere.
+        sha256: of the file; of the tensors' file for a folder.
+        tensors: structured name (with prefixes, as in the file) → array; empty where only a program was asked for.
+            Where nothing in the files names the tensors (see `graph.naming`), by the program's variables.
+        program: the inference program, where there is one.
+        variables: structured name → the program's variable; None where the names are not known.
+        named_by: what told the names: "checkpoint", "info", "graph", or None.
+    """
+
+    name: str
+    kind: str
+    path: Path
+    files: ModelFiles
+    model: Model | None
+    url: str | None
+    sha256: str
+    tensors: dict[str, np.ndarray]
+    program: Program | None = None
+    variables: dict[str, str] | None = None
+    named_by: str | None = None
+
+
+def load_source(
+    text: str,
+    zoo: Zoo,
+    fetcher: Fetcher,
+    kind: str | None = None,
+    member: str | None = None,
+    weights: bool = True,
+) -> Source:
+    """Find, fetch if need be, and read a model.
+
+    Args:
+        text: a zoo name (which wins over a folder of the same name) or a path.
+        zoo: the zoo.
+        fetcher: for zoo names.
+        kind: "inference" (the default), "trained" or "pretrained", for zoo names.
+        member: which checkpoint of an archive, where there are several.
+        weights: whether an inference model must have its weights; a program alone serves as a reference.
+
+    Raises:
+        SourceError: nothing of that name, or the model has no such artifact.
+        DownloadError, ArchiveError, FormatError: see there.
+    """
+    model = zoo.models.get(text)
+    if model is None and not Path(text).exists():
+        if "/" in text or text.endswith(SUFFIXES):
+            raise SourceError(f"{text}: there is no such file or folder; check the path")
+        model = zoo.get(text)  # raises, with names that are near
+    if model is None:
+        path = Path(text)
+        return _read(_stem(path), open_model_files(path, member), path, weights=weights)
+    kind = kind or "inference"
+    artifact = model.artifacts.get(kind)
+    if artifact is None:
+        raise SourceError(f"{text}: the zoo lists no {kind} tarball for it; it lists: {', '.join(model.artifacts)}")
+    fetched = fetcher.fetch(artifact)
+    return _read(
+        model.name, open_model_files(fetched.path, member), fetched.path, kind, model, fetched.url, fetched.sha256
+    )
+
+
+def _stem(path: Path) -> str:
+    name = path.resolve().name
+    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.endswith(suffix)), name)
+
+
+def _read(
+    name: str,
+    files: ModelFiles,
+    path: Path,
+    kind: str | None = None,
+    model: Model | None = None,
+    url: str | None = None,
+    sha256: str | None = None,
+    weights: bool = True,
+) -> Source:
+    if sha256 is None and path.is_file():
+        hash_ahead(path)
+    if files.checkpoint is not None:
+        tensors = read_pdparams(files.checkpoint)
+        sha256 = sha256 or _sha256(path, files.checkpoint.data)
+        return Source(name, kind or "trained", path, files, model, url, sha256, tensors, named_by="checkpoint")
+    program_file = files.program or files.pir
+    if program_file is None or (files.parameters is None and weights):
+        raise SourceError(
+            f"{path}: has no program (inference.pdmodel or .json) with its .pdiparams, and no .pdparams; it does not "
+            "hold a model"
+        )
+    program = read_pdmodel(program_file) if files.program is not None else read_pir(program_file)
+    arrays = read_pdiparams(files.parameters, program.parameters) if files.parameters else {}
+    source = Source(
+        name=name,
+        kind=kind or "inference",
+        path=path,
+        files=files,
+        model=model,
+        url=url,
+        sha256=sha256 or _sha256(path, (files.parameters or program_file).data),
+        tensors=arrays,
+        program=program,
+    )
+    return source if files.info is None else with_names(source, _names_of_info(files.info, program), "info")
+
+
+def _names_of_info(info: Blob, program: Program) -> dict[str, str]:
+    """Variable → structured name, for every parameter of the program."""
+    names = read_info(info)
+    unnamed = [variable.name for variable in program.parameters if variable.name not in names]
+    if unnamed:
+        raise FormatError(
+            info.name, f"names no tensor for {unnamed[0]} and {len(unnamed) - 1} more; it is of another model"
+        )
+    return {variable.name: names[variable.name] for variable in program.parameters}
+
+
+def with_names(source: Source, names: Mapping[str, str], named_by: str) -> Source:
+    """The source with its tensors under structured names.
+
+    Args:
+        names: the program's variable → structured name.
+        named_by: what told the names.
+    """
+    # What the graph does not read has no name there; it keeps its own, for the mapping to refuse.
+    tensors = {names.get(variable, variable): array for variable, array in source.tensors.items()}
+    variables = {name: variable for variable, name in names.items()}
+    return replace(source, tensors=tensors, variables=variables, named_by=named_by)
+
+
+def _sha256(path: Path, data: memoryview) -> str:
+    if path.is_dir():
+        return hashlib.sha256(data).hexdigest()
+    return sha256_of(path)

@@ -1,0 +1,127 @@
+"""Back to Paddle: converted weights, fine-tuned perhaps, as a `.pdparams`, or in a released program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from paddle2torch.architectures.loading import Weights, read_weights
+from paddle2torch.architectures.recognise import COUNTER, expected_tensors
+from paddle2torch.architectures.registry import get
+from paddle2torch.converter.formats.pdparams import write_pdparams
+from paddle2torch.converter.mapping.rules import assign, to_paddle
+from paddle2torch.converter.support.errors import FormatError, SourceError
+from paddle2torch.converter.support.files import atomic_write, write_together
+from paddle2torch.converter.writing.programs import keys_by_variable, with_weights
+
+if TYPE_CHECKING:
+    from paddle2torch.converter.sources import Source
+
+STEM = "inference"
+
+
+@dataclass(frozen=True)
+class PaddleWeights:
+    """Weights in Paddle's names and layout.
+
+    Attributes:
+        name: stem for the output.
+        architecture: name.
+        parameters: of the architecture.
+        tensors: structured name → array, as an inference tarball names them.
+    """
+
+    name: str
+    architecture: str
+    parameters: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+
+
+def open_weights(path: Path) -> Weights:
+    """`paddle2torch.architectures.loading.read_weights`, with the errors of this package.
+
+    Raises:
+        SourceError: there is no such file.
+        FormatError: it is not a file of weights of one of our architectures.
+    """
+    try:
+        return read_weights(path)
+    except FileNotFoundError as error:
+        raise SourceError(f"{error}; check the path") from error
+    except (ValueError, ImportError) as error:
+        raise FormatError(str(path), str(error).removeprefix(f"{path}: ")) from error
+
+
+def state_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Module key → array of a converted file, without what a conversion makes itself."""
+    weights = open_weights(path)
+    made = set(weights.metadata.get("initialised", []))
+    return {
+        key: tensor.float().numpy()
+        for key, tensor in weights.state.items()
+        if key not in made and not key.endswith(COUNTER)
+    }
+
+
+def read_converted(path: Path) -> PaddleWeights:
+    """Read a converted `.pth` or `.safetensors` and turn it back.
+
+    Raises:
+        SourceError, FormatError: see `open_weights`.
+    """
+    weights = open_weights(path)
+    tensors = to_paddle(weights.state, weights.architecture, weights.parameters)
+    return PaddleWeights(path.stem, weights.architecture, weights.parameters, tensors)
+
+
+def checkpoint_tensors(weights: PaddleWeights) -> dict[str, np.ndarray]:
+    """The tensors as a training checkpoint has them: every LSTM parameter under both of its names."""
+    expected = expected_tensors(weights.architecture, weights.parameters)
+    aliases = {
+        key: weights.tensors[sources[0]]
+        for key, sources in assign(weights.tensors, get(weights.architecture)).sources.items()
+        if expected[key].owner == "LSTM"
+    }
+    return {**weights.tensors, **aliases}
+
+
+def write_checkpoint(weights: PaddleWeights, folder: Path) -> Path:
+    """Write `NAME.pdparams`, which `paddle.load` takes and PaddleOCR fine-tunes from.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    path = folder / f"{weights.name}.pdparams"
+    with atomic_write(path) as file:
+        file.write(write_pdparams(checkpoint_tensors(weights)))
+    return path
+
+
+def write_inference(weights: PaddleWeights, reference: Source, folder: Path) -> list[Path]:
+    """Write `NAME/inference.{pdmodel,pdiparams,pdiparams.info}`, or `inference.{json,pdiparams}` of Paddle 3: the
+    reference's program with these weights.
+
+    Args:
+        weights: what to put in.
+        reference: an inference model of the same architecture; another class count is adapted.
+        folder: where the folder NAME is made.
+
+    Raises:
+        SourceError: the reference has no program.
+        MappingError: the reference is of another architecture, or has another width; or, in the form of Paddle 3,
+            another class count.
+        OutputError: something could not be written.
+    """
+    architecture = get(weights.architecture)
+    ours = {key: weights.tensors[names[0]] for key, names in assign(weights.tensors, architecture).sources.items()}
+    keys = keys_by_variable(reference, architecture, ours)
+    program, parameters = with_weights(reference, {variable: ours[key] for variable, key in keys.items()})
+    contents = {f"{STEM}.{'pdmodel' if reference.files.program else 'json'}": program, f"{STEM}.pdiparams": parameters}
+    if reference.files.info is not None:
+        contents[f"{STEM}.pdiparams.info"] = reference.files.info.data
+    files = {folder / weights.name / name: content for name, content in contents.items()}
+    write_together(files)
+    return list(files)

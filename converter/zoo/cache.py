@@ -1,0 +1,274 @@
+"""The folder of downloaded files, and its memory of what each URL held when it was first seen.
+
+A file lies below its URL's host and path, so that the folder reads like the servers it came from. Beside `x.tar` lie
+`x.tar.record.json` (URL, sha256, size, when first seen), and while it comes `x.tar.partial` with `x.tar.partial.json`
+(what a later run needs to go on with it) and `x.tar.lock`. What a killed process leaves of these, the next run that
+wants the file goes on with or takes away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from paddle2torch.converter.support.digests import sha256_of
+from paddle2torch.converter.support.errors import DownloadError, OutputError
+from paddle2torch.converter.support.files import atomic_write, sweep
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+CACHE_VARIABLE = "PADDLE2TORCH_CACHE"
+RECORD, PARTIAL, STATE, LOCK = ".record.json", ".partial", ".partial.json", ".lock"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a URL held when it was first seen.
+
+    Attributes:
+        url: where the bytes came from (with `--mirror`, the mirror's URL).
+        sha256: their hash in lower-case hex.
+        size: their number.
+        first_seen: when, in ISO 8601, UTC.
+    """
+
+    url: str
+    sha256: str
+    size: int
+    first_seen: str
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """A file in the cache, for people to look at.
+
+    Attributes:
+        url: where it came from.
+        path: where it lies.
+        size: its bytes now.
+        record: what is known of it; None for a download that has not ended.
+    """
+
+    url: str
+    path: Path
+    size: int
+    record: Record | None
+
+
+class Cache:
+    """The cache in one folder, which need not exist yet."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or default_folder()
+        self._locked: dict[BaseFileLock, Path] = {}
+
+    def path(self, url: str) -> Path:
+        """Where the URL's file lies once it is there."""
+        parts = urlsplit(url)
+        steps = [parts.netloc.replace(":", "_"), *filter(None, parts.path.split("/"))]
+        if parts.query:  # no part of a name, but another query is another file
+            steps[-1] += "-" + hashlib.sha256(parts.query.encode()).hexdigest()[:8]
+        if ".." in steps or "." in steps or len(steps) < 2:
+            raise DownloadError(f"{url}: names no file; expected a URL that ends in a file's name")
+        return self.folder.joinpath(*steps)
+
+    def record(self, url: str) -> Record | None:
+        """What the URL held when it was first seen."""
+        return _read_record(beside(self.path(url), RECORD))
+
+    def remember(self, url: str, sha256: str, size: int) -> None:
+        """Take these as what the URL holds."""
+        known = self.record(url)
+        if known and (known.sha256, known.size) == (sha256, size):
+            return
+        record = Record(url, sha256, size, datetime.now(UTC).isoformat(timespec="seconds"))
+        with atomic_write(beside(self.path(url), RECORD)) as stream:
+            stream.write(json.dumps(asdict(record), indent=1).encode())
+
+    def held(self, url: str) -> Record | None:
+        """The record of the URL's file where the file is here and still what it was; None else."""
+        path, record = self.path(url), self.record(url)
+        try:
+            if record is None or not path.is_file():
+                return None
+            if path.stat().st_size == record.size and sha256_of(path) == record.sha256:
+                return record
+        except OSError:  # cleaned away by another process in this moment, or not readable
+            return None
+        logger.warning("%s: damaged in the cache (its sha256 is no longer %s); passed over", path, record.sha256)
+        return None
+
+    @contextmanager
+    def lock(self, url: str) -> Iterator[None]:
+        """Keep other processes and threads from the URL's file, waiting for one that has it."""
+        from filelock import FileLock, Timeout
+
+        path = self.path(url)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(beside(path, LOCK))
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                logger.warning("%s: another process is downloading it; waiting", path.name)
+                lock.acquire()
+        self._locked[lock] = path
+        try:
+            _sweep(path)
+            yield
+        finally:
+            if self._locked.pop(lock, None):
+                _drop(path)
+            lock.release()
+
+    def tidy(self, path: Path) -> None:
+        """Remove what a killed process left beside a cached file, unless another is at work there right now."""
+        from filelock import FileLock, Timeout
+
+        if beside(path, LOCK).exists():
+            with suppress(OSError, Timeout), FileLock(beside(path, LOCK), timeout=0):
+                _sweep(path)
+                _drop(path)
+
+    def abandon(self) -> None:
+        """Remove the lock files of threads that are not waited for, because the program is to end."""
+        while self._locked:
+            _, path = self._locked.popitem()
+            _sweep(path)
+            _drop(path)
+
+    def entries(self) -> tuple[CacheEntry, ...]:
+        """All files in the cache, those first that are complete."""
+        complete, partial = [], []
+        for place in sorted(self.folder.rglob("*")):
+            if place.name.endswith(RECORD):
+                path, record = place.with_name(place.name.removesuffix(RECORD)), _read_record(place)
+                if record and path.is_file():
+                    complete.append(CacheEntry(record.url, path, path.stat().st_size, record))
+            elif place.name.endswith(PARTIAL):
+                url = read_json(place.with_name(place.name.removesuffix(PARTIAL) + STATE)).get("url", "unknown")
+                partial.append(CacheEntry(str(url), place, place.stat().st_size, None))
+        return (*complete, *partial)
+
+    def clean(
+        self, wanted: Callable[[CacheEntry], bool] = lambda entry: True, forget: bool = False
+    ) -> tuple[CacheEntry, ...]:
+        """Remove files.
+
+        Args:
+            wanted: which entries go; all where not given. One that is being downloaded right now stays.
+            forget: forget also what their URLs held when first seen, even where the file went before.
+
+        Returns:
+            What was removed.
+
+        Raises:
+            OutputError: a file cannot be removed.
+        """
+        removed = tuple(entry for entry in self.entries() if wanted(entry) and self._remove(entry, forget))
+        for entry in self._remembered() if forget else ():
+            if wanted(entry):
+                self._remove(entry, forget)
+        for lock in tuple(self.folder.rglob(f"*{LOCK}")):
+            self.tidy(lock.with_name(lock.name.removesuffix(LOCK)))
+            self._prune(lock.parent)
+        return removed
+
+    def _remembered(self) -> tuple[CacheEntry, ...]:
+        """What is known of URLs whose files are no longer here."""
+        records = {file.with_name(file.name.removesuffix(RECORD)): file for file in self.folder.rglob(f"*{RECORD}")}
+        known = {path: _read_record(file) for path, file in records.items() if not path.exists()}
+        return tuple(CacheEntry(record.url, path, 0, record) for path, record in known.items() if record)
+
+    def _remove(self, entry: CacheEntry, forget: bool) -> bool:
+        from filelock import FileLock, Timeout
+
+        path = entry.path if entry.record else entry.path.with_name(entry.path.name.removesuffix(PARTIAL))
+        suffixes = ("", *((RECORD,) if forget else ())) if entry.record else (PARTIAL, STATE)
+        with writing(path):
+            try:
+                with FileLock(beside(path, LOCK), timeout=0):
+                    for suffix in suffixes:
+                        beside(path, suffix).unlink(missing_ok=True)
+                    _sweep(path)
+                    _drop(path)
+            except Timeout:
+                logger.warning("%s: being downloaded by another process; left in place", path)
+                return False
+        self._prune(path.parent)
+        return True
+
+    def _prune(self, folder: Path) -> None:
+        """Remove a folder that has become empty, and those above it."""
+        with suppress(OSError):  # it is not empty
+            while folder != self.folder:
+                folder.rmdir()
+                folder = folder.parent
+
+
+def default_folder() -> Path:
+    """The cache's folder: what PADDLE2TORCH_CACHE names, or the platform's place for caches."""
+    if named := os.environ.get(CACHE_VARIABLE):
+        return Path(named)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("paddle2torch", appauthor=False))
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """The companion of a cached file with that suffix."""
+    return path.with_name(path.name + suffix)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to write into an error for people."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}); "
+            f"free the disk, or choose another cache with --cache or {CACHE_VARIABLE}"
+        ) from error
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """The mapping in a small JSON file; empty where there is none, or it is damaged."""
+    with suppress(OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+    return {}
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a killed process left half-written beside a file; the caller has the file's lock."""
+    for suffix in (RECORD, STATE):
+        sweep(beside(path, suffix))
+    if not beside(path, PARTIAL).exists():
+        beside(path, STATE).unlink(missing_ok=True)
+
+
+def _drop(path: Path) -> None:
+    """Remove the lock file of a file, by the one who has the lock; who waits for it starts over with a new one."""
+    with suppress(OSError):  # Windows removes no file that is open, and filelock does it there by itself
+        beside(path, LOCK).unlink()
+
+
+def _read_record(path: Path) -> Record | None:
+    try:
+        return Record(**read_json(path))  # type: ignore[arg-type]
+    except TypeError:
+        return None

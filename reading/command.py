@@ -1,0 +1,155 @@
+"""The command that reads pictures."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from paddle2torch.converter.cli.common import as_json, fetching, note, print_json
+from paddle2torch.converter.conversion.choice import Access
+from paddle2torch.converter.support.errors import ConverterError, SourceError
+from paddle2torch.reading.defaults import AUTO, CLASSIFIER, DETECTOR, RECOGNISER
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from paddle2torch.reading import Line, Reader
+
+NONE = "none"
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # of a drawing
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path))
+@click.option("--det", metavar="MODEL", default=DETECTOR, show_default=True, help="Detector; none: an IMAGE is a line.")
+@click.option(
+    "--cls",
+    metavar="MODEL",
+    default=AUTO,
+    help=f"Angle classifier, or none.  [default: {CLASSIFIER} where there is a detector]",
+)
+@click.option("--no-cls", "cls", flag_value=NONE, help="Take every line to be upright.")
+@click.option("--rec", metavar="MODEL", default=RECOGNISER, show_default=True, help="Recogniser.")
+@click.option("--dict", "dictionary", type=click.Path(path_type=Path, dir_okay=False), help="Its characters.")
+@click.option(
+    "--engine", type=click.Choice(("torch", "paddle")), default="torch", show_default=True, help="What computes."
+)
+@fetching
+@as_json
+@click.option(
+    "--draw",
+    "drawing",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="Picture of boxes and texts; of several IMAGEs, a folder for them.",
+)
+@click.option("--font", type=click.Path(path_type=Path, dir_okay=False), help="Font for the drawing.")
+def read(
+    images: tuple[Path, ...],
+    det: str,
+    cls: str,
+    rec: str,
+    dictionary: Path | None,
+    engine: str,
+    access: Access,
+    as_json: bool,
+    drawing: Path | None,
+    font: Path | None,
+) -> None:
+    """Read the text in pictures: score, box and text of every line, from top to bottom.
+
+    A MODEL is a zoo name, a Paddle model (tarball, folder, checkpoint) or a converted file; choose the recogniser by
+    the script (`paddle2torch list --task rec`). With --engine paddle Paddle's own programs compute what is otherwise
+    computed by PyTorch; all other steps are the same.
+
+    \b
+    Examples:
+      paddle2torch read sign.jpg --rec french_mobile_v2.0_rec --draw sign.png
+      paddle2torch read line.png --det none --rec output/best_accuracy.pdparams --dict my_dict.txt
+    """
+    targets = drawings(images, drawing) if drawing else {}
+    results: list[dict[str, Any]] = []
+    failed = 0
+    with ExitStack() as stack:
+        models = {"det": None if det == NONE else det, "cls": None if cls == NONE else cls, "rec": rec}
+        reader = open_reader(models, dictionary, engine, access, stack)
+        for path in images:
+            try:
+                lines = read_one(reader, path, targets.get(path), font)
+            except ConverterError as error:
+                if len(images) == 1:
+                    raise
+                note(f"error: {error}")
+                failed += 1
+                continue
+            results.append({"image": str(path), "lines": [line.as_dict() for line in lines]})
+            if not as_json:
+                show(path, lines, alone=len(images) == 1)
+    if as_json:
+        print_json(results)
+    if failed:
+        raise SourceError(f"{failed} of {len(images)} pictures could not be read")
+
+
+def open_reader(
+    models: dict[str, str | None], dictionary: Path | None, engine: str, access: Access, stack: ExitStack
+) -> Reader:
+    """The reader, and in `stack` what has to be closed after it."""
+    fetcher = access.fetcher()
+    if engine == "paddle":
+        from paddle2torch.reading.paddle import PaddleSession
+
+        return stack.enter_context(PaddleSession(fetcher)).reader(**models, dictionary=dictionary)
+    from paddle2torch.reading import Reader
+
+    return Reader(**models, dictionary=dictionary, fetcher=fetcher)
+
+
+def drawings(images: tuple[Path, ...], out: Path) -> dict[Path, Path]:
+    """Where each picture's drawing goes: `out` itself for one picture, a file of its name in that folder for several.
+
+    Raises:
+        click.UsageError: two pictures have one name, or the suffix is none of FORMATS.
+    """
+    if len(images) == 1 and not out.is_dir():
+        if out.suffix.lower() not in FORMATS:
+            raise click.UsageError(f"--draw {out}: end its name in one of {', '.join(FORMATS)}")
+        return {images[0]: out}
+    targets = {path: out / f"{path.stem}.png" for path in images}
+    if len(set(targets.values())) < len(targets):
+        raise click.UsageError(f"--draw {out}: several pictures have the same name; draw them one at a time")
+    return targets
+
+
+def read_one(reader: Reader, path: Path, target: Path | None, font: Path | None) -> list[Line]:
+    """The lines of a picture; with a target they are drawn too."""
+    from paddle2torch.converter.ocr.images import load_picture
+    from paddle2torch.reading.drawing import draw
+
+    picture = load_picture(path)
+    lines = reader.read(picture)
+    if target is not None:
+        save(draw(picture, lines, font), target)
+        note(f"drawn: {target}")
+    return lines
+
+
+def save(drawing: Image.Image, target: Path) -> None:
+    from paddle2torch.converter.support.files import atomic_write
+
+    with atomic_write(target) as file:
+        drawing.save(file, format=FORMATS[target.suffix.lower()])
+
+
+def show(path: Path, lines: list[Line], alone: bool) -> None:
+    """The lines for a person."""
+    if not alone:
+        click.echo(f"{path}:")
+    for line in lines:
+        corners = " ".join(f"{x},{y}" for x, y in line.box)
+        click.echo(f"{line.score:.3f}  {corners}  {line.text}")
+    if not lines:
+        note(f"{path}: no text found")

@@ -1,0 +1,1 @@
+"""What several tests use: inputs, servers, programs to run apart."""
