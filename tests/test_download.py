@@ -704,7 +704,7 @@ def test_a_mirror_that_cannot_be_one_is_refused(mirror: str) -> None:
 
 
 def test_embedded_files_are_in_the_package(tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match="no such file; looked for .*converter/embedded/not_there.tar"):
+    with pytest.raises(DownloadError, match="no such file; looked for .*converter/zoo/embedded/not_there.tar"):
         Fetcher(cache_dir=tmp_path, mirror=tmp_path).fetch(Artifact("inference", "embedded:not_there.tar"))
 
 

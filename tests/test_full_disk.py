@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from paddle2torch.converter import zoo
 from paddle2torch.converter.support.errors import OutputError
 from paddle2torch.converter.writing import artifacts
 from paddle2torch.converter.zoo.catalog import load_zoo, zoo_path
@@ -18,7 +19,7 @@ from support import http_server, victims
 from support.http_server import Page, Server
 from support.victims import Victims
 
-EMBEDDED = Path(artifacts.__file__).with_name("embedded")
+EMBEDDED = Path(zoo.__file__).parent / "embedded"
 MODEL = "ch_PP-OCRv3_det"
 TARBALL = load_zoo().get(MODEL).artifacts["inference"].url.removeprefix("https://paddleocr.bj.bcebos.com")
 CANNOT_BE_WRITTEN = OutputError.exit_code

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "fuzz_formats.py"
+SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "checks" / "fuzz_formats.py"
 SECONDS = 2
 # Executions in that time, on a slow machine with other things to do; what parses YAML or writes files is slower.
 FLOOR = {"archive": 50, "config": 50}
@@ -48,11 +48,10 @@ def test_a_finding_is_kept_and_told(tmp_path: Path) -> None:
         "return lambda data: data.index(0) if len(data) > 3 else read_dictionary(",
     )
     assert broken != SCRIPT.read_text()
-    script = tmp_path / "scripts" / "broken.py"
-    script.parent.mkdir()
+    script = tmp_path / "scripts" / "checks" / "broken.py"
+    script.parent.mkdir(parents=True)
     script.write_text(broken)
-    (tmp_path / "converter").symlink_to(SCRIPT.parent.parent / "converter")
-    (tmp_path / "architectures").symlink_to(SCRIPT.parent.parent / "architectures")
+    (tmp_path / "converter").symlink_to(SCRIPT.parents[2] / "converter")
     result = fuzz(tmp_path, "--reader", "dictionary", "--seconds", str(SECONDS), script=script)
     assert result.returncode == 1, result.stdout + result.stderr
     (finding,) = (tmp_path / "findings").iterdir()

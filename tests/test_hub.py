@@ -126,7 +126,7 @@ class Only:
         if top not in allowed and top not in sys.stdlib_module_names:
             raise ModuleNotFoundError(f"{{name}} is not installed here", name=name)
 sys.meta_path.insert(0, Only())
-for module in ("converter", "paddle", "yaml", "huggingface_hub", "numpy"):
+for module in ("paddle2torch", "paddle", "yaml", "huggingface_hub", "numpy"):
     try:
         __import__(module)
     except ModuleNotFoundError:
@@ -135,10 +135,18 @@ for module in ("converter", "paddle", "yaml", "huggingface_hub", "numpy"):
 """
 
 
-def run_with_only(installed: list[str], ours: bool, code: str, folder: Path) -> None:
+@pytest.fixture
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `architectures/` as it is when somebody copied it out of here, under a name of its own."""
+    folder = tmp_path_factory.mktemp("copied")
+    (folder / "architectures").symlink_to(ROOT / "architectures")
+    return folder
+
+
+def run_with_only(installed: list[str], ours: Path | None, code: str, folder: Path) -> None:
     """Run code in a new process, in the folder, where only these distributions (and perhaps our package) exist."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    script = ONLY.format(installed=installed, ours=ours) + code
+    environment = {**os.environ, "PYTHONPATH": str(ours or "")}
+    script = ONLY.format(installed=installed, ours=ours is not None) + code
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],
         cwd=folder,
@@ -151,7 +159,7 @@ def run_with_only(installed: list[str], ours: bool, code: str, folder: Path) -> 
 
 
 LOAD = """
-from paddle2torch.architectures import load_model
+from architectures import load_model
 model = load_model({what!r})
 import torch
 assert model(torch.zeros(1, 3, 32, 64)).shape[2] == 11
@@ -161,20 +169,20 @@ assert model.metadata["name"] == "mine"
 
 @pytest.mark.parametrize("dropped", [(), (".safetensors",)], ids=["safetensors", "pth"])
 def test_it_loads_where_only_torch_safetensors_and_this_package_are(
-    dropped: tuple[str, ...], published: Path, tmp_path: Path
+    dropped: tuple[str, ...], published: Path, copied: Path, tmp_path: Path
 ) -> None:
     folder = copy(published, tmp_path / "model", *dropped)
-    run_with_only(["torch", "safetensors"], True, LOAD.format(what=str(folder)), tmp_path)
+    run_with_only(["torch", "safetensors"], copied, LOAD.format(what=str(folder)), tmp_path)
 
 
 def test_the_pth_loads_where_only_torch_is(published: Path) -> None:
     code = "import torch, glob; state = torch.load(*glob.glob('*.pth'), weights_only=True); assert len(state) > 200"
-    run_with_only(["torch"], False, code, published)
+    run_with_only(["torch"], None, code, published)
 
 
 def test_the_safetensors_load_where_only_safetensors_and_torch_are(published: Path) -> None:
     code = "from safetensors.torch import load_file; assert len(load_file('model.safetensors')) > 200"
-    run_with_only(["torch", "safetensors"], False, code, published)
+    run_with_only(["torch", "safetensors"], None, code, published)
 
 
 # ---- the Hub -----------------------------------------------------------------------------------------------------
@@ -234,7 +242,7 @@ def test_a_model_of_the_hub_loads_and_says_which_commit_it_is(
     hub: Hub, repository: Repository, ask: Callable[..., str]
 ) -> None:
     script = (
-        "import json, sys; from architectures import load_model; print(json.dumps(load_model(sys.argv[1]).metadata))"
+        "import json, sys; from paddle2torch import load_model; print(json.dumps(load_model(sys.argv[1]).metadata))"
     )
     metadata = json.loads(ask("hf:acme/mine", script))
     assert metadata["hub"] == {"repository": "acme/mine", "revision": "main", "commit": repository.head}

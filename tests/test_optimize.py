@@ -16,9 +16,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from paddle2torch.architectures import create_model, list_models, optimize, serving
+from paddle2torch.architectures import create_model, list_models, optimize
 from paddle2torch.architectures.layers import Hardsigmoid02, SqueezeExcite
 from paddle2torch.architectures.registry import ARCHITECTURES
+from paddle2torch.architectures.serving import optimize as serving
 from paddle2torch.converter.graph.build import build_module
 from paddle2torch.converter.parity.compare import measure
 from support.graphs import EMBEDDED, embedded, pair

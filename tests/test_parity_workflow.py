@@ -35,7 +35,7 @@ def run_step(job: str, marker: str, folder: Path, **environment: str) -> None:
 
 @pytest.mark.parametrize("filters", ["", "--task det --release PP-OCRv3"])
 def test_the_matrix_has_every_tarball_once(filters: str, tmp_path: Path) -> None:
-    run_step("models", "converter list", tmp_path, FILTERS=filters, GITHUB_OUTPUT=str(tmp_path / "output"))
+    run_step("models", "paddle2torch list", tmp_path, FILTERS=filters, GITHUB_OUTPUT=str(tmp_path / "output"))
     name, _, value = (tmp_path / "output").read_text().partition("=")
     entries = json.loads(value)["include"]
     found = [(model, entry["kind"]) for entry in entries for model in entry["models"].split()]

@@ -314,7 +314,7 @@ def fuzz(name: str, options: list[str]) -> None:
     """Fuzz one reader, in this process, with libFuzzer's options; ends the process."""
     import atheris
 
-    with atheris.instrument_imports(include=["converter"]):
+    with atheris.instrument_imports(include=["paddle2torch.converter"]):
         from paddle2torch.converter.support.errors import ConverterError
 
         read = TARGETS[name].reader()
