@@ -103,6 +103,9 @@ class UnscaledDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.share, self.training) * (1 - self.share)
 
+    def extra_repr(self) -> str:
+        return f"share={self.share}"
+
 
 class PPLCNetHead(nn.Module):
     """Global average pool, a wide 1×1 convolution and a linear layer.
