@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .registry import Ignored, Parameter, Part, Size
+
 
 class DBBranch(nn.Module):
     """One of the DB head's two branches: (N, C, H/4, W/4) → (N, 1, H, W) between 0 and 1."""
@@ -93,3 +95,37 @@ class ClassificationHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits = self.fc(self.pool(x).flatten(1))
         return logits if self.training else torch.softmax(logits, dim=1)
+
+
+THRESHOLD_BRANCH = ("head.thresh.",)
+DB = Part(DBHead, config={"Head.name": "DBHead"}, optional=THRESHOLD_BRANCH)
+DB_LARGE_KERNEL = Part(DBHead, {"kernel_size": 7}, config={"Head.name": "DBHead"}, optional=THRESHOLD_BRANCH)
+
+
+def ctc_classes(key: str = "head.fc.weight") -> Parameter:
+    """The number of classes, told by the last layer's weight."""
+    return Parameter(6625, told_by=Size(key, 0))
+
+
+CTC = Part(CTCHead, parameters={"classes": ctc_classes()}, config={"Head.name": "CTCHead"})
+CTC_TWO_LAYERS = Part(
+    CTCHead,
+    parameters={
+        "mid_channels": Parameter(96, told_by=Size("head.fc1.weight", 0), config="Head.mid_channels"),
+        "classes": ctc_classes("head.fc2.weight"),
+    },
+    config={"Head.name": "CTCHead"},
+)
+# Of upstream's MultiHead, which also has a SAR head; the names in circulation are those of the CTC head alone.
+CTC_OF_MULTI_HEAD = Part(
+    CTCHead,
+    parameters={"classes": ctc_classes()},
+    config={"Head.name": "CTCHead"},
+    renames=(("head.ctc_head.<rest>", "head.<rest>"),),
+    ignored=(Ignored("head.sar_head.", "the SAR head guides training and is never run in evaluation"),),
+)
+CLASSIFICATION = Part(
+    ClassificationHead,
+    parameters={"classes": Parameter(2, told_by=Size("head.fc.weight", 0))},
+    config={"Head.name": "ClsHead"},
+)

@@ -72,13 +72,13 @@ def load_model(path: str | PathLike[str]) -> nn.Module:
     """
     import torch
 
-    from .hollow import create_hollow
+    from .registry import get
 
     weights = read_weights(path)
     if GRAPH in weights.metadata:
         model = _graph_module(weights.metadata[GRAPH], str(path))
     else:
-        model = create_hollow(weights.architecture, weights.parameters)
+        model = get(weights.architecture).build_empty(weights.parameters)
     # Counters are made where a file lacks them, as files from elsewhere may.
     counters = [key for key in model.state_dict() if key.endswith("num_batches_tracked")]
     state = {key: torch.zeros((), dtype=torch.long) for key in counters} | weights.state
@@ -158,21 +158,21 @@ def _account(text: str) -> dict[str, Any]:
 
 
 def _identify(path: Path, state: dict[str, Tensor], metadata: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    from .recognise import exact_fits, recognise
+    from .matching import count, exact_fits, rank
+    from .registry import architectures
 
     if metadata:
         return metadata["architecture"], metadata["parameters"]
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    exact = exact_fits(shapes)
+    exact = exact_fits(architectures(), lambda _: shapes)
     if len(exact) == 1:
-        return exact[0].architecture, exact[0].parameters
+        return exact[0].architecture.name, exact[0].parameters
     if exact:
         raise ValueError(
-            f"{path}: fits {' and '.join(fit.architecture for fit in exact)} alike; put the .json of its conversion "
-            "beside it"
+            f"{path}: fits {' and '.join(fit.architecture.name for fit in exact)} alike; "
+            "put the .json of its conversion beside it"
         )
-    best = recognise(shapes)[0]
+    best = rank(architectures(), lambda _: shapes)[0]
     raise ValueError(
-        f"{path}: fits no architecture; the nearest is {best.architecture}, with {len(best.missing)} tensors missing, "
-        f"{len(best.unexpected)} left over and {len(best.mismatched)} of another shape"
+        f"{path}: fits no architecture; nearest is {best.architecture.name} ({count(best.match.problems())})"
     )

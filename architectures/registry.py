@@ -1,49 +1,99 @@
-"""The one table of architectures: what each is made of, how its tensors are named in Paddle, what its input is.
+"""What an architecture is, and the table of all of them.
 
-Everything here is data, and importing it imports no torch: `list` and `--help` stay quick. A new architecture is an
-entry below and, where no module has its parts yet, one module file.
+An architecture is backbone × neck × head for a task. Each of the three is a `Part`, which knows its module, the
+parameters by which networks differ, what its tensors are called in Paddle, and which keys of a PaddleOCR configuration
+mean it. A file in `families/` registers the architectures of one backbone; all files there are found by themselves.
 """
 
 from __future__ import annotations
 
 import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cache, cached_property
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+import torch
+from torch import nn
 
-    from torch import nn
-
-    from .network import OCRModel
+from .network import OCRModel
 
 Task = Literal["det", "rec", "cls"]
 Rename = tuple[str, str]
+ROLES = ("backbone", "neck", "head")
+
+
+# ---- what a weight tells of a parameter --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Component:
-    """A part of a network: `module:Class` below this package, and its arguments."""
+class Size:
+    """The size of a tensor's axis.
 
-    target: str
-    arguments: dict[str, Any] = field(default_factory=dict)
+    Attributes:
+        key: of the tensor in the module's state dict.
+        axis: of the tensor, in PyTorch's layout.
+    """
+
+    key: str
+    axis: int
+
+    def told(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+        """The value, or None where the tensor is not there."""
+        return shapes[self.key][self.axis] if len(shapes.get(self.key, ())) > self.axis else None
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many entries of a pattern there are, as of branches or blocks.
+
+    Attributes:
+        pattern: key of the state dict in which `<n>` stands for the entry's number.
+    """
+
+    pattern: str
+
+    def told(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+        """The count, or None where there is no entry."""
+        expression = re.compile(r"\d+".join(map(re.escape, self.pattern.split("<n>"))))
+        return sum(1 for key in shapes if expression.fullmatch(key)) or None
+
+
+@dataclass(frozen=True)
+class Present:
+    """Whether the state dict has a tensor.
+
+    Attributes:
+        key: of the tensor.
+    """
+
+    key: str
+
+    def told(self, shapes: Mapping[str, tuple[int, ...]]) -> bool | None:
+        """Always an answer."""
+        return self.key in shapes
+
+
+# ---- parts and architectures -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number or flag by which networks of one architecture differ.
+    """A value by which networks of one architecture differ; an argument of its part's module.
 
     Attributes:
-        component: the part that takes it, under the same name: "backbone", "neck" or "head".
-        default: its value in upstream's configuration.
-        inferred_from: module key and axis at which the tensor's size is the value, where the weights tell it.
+        default: of the released models.
+        told_by: what tells it in a state dict, where the weights tell it.
         config: key below `Architecture` at which a PaddleOCR configuration gives it.
+        absent: what a configuration without that key means, where that is not the default.
     """
 
-    component: str
     default: Any
-    inferred_from: tuple[str, int] | None = None
+    told_by: Size | Count | Present | None = None
     config: str | None = None
+    absent: Any = None
 
 
 @dataclass(frozen=True)
@@ -59,275 +109,155 @@ class Ignored:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A backbone, neck or head. All names in it are full ones, "backbone.…", "neck.…" or "head.…".
+
+    Attributes:
+        build: makes the module; takes `in_channels` (but for a backbone), the arguments and the parameters. The
+            module's `out_channels`, where it has them, are the next part's `in_channels`.
+        arguments: that all models with this part share.
+        parameters: argument → what is known of it.
+        config: keys below `Architecture` in a PaddleOCR configuration → the value that means this part.
+        renames: (name in Paddle, name in the module) templates; the first that matches wins, a name that matches none
+            stays. `<n>` and `<m>` stand for digits, `<kind>` and `<gate>` for the words of an LSTM parameter's name,
+            `<rest>` for anything.
+        ignored: source tensors to leave out.
+        optional: module prefixes that inference models lack; they are then initialised from a fixed seed.
+    """
+
+    build: Callable[..., nn.Module]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    renames: tuple[Rename, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Architecture:
-    """One network of the list.
+    """A network.
 
     Attributes:
         name: as in `model_zoo.yaml`.
         task: "det", "rec" or "cls".
         summary: one line for a person.
         source: where the design comes from.
-        components: "backbone", "neck" and "head"; a classifier has no neck.
-        parameters: what may differ between models.
-        renames: (name in Paddle, name in the module) templates; the first that matches wins, a name that matches none
-            stays. `<n>` and `<m>` stand for digits, `<kind>` and `<gate>` for the words of an LSTM parameter's name,
-            `<rest>` for anything.
-        preprocessing: how a picture becomes the input array, explained at the section "input" below.
-        config: keys below `Architecture` in a PaddleOCR configuration → the value that means this architecture; None
-            where the key is absent or empty.
-        ignored: source tensors to leave out.
-        optional: module prefixes that inference tarballs lack; they are then initialised from a fixed seed.
+        backbone, neck, head: its parts; a classifier has no neck.
+        preprocessing: how an image becomes the input, unless a model says otherwise.
     """
 
     name: str
     task: Task
     summary: str
     source: str
-    components: dict[str, Component]
-    parameters: dict[str, Parameter]
-    renames: tuple[Rename, ...]
+    backbone: Part
+    head: Part
     preprocessing: dict[str, Any]
-    config: dict[str, Any]
-    ignored: tuple[Ignored, ...] = ()
-    optional: tuple[str, ...] = ()
+    neck: Part | None = None
+
+    @cached_property
+    def parts(self) -> dict[str, Part]:
+        """Role → part, in the order in which data pass them."""
+        parts = zip(ROLES, (self.backbone, self.neck, self.head), strict=True)
+        return {role: part for role, part in parts if part is not None}
+
+    @cached_property
+    def parameters(self) -> dict[str, Parameter]:
+        """Those of all parts."""
+        return {name: parameter for part in self.parts.values() for name, parameter in part.parameters.items()}
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What in a configuration means this architecture; None where a key must be absent or empty."""
+        found = {key: value for part in self.parts.values() for key, value in part.config.items()}
+        return found if self.neck is not None else found | {"Neck.name": None}
+
+    @cached_property
+    def renames(self) -> tuple[Rename, ...]:
+        """Those of all parts, in their order."""
+        return tuple(rename for part in self.parts.values() for rename in part.renames)
+
+    @cached_property
+    def ignored(self) -> tuple[Ignored, ...]:
+        """Those of all parts."""
+        return tuple(entry for part in self.parts.values() for entry in part.ignored)
+
+    @cached_property
+    def optional(self) -> tuple[str, ...]:
+        """Those of all parts."""
+        return tuple(prefix for part in self.parts.values() for prefix in part.optional)
+
+    def settle(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Every parameter: the given value, or the default.
+
+        Raises:
+            ValueError: a parameter that this architecture does not have.
+        """
+        unknown = parameters.keys() - self.parameters.keys()
+        if unknown:
+            has = ", ".join(self.parameters) or "none"
+            raise ValueError(f"{self.name} has no parameter {', '.join(sorted(unknown))}; it has: {has}")
+        return {name: parameters.get(name, parameter.default) for name, parameter in self.parameters.items()}
+
+    def build(self, parameters: Mapping[str, Any] | None = None) -> OCRModel:
+        """A freshly initialised network, in training mode.
+
+        Args:
+            parameters: where it differs from the default.
+
+        Raises:
+            ValueError: a parameter that this architecture does not have.
+        """
+        settled = self.settle(parameters or {})
+        built: dict[str, nn.Module] = {}
+        channels: dict[str, Any] = {}
+        for role, part in self.parts.items():
+            chosen = {name: settled[name] for name in part.parameters}
+            built[role] = part.build(**channels, **part.arguments, **chosen)
+            channels = {"in_channels": getattr(built[role], "out_channels", None)}
+        return OCRModel(self.task, **built)
+
+    def build_empty(self, parameters: Mapping[str, Any] | None = None) -> OCRModel:
+        """The network on PyTorch's meta device: names and shapes without memory, for `load_state_dict(…, assign=True)`.
+
+        Raises:
+            ValueError: see `build`.
+        """
+        with torch.device("meta"):
+            return self.build(parameters)
 
 
-# ---- names in Paddle and in the modules --------------------------------------------------------------------------
-# The module side is what converted PP-OCR weights in circulation have, so that files can be exchanged both ways.
-
-MOBILENET_V3_STAGES = (("backbone.stage<n>.<rest>", "backbone.stages.<n>.<rest>"),)
-RESNET_STAGES = (("backbone.bb_<n>_<m>.<rest>", "backbone.stages.<n>.bb_<n>_<m>.<rest>"),)
-RESNET_BLOCK_LIST = (("backbone.bb_<n>_<m>.<rest>", "backbone.block_list.bb_<n>_<m>.<rest>"),)
-LSTM = (
-    ("<rest>.lstm.<n>.cell_fw.<kind>_<gate>", "<rest>.lstm.<kind>_<gate>_l<n>"),
-    ("<rest>.lstm.<n>.cell_bw.<kind>_<gate>", "<rest>.lstm.<kind>_<gate>_l<n>_reverse"),
-)
-MULTI_HEAD = (
-    ("head.ctc_encoder.encoder.<rest>", "neck.encoder.<rest>"),
-    ("head.ctc_head.<rest>", "head.<rest>"),
-)
-# Applied after the table above to every name.
-LEAVES = (("<rest>._mean", "<rest>.running_mean"), ("<rest>._variance", "<rest>.running_var"))
-
-SAR_HEAD = Ignored("head.sar_head.", "the SAR head guides training and is never run in evaluation")
-THRESHOLD_BRANCH = ("head.thresh.",)
-
-# ---- input -------------------------------------------------------------------------------------------------------
-# channel_order: of the array's channels; pixels are multiplied by scale, then (x - mean) / std per channel.
-# size.mode: "height" keeps the ratio, the width follows and is padded with zeros to the batch's; "height_padded" pads
-# or shrinks to one width; "multiple" limits the longer side and rounds both to the multiple.
-
-IMAGENET = {"channel_order": "BGR", "scale": 1 / 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-SYMMETRIC = {"channel_order": "BGR", "scale": 1 / 255, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
-DETECTION = {**IMAGENET, "size": {"mode": "multiple", "multiple": 32, "limit_side": 960}}
-RECOGNITION_32 = {**SYMMETRIC, "size": {"mode": "height", "height": 32, "width": 320}}
-RECOGNITION_48 = {**SYMMETRIC, "size": {"mode": "height", "height": 48, "width": 320}}
-CLASSIFICATION = {**SYMMETRIC, "size": {"mode": "height_padded", "height": 48, "width": 192}}
-
-# ---- architectures -----------------------------------------------------------------------------------------------
-
-CLASSES = Parameter("head", 6625, inferred_from=("head.fc.weight", 0))
-RECOGNITION_STRIDES = ((1, 1), (2, 1), (2, 1), (2, 1))
-CLASSIFICATION_STRIDES = ((2, 1), (2, 1), (2, 1), (2, 1))
+_table: dict[str, Architecture] = {}
 
 
-def scale(default: float) -> Parameter:
-    """The factor on all of the backbone's widths."""
-    return Parameter("backbone", default, config="Backbone.scale")
+def register(architecture: Architecture) -> Architecture:
+    """Add an architecture to the table.
+
+    Raises:
+        ValueError: the name is taken, or two of its parts have a parameter of one name.
+    """
+    if architecture.name in _table:
+        raise ValueError(f"there is an architecture {architecture.name} already")
+    names = [name for part in architecture.parts.values() for name in part.parameters]
+    if len(names) > len(set(names)):
+        raise ValueError(f"{architecture.name}: two of its parts have a parameter of one name ({', '.join(names)})")
+    return _table.setdefault(architecture.name, architecture)
 
 
-def hidden_size(default: int) -> Parameter:
-    """The LSTM's width per direction."""
-    return Parameter("neck", default, ("neck.encoder.lstm.weight_hh_l0", 1), "Neck.hidden_size")
+@cache
+def _load_families() -> None:
+    from . import families
+
+    for module in sorted(each.name for each in pkgutil.iter_modules(families.__path__)):
+        importlib.import_module(f"{families.__name__}.{module}")
 
 
-def pyramid_width(default: int, key: str = "neck.in2_conv.weight") -> Parameter:
-    """The feature pyramid's channels."""
-    return Parameter("neck", default, (key, 0), "Neck.out_channels")
-
-
-ALL = (
-    Architecture(
-        name="det_mobilenet_v3_dbfpn",
-        task="det",
-        summary="detector: MobileNetV3 large ×0.5 + DBFPN + DB head",
-        source="PP-OCR, https://arxiv.org/abs/2009.09941",
-        components={
-            "backbone": Component("mobilenet_v3:DetectionMobileNetV3"),
-            "neck": Component("fpn:DBFPN"),
-            "head": Component("heads:DBHead"),
-        },
-        parameters={
-            "scale": scale(0.5),
-            "disable_se": Parameter("backbone", True, config="Backbone.disable_se"),
-            "out_channels": pyramid_width(96),
-        },
-        renames=MOBILENET_V3_STAGES,
-        preprocessing=DETECTION,
-        config={
-            "Backbone.name": "MobileNetV3",
-            "Backbone.model_name": "large",
-            "Neck.name": "DBFPN",
-            "Head.name": "DBHead",
-        },
-        optional=THRESHOLD_BRANCH,
-    ),
-    Architecture(
-        name="det_mobilenet_v3_rsefpn",
-        task="det",
-        summary="detector: MobileNetV3 large ×0.5 + RSEFPN + DB head",
-        source="PP-OCRv3, https://arxiv.org/abs/2206.03001",
-        components={
-            "backbone": Component("mobilenet_v3:DetectionMobileNetV3"),
-            "neck": Component("fpn:RSEFPN"),
-            "head": Component("heads:DBHead"),
-        },
-        parameters={
-            "scale": scale(0.5),
-            "disable_se": Parameter("backbone", True, config="Backbone.disable_se"),
-            "out_channels": pyramid_width(96, "neck.ins_conv.0.in_conv.weight"),
-        },
-        renames=MOBILENET_V3_STAGES,
-        preprocessing=DETECTION,
-        config={
-            "Backbone.name": "MobileNetV3",
-            "Backbone.model_name": "large",
-            "Neck.name": "RSEFPN",
-            "Head.name": "DBHead",
-        },
-        optional=THRESHOLD_BRANCH,
-    ),
-    Architecture(
-        name="det_resnet18_vd_dbfpn",
-        task="det",
-        summary="detector: ResNet18_vd + DBFPN + DB head (server; teacher of PP-OCRv2)",
-        source="PP-OCR, https://arxiv.org/abs/2009.09941",
-        components={
-            "backbone": Component("resnet_vd:DetectionResNetVd", {"depth": 18}),
-            "neck": Component("fpn:DBFPN"),
-            "head": Component("heads:DBHead"),
-        },
-        parameters={"out_channels": pyramid_width(256)},
-        renames=RESNET_STAGES,
-        preprocessing=DETECTION,
-        config={"Backbone.name": "ResNet", "Backbone.layers": 18, "Neck.name": "DBFPN", "Head.name": "DBHead"},
-        optional=THRESHOLD_BRANCH,
-    ),
-    Architecture(
-        name="det_resnet50_vd_lkpan",
-        task="det",
-        summary="detector: ResNet50_vd + LKPAN + DB head 7×7 (teacher of PP-OCRv3)",
-        source="PP-OCRv3, https://arxiv.org/abs/2206.03001",
-        components={
-            "backbone": Component("resnet_vd:DetectionResNetVd", {"depth": 50}),
-            "neck": Component("fpn:LKPAN"),
-            "head": Component("heads:DBHead", {"kernel_size": 7}),
-        },
-        parameters={"out_channels": pyramid_width(256, "neck.ins_conv.0.weight")},
-        renames=RESNET_STAGES,
-        preprocessing=DETECTION,
-        config={"Backbone.name": "ResNet", "Backbone.layers": 50, "Neck.name": "LKPAN", "Head.name": "DBHead"},
-        optional=THRESHOLD_BRANCH,
-    ),
-    Architecture(
-        name="rec_mobilenet_v3_bilstm_ctc",
-        task="rec",
-        summary="recogniser: MobileNetV3 small ×0.5 + BiLSTM + CTC (all v2.0 mobile ones)",
-        source="PP-OCR, https://arxiv.org/abs/2009.09941",
-        components={
-            "backbone": Component("mobilenet_v3:RecognitionMobileNetV3", {"strides": RECOGNITION_STRIDES}),
-            "neck": Component("sequence:SequenceEncoder", {"encoder": "bilstm"}),
-            "head": Component("heads:CTCHead"),
-        },
-        parameters={"scale": scale(0.5), "hidden_size": hidden_size(48), "classes": CLASSES},
-        renames=LSTM,
-        preprocessing=RECOGNITION_32,
-        config={
-            "Backbone.name": "MobileNetV3",
-            "Backbone.model_name": "small",
-            "Neck.encoder_type": "rnn",
-            "Head.name": "CTCHead",
-        },
-    ),
-    Architecture(
-        name="rec_resnet34_vd_bilstm_ctc",
-        task="rec",
-        summary="recogniser: ResNet34_vd + BiLSTM + CTC (server)",
-        source="PP-OCR, https://arxiv.org/abs/2009.09941",
-        components={
-            "backbone": Component("resnet_vd:RecognitionResNetVd", {"depth": 34}),
-            "neck": Component("sequence:SequenceEncoder", {"encoder": "bilstm"}),
-            "head": Component("heads:CTCHead"),
-        },
-        parameters={"hidden_size": hidden_size(256), "classes": CLASSES},
-        renames=RESNET_BLOCK_LIST + LSTM,
-        preprocessing=RECOGNITION_32,
-        config={"Backbone.name": "ResNet", "Backbone.layers": 34, "Neck.encoder_type": "rnn", "Head.name": "CTCHead"},
-    ),
-    Architecture(
-        name="rec_mobilenet_v1_enhance_bilstm_ctc",
-        task="rec",
-        summary="recogniser: MobileNetV1Enhance ×0.5 + BiLSTM + two-layer CTC (PP-OCRv2)",
-        source="PP-OCRv2, https://arxiv.org/abs/2109.03144",
-        components={
-            "backbone": Component("mobilenet_v1_enhance:MobileNetV1Enhance"),
-            "neck": Component("sequence:SequenceEncoder", {"encoder": "bilstm"}),
-            "head": Component("heads:CTCHead"),
-        },
-        parameters={
-            "scale": scale(0.5),
-            "hidden_size": hidden_size(64),
-            "mid_channels": Parameter("head", 96, ("head.fc1.weight", 0), "Head.mid_channels"),
-            "classes": Parameter("head", 6625, inferred_from=("head.fc2.weight", 0)),
-        },
-        renames=LSTM,
-        preprocessing=RECOGNITION_32,
-        config={"Backbone.name": "MobileNetV1Enhance", "Neck.encoder_type": "rnn", "Head.name": "CTCHead"},
-    ),
-    Architecture(
-        name="rec_mobilenet_v1_enhance_svtr_ctc",
-        task="rec",
-        summary="recogniser: MobileNetV1Enhance ×0.5 + SVTR + CTC (PP-OCRv3)",
-        source="PP-OCRv3, https://arxiv.org/abs/2206.03001",
-        components={
-            "backbone": Component(
-                "mobilenet_v1_enhance:MobileNetV1Enhance", {"last_stride": (1, 2), "last_pool": "avg"}
-            ),
-            "neck": Component("sequence:SequenceEncoder", {"encoder": "svtr"}),
-            "head": Component("heads:CTCHead"),
-        },
-        parameters={"scale": scale(0.5), "classes": CLASSES},
-        renames=MULTI_HEAD,
-        preprocessing=RECOGNITION_48,
-        config={"Backbone.name": "MobileNetV1Enhance", "Neck.encoder_type": "svtr", "Head.name": "CTCHead"},
-        ignored=(SAR_HEAD,),
-    ),
-    Architecture(
-        name="cls_mobilenet_v3",
-        task="cls",
-        summary="angle classifier: MobileNetV3 small ×0.35 + linear layer (0°, 180°)",
-        source="PP-OCR, https://arxiv.org/abs/2009.09941",
-        components={
-            "backbone": Component("mobilenet_v3:RecognitionMobileNetV3", {"strides": CLASSIFICATION_STRIDES}),
-            "head": Component("heads:ClassificationHead"),
-        },
-        parameters={
-            "scale": scale(0.35),
-            "classes": Parameter("head", 2, inferred_from=("head.fc.weight", 0)),
-        },
-        renames=(),
-        preprocessing=CLASSIFICATION,
-        config={
-            "Backbone.name": "MobileNetV3",
-            "Backbone.model_name": "small",
-            "Neck.name": None,
-            "Head.name": "ClsHead",
-        },
-    ),
-)
-
-ARCHITECTURES: dict[str, Architecture] = {entry.name: entry for entry in ALL}
+def architectures() -> list[Architecture]:
+    """All of them, by name."""
+    _load_families()
+    return sorted(_table.values(), key=lambda each: each.name)
 
 
 def get(name: str) -> Architecture:
@@ -336,14 +266,15 @@ def get(name: str) -> Architecture:
     Raises:
         ValueError: there is none; the message lists all.
     """
-    if name not in ARCHITECTURES:
-        raise ValueError(f"there is no architecture {name!r}; there are: {', '.join(ARCHITECTURES)}")
-    return ARCHITECTURES[name]
+    _load_families()
+    if name not in _table:
+        raise ValueError(f"there is no architecture {name!r}; there are: {', '.join(list_models())}")
+    return _table[name]
 
 
 def list_models(task: Task | None = None) -> list[str]:
     """The names of all architectures, or of one task's ("det", "rec" or "cls")."""
-    return [entry.name for entry in ALL if task in (None, entry.task)]
+    return [each.name for each in architectures() if task in (None, each.task)]
 
 
 def create_model(name: str, **parameters: Any) -> OCRModel:
@@ -354,52 +285,6 @@ def create_model(name: str, **parameters: Any) -> OCRModel:
         **parameters: where it differs from the default, for example `classes=97`.
 
     Raises:
-        ValueError: no such architecture, or it has no such parameter.
+        ValueError: there is no such architecture, or it has no such parameter.
     """
-    return assemble(name, parameters, build_part)
-
-
-def build_part(target: str, arguments: Mapping[str, Any]) -> Any:
-    """A part of a network: `module:Class` below this package, called with these arguments."""
-    module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(f".{module}", __package__), attribute)(**arguments)
-
-
-def assemble(
-    name: str, parameters: Mapping[str, Any], build: Callable[[str, Mapping[str, Any]], nn.Module]
-) -> OCRModel:
-    """The network of an architecture from parts that `build` makes; see `build_part` and `create_model`."""
-    from .network import OCRModel
-
-    return OCRModel(get(name).task, **make_parts(name, parameters, build))
-
-
-def make_parts(
-    name: str, parameters: Mapping[str, Any], build: Callable[[str, Mapping[str, Any]], Any]
-) -> dict[str, Any]:
-    """What `build` makes of each component of an architecture: component → part.
-
-    Args:
-        name, parameters: see `create_model`.
-        build: see `build_part`. A part's `out_channels`, where it has them, are the next one's `in_channels`.
-
-    Raises:
-        ValueError: see `create_model`.
-    """
-    architecture = get(name)
-    unknown = parameters.keys() - architecture.parameters.keys()
-    if unknown:
-        raise ValueError(
-            f"{name} has no parameter {', '.join(sorted(unknown))}; it has: {', '.join(architecture.parameters)}"
-        )
-    parts: dict[str, Any] = {}
-    channels: dict[str, Any] = {}
-    for part, component in architecture.components.items():
-        chosen = {
-            key: parameters.get(key, parameter.default)
-            for key, parameter in architecture.parameters.items()
-            if parameter.component == part
-        }
-        parts[part] = build(component.target, {**channels, **component.arguments, **chosen})
-        channels = {"in_channels": getattr(parts[part], "out_channels", None)}
-    return parts
+    return get(name).build(parameters)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .layers import conv_norm_act, runs_eagerly
+from .registry import Parameter, Part, Size
 
 NAMES = ("conv", "norm")
 
@@ -140,3 +141,27 @@ class SequenceEncoder(nn.Module):
                 "the model was trained for (32 pixels, or 48 for PP-OCRv3)"
             )
         return self.encoder(x)
+
+
+def bilstm(hidden_size: int) -> Part:
+    """The LSTM of that many features per direction, unless the weights tell otherwise."""
+    return Part(
+        SequenceEncoder,
+        {"encoder": "bilstm"},
+        parameters={
+            "hidden_size": Parameter(hidden_size, Size("neck.encoder.lstm.weight_hh_l0", 1), "Neck.hidden_size")
+        },
+        config={"Neck.encoder_type": "rnn"},
+        renames=(
+            ("<rest>.lstm.<n>.cell_fw.<kind>_<gate>", "<rest>.lstm.<kind>_<gate>_l<n>"),
+            ("<rest>.lstm.<n>.cell_bw.<kind>_<gate>", "<rest>.lstm.<kind>_<gate>_l<n>_reverse"),
+        ),
+    )
+
+
+SVTR = Part(
+    SequenceEncoder,
+    {"encoder": "svtr"},
+    config={"Neck.encoder_type": "svtr"},
+    renames=(("head.ctc_encoder.encoder.<rest>", "neck.encoder.<rest>"),),
+)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paddle2torch.architectures.records import Preprocessing
 from paddle2torch.converter.support.errors import MappingError, SourceError
 
 if TYPE_CHECKING:
@@ -31,14 +32,14 @@ class Network:
         task: "det", "cls" or "rec".
         run: float32 (N, 3, H, W) → a detector's maps (N, 1, H, W), a classifier's (N, classes) or a recogniser's
             (N, T, classes) probabilities.
-        preprocessing: the record of its input, as `paddle2torch.converter.ocr.preprocess` explains it.
+        preprocessing: how an image becomes its input.
         labels: a text per class; detectors have none.
     """
 
     name: str
     task: str
     run: Run
-    preprocessing: Mapping[str, Any]
+    preprocessing: Preprocessing
     labels: Sequence[str] | None = None
 
 
@@ -126,9 +127,9 @@ def from_conversion(conversion: Conversion, run: Run | None = None) -> Network:
     """
     return Network(
         conversion.name,
-        conversion.architecture.task,
+        conversion.network.task,
         run or torch_run(conversion.build()),
-        conversion.architecture.preprocessing,
+        conversion.network.preprocessing,
         conversion.labels.labels if conversion.labels else None,
     )
 
@@ -144,7 +145,8 @@ def from_module(module: nn.Module, name: str | None = None, dictionary: Path | N
     """
     name = name or type(module).__name__
     metadata = getattr(module, "metadata", None) or _recognised(module, name)
-    network = Network(name, metadata["task"], torch_run(module), metadata["preprocessing"], metadata["labels"])
+    preprocessing = Preprocessing.from_json(metadata["preprocessing"], name)
+    network = Network(name, metadata["task"], torch_run(module), preprocessing, metadata["labels"])
     if dictionary is None or network.task != "rec":
         return network
     return replace(network, labels=_read_labels(dictionary, metadata["parameters"]["classes"]))
@@ -152,19 +154,20 @@ def from_module(module: nn.Module, name: str | None = None, dictionary: Path | N
 
 def _recognised(module: nn.Module, name: str) -> dict[str, Any]:
     """Metadata as far as names and shapes tell it."""
-    from paddle2torch.architectures.recognise import exact_fits
-    from paddle2torch.architectures.registry import get
+    from paddle2torch.architectures.matching import exact_fits
+    from paddle2torch.architectures.registry import architectures
     from paddle2torch.converter.conversion.convert import ANGLES
 
-    exact = exact_fits({key: tuple(tensor.shape) for key, tensor in module.state_dict().items()})
+    shapes = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+    exact = exact_fits(architectures(), lambda _: shapes)
     if len(exact) != 1:
         raise SourceError(
-            f"{name}: is none of the known architectures; wrap it: reading.Network(name, task, run, preprocessing)"
+            f"{name}: is none of the known architectures; wrap it: paddle2torch.Network(name, task, run, preprocessing)"
         )
-    entry = get(exact[0].architecture)
+    entry = exact[0].architecture
     return {
         "task": entry.task,
-        "preprocessing": entry.preprocessing,
+        "preprocessing": entry.preprocessing.to_json(),
         "labels": ANGLES if entry.task == "cls" else None,
         "parameters": exact[0].parameters,
     }

@@ -11,10 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from paddle2torch.architectures import create_model, list_models, load_model
-from paddle2torch.architectures import recognise as recognise_module
-from paddle2torch.architectures.recognise import exact_fits, expected_tensors, recognise
-from paddle2torch.architectures.registry import ARCHITECTURES
+from paddle2torch.architectures import create_model, list_models, load_model, matching
+from paddle2torch.architectures.matching import exact_fits, expected_tensors, rank
+from paddle2torch.architectures.registry import architectures, get
 
 CIRCULATING = {
     "cls_mobile_v2.0": "cls_mobilenet_v3",
@@ -26,7 +25,7 @@ CIRCULATING = {
     "rec_mobile_v2.0": "rec_mobilenet_v3_bilstm_ctc",
     "rec_server_v2.0": "rec_resnet34_vd_bilstm_ctc",
 }
-HEIGHTS = {name: entry.preprocessing["size"].get("height", 64) for name, entry in ARCHITECTURES.items()}
+HEIGHTS = {entry.name: entry.preprocessing.size.height or 64 for entry in architectures()}
 
 
 def circulating(family: str) -> dict[str, tuple[int, ...]]:
@@ -37,13 +36,13 @@ def circulating(family: str) -> dict[str, tuple[int, ...]]:
 def small(name: str) -> torch.nn.Module:
     """A network with few classes, always initialised alike."""
     torch.manual_seed(0)
-    parameters = {"classes": 11} if ARCHITECTURES[name].task == "rec" else {}
+    parameters = {"classes": 11} if get(name).task == "rec" else {}
     return create_model(name, **parameters).eval()
 
 
 @pytest.mark.parametrize(("family", "name"), CIRCULATING.items())
 def test_keys_and_shapes_are_those_of_weights_in_circulation(family: str, name: str) -> None:
-    ours = {key: wanted.shape for key, wanted in expected_tensors(name, {}).items()}
+    ours = {key: wanted.shape for key, wanted in expected_tensors(get(name), {}).items()}
     theirs = circulating(family)
     assert ours == theirs
     assert list(ours) == list(theirs), "the order differs"
@@ -51,19 +50,19 @@ def test_keys_and_shapes_are_those_of_weights_in_circulation(family: str, name: 
 
 @pytest.mark.parametrize(("family", "name"), CIRCULATING.items())
 def test_architecture_is_recognised_from_names_and_shapes(family: str, name: str) -> None:
-    best, second, *_ = recognise(circulating(family))
-    assert (best.architecture, best.exact) == (name, True)
-    assert not second.exact
-    assert exact_fits(circulating(family)) == [best]
+    best, second, *_ = rank(architectures(), lambda _: circulating(family))
+    assert (best.architecture.name, best.match.exact) == (name, True)
+    assert not second.match.exact
+    assert exact_fits(architectures(), lambda _: circulating(family)) == [best]
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_recognition_makes_few_networks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of nine: those that have the tensors which tell this one's parameters."""
-    compared, compare = [], recognise_module.fit
-    monkeypatch.setattr(recognise_module, "fit", lambda entry, shapes: compared.append(entry) or compare(entry, shapes))
-    shapes = {key: wanted.shape for key, wanted in expected_tensors(name, {}).items()}
-    assert [fit.architecture for fit in exact_fits(shapes)] == [name]
+    compared, compare = [], matching.fit
+    monkeypatch.setattr(matching, "fit", lambda *given: compared.append(given) or compare(*given))
+    shapes = {key: wanted.shape for key, wanted in expected_tensors(get(name), {}).items()}
+    assert [fit.architecture.name for fit in exact_fits(architectures(), lambda _: shapes)] == [name]
     assert len(compared) <= 4
 
 
@@ -140,7 +139,7 @@ def test_wrong_sizes_are_refused_with_the_right_ones() -> None:
 
 
 def test_unknown_names_and_parameters_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="no architecture 'det_v9'; there are: det_mobilenet_v3_dbfpn"):
+    with pytest.raises(ValueError, match="no architecture 'det_v9'; there are: cls_mobilenet_v3"):
         create_model("det_v9")
     with pytest.raises(ValueError, match="has no parameter depth; it has: scale, classes"):
         create_model("cls_mobilenet_v3", depth=3)

@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from torch import fx, nn
 
-from paddle2torch.architectures import hollow, load_model, optimize
+from paddle2torch.architectures import load_model, optimize, registry
 from paddle2torch.architectures.loading import HEADER_KEY
+from paddle2torch.architectures.records import Size
 from paddle2torch.cli import main
 from paddle2torch.converter.conversion.as_graph import convert_graph
 from paddle2torch.converter.conversion.convert import convert
@@ -78,13 +79,15 @@ def test_inspect_names_the_tensors_by_the_graph_too() -> None:
 def test_a_network_that_is_not_its_graph_is_not_converted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A ReLU for a Hardswish leaves every key matching."""
 
-    def wrong(name: str, parameters: dict[str, object]) -> nn.Module:
-        model = hollow.create_hollow(name, parameters).eval()
+    build = registry.Architecture.build_empty
+
+    def wrong(architecture: registry.Architecture, parameters: dict[str, object]) -> nn.Module:
+        model = build(architecture, parameters)
         swishes = [path for path, module in model.named_modules() if isinstance(module, nn.Hardswish)]
         model.set_submodule(swishes[3], nn.ReLU())
         return model
 
-    monkeypatch.setattr(hollow, "hollow_model", wrong)
+    monkeypatch.setattr(registry.Architecture, "build_empty", wrong)
     with pytest.raises(MappingError, match=r"embedded_rec_infer\.tar: .*\n.*relu.*hardswish"):
         convert(source())
     assert convert(source(kind="trained")).state  # which carries no graph to compare with
@@ -176,8 +179,8 @@ def test_a_stated_size_that_the_network_does_not_take_is_not_followed(mirror: Pa
     """The released classifier states 32 × 100, which is too low for it."""
     model = load_source("ch_ppocr_mobile_v2.0_cls", load_zoo(), Fetcher(mirror=str(mirror)))
     conversion = convert_graph(model)
-    assert conversion.architecture.task == "cls"
-    assert conversion.architecture.preprocessing["size"] == {"mode": "height_padded", "height": 48, "width": 192}
+    assert conversion.network.task == "cls"
+    assert conversion.network.preprocessing.size == Size("height_padded", 48, 192)
     assert conversion.labels.labels == ["0", "180"]
 
 

@@ -36,10 +36,10 @@ def checkpoint(tmp_path: Path) -> Path:
 
 def test_a_users_checkpoint_needs_no_name(checkpoint: Path) -> None:
     conversion = converted(checkpoint)
-    assert conversion.architecture.name == RECOGNISER
+    assert conversion.network.name == RECOGNISER
     assert conversion.parameters == {"scale": 0.5, "hidden_size": 48, "classes": 11}
-    assert "229 of 229 names and shapes match; hidden_size = 48" in conversion.evidence
-    assert "classes = 11 (from head.fc.weight)" in conversion.evidence
+    assert "229 of 229 names and shapes match; hidden_size = 48" in conversion.recognised_by
+    assert "classes = 11 (from head.fc.weight)" in conversion.recognised_by
     assert not conversion.build().training
 
 
@@ -121,7 +121,7 @@ def distilled(folder: Path) -> Path:
 
 def test_student_is_taken_and_the_others_named(tmp_path: Path) -> None:
     conversion = converted(distilled(tmp_path))
-    assert (conversion.architecture.name, conversion.branch, conversion.name) == (
+    assert (conversion.network.name, conversion.branch, conversion.name) == (
         "det_mobilenet_v3_rsefpn",
         "Student",
         "distilled",
@@ -131,7 +131,7 @@ def test_student_is_taken_and_the_others_named(tmp_path: Path) -> None:
 
 def test_teacher_converts_as_an_architecture_of_its_own(tmp_path: Path) -> None:
     conversion = converted(distilled(tmp_path), branch="Teacher")
-    assert (conversion.architecture.name, conversion.name) == ("det_resnet18_vd_dbfpn", "distilled_Teacher")
+    assert (conversion.network.name, conversion.name) == ("det_resnet18_vd_dbfpn", "distilled_Teacher")
 
 
 def test_training_checkpoint_with_threshold_branch_uses_it(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_training_checkpoint_with_threshold_branch_uses_it(tmp_path: Path) -> No
 def test_a_given_architecture_that_does_not_fit_is_an_error(checkpoint: Path) -> None:
     with pytest.raises(MappingError, match="the tensors do not fit cls_mobilenet_v3: .*; nothing was written"):
         converted(checkpoint, architecture="cls_mobilenet_v3")
-    with pytest.raises(MappingError, match="there is no architecture 'rec'; there are: det_mobilenet_v3_dbfpn"):
+    with pytest.raises(MappingError, match="there is no architecture 'rec'; there are: cls_mobilenet_v3"):
         converted(checkpoint, architecture="rec")
 
 
@@ -196,6 +196,6 @@ def test_every_architecture_is_recognised(tmp_path: Path) -> None:
         parameters = {"classes": 12} if name.startswith("rec") else {}
         path = write_checkpoint(tmp_path / f"{name}.pdparams", random_tensors(name, **parameters))
         conversion = converted(path)
-        assert conversion.architecture.name == name
+        assert conversion.network.name == name
         state = create_model(name, **conversion.parameters).state_dict()
         assert list(conversion.state) == list(state)

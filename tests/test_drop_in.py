@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from paddle2torch.architectures import load_model
-from paddle2torch.architectures.recognise import COUNTER
+from paddle2torch.architectures.matching import COUNTER
 from paddle2torch.architectures.registry import get
 from paddle2torch.converter.conversion.convert import convert
 from paddle2torch.converter.sources import load_source
@@ -77,7 +77,7 @@ def test_their_file_loads_into_our_module(family: str, architecture: str, tmp_pa
     assert list(state) == list(theirs)
     assert all(torch.equal(value, theirs[key]) for key, value in state.items())
     assert not model.training
-    height = get(architecture).preprocessing["size"].get("height", 64)
+    height = get(architecture).preprocessing.size.height or 64
     with torch.no_grad():
         assert len(model(torch.zeros(2, 3, height, 64))) == 2
 

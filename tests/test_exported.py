@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from paddle2torch.architectures.registry import CLASSIFICATION, DETECTION, RECOGNITION_48
+from paddle2torch.architectures.preprocessing import CLASSIFICATION, DETECTION, RECOGNITION_48
+from paddle2torch.architectures.records import Size
 from paddle2torch.converter.conversion.as_graph import convert_graph
 from paddle2torch.converter.mapping.config import read_config
 from paddle2torch.converter.mapping.exported import Settings, read_settings
@@ -59,22 +61,21 @@ def test_a_recognisers_size_and_characters() -> None:
     found = settings(RECOGNISER.replace("CHARACTERS", "'a', 1, ' '"))
     assert found.characters == ["a", "1", " "]
     record = found.preprocessing(RECOGNITION_48)
-    assert record == {**RECOGNITION_48, "size": {"mode": "height", "height": 32, "width": 256}}
-    assert RECOGNITION_48["size"]["height"] == 48  # the table is not touched
+    assert record == replace(RECOGNITION_48, size=Size("height", 32, 256))
 
 
 def test_a_detectors_normalisation() -> None:
     record = settings(DETECTOR).preprocessing(DETECTION)
-    assert (record["channel_order"], record["mean"], record["std"]) == ("RGB", [0.1, 0.2, 0.3], [1.0, 2.0, 3.0])
-    assert record["scale"] == pytest.approx(1 / 255)
-    assert record["size"] == DETECTION["size"]
+    assert (record.channel_order, record.mean, record.std) == ("RGB", (0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
+    assert record.scale == pytest.approx(1 / 255)
+    assert record.size == DETECTION.size
     limited = settings(DETECTOR.replace("null", "{limit_side_len: 736, limit_type: min}"))
-    assert limited.preprocessing(DETECTION)["size"]["limit_side"] == 736
+    assert limited.preprocessing(DETECTION).size.limit_side == 736
 
 
 def test_a_classifiers_size_is_given_as_width_and_height() -> None:
     found = settings("PreProcess: {transform_ops: [{ResizeImage: {size: [160, 80]}}]}")
-    assert found.preprocessing(CLASSIFICATION)["size"] == {"mode": "height_padded", "height": 80, "width": 160}
+    assert found.preprocessing(CLASSIFICATION).size == Size("height_padded", 80, 160)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "PreProcess: 3", "PreProcess: {transform_ops: [x, {A: 1}]}", "a: b"])
@@ -113,7 +114,7 @@ def test_a_converted_graph_has_what_the_file_says(tmp_path: Path) -> None:
     (model / "inference.yml").write_text(RECOGNISER.replace("CHARACTERS", characters), encoding="utf-8")
     conversion = convert_graph(load_source(str(model), load_zoo(), Fetcher(offline=True)))
     assert conversion.labels.labels[:3] == ["blank", "c0", "c1"]
-    assert conversion.architecture.preprocessing["size"]["width"] == 256
+    assert conversion.network.preprocessing.size.width == 256
     assert "that of its inference.yml" in conversion.notes[0]
 
 

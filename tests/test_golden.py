@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import nn
 
-from paddle2torch.architectures import create_model, fpn, list_models
+from paddle2torch.architectures import create_model, list_models, necks
 from paddle2torch.architectures.layers import Hardsigmoid02
 from paddle2torch.architectures.registry import get
 from paddle2torch.converter.mapping.rules import module_name, to_torch
@@ -192,7 +192,7 @@ def bilinear(x: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 def finest_first(maps: list[torch.Tensor]) -> torch.Tensor:
-    return torch.cat([fpn.upsample(coarse, 2**level) if level else coarse for level, coarse in enumerate(maps)], 1)
+    return torch.cat([necks.upsample(coarse, 2**level) if level else coarse for level, coarse in enumerate(maps)], 1)
 
 
 def alike_directions(model: nn.Module, _: pytest.MonkeyPatch) -> None:
@@ -343,8 +343,8 @@ CHANGES: dict[str, tuple[str, Change, str]] = {
         assign("neck.encoder.svtr_block.1.mixer", heads=4),
         "head.ctc_encoder.encoder.svtr_block.1.mixer.proj",
     ),
-    "bilinear upsampling": (DET, define(fpn, "upsample", bilinear), "neck.p4_conv"),
-    "maps concatenated finest first": (DET, define(fpn, "fuse", finest_first), "head.binarize.conv1"),
+    "bilinear upsampling": (DET, define(necks, "upsample", bilinear), "neck.p4_conv"),
+    "maps concatenated finest first": (DET, define(necks, "fuse", finest_first), "head.binarize.conv1"),
     "LSTM reads one way twice": (REC, alike_directions, "neck.encoder.lstm"),
 }
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from paddle2torch.architectures.hollow import hollow_model
+from paddle2torch.architectures import create_model
 from paddle2torch.architectures.layers import Hardsigmoid02
 from paddle2torch.converter.graph.conformity import check_conformity, compare, input_shape, require_conformity
 from paddle2torch.converter.graph.trace import Trace, Zeros, _arguments, _name, trace_graph, trace_module, uncomputed
@@ -419,7 +419,7 @@ def test_tensors_that_are_gone_are_not_mistaken_for_later_ones() -> None:
 
 
 def test_threads_may_trace_what_they_share() -> None:
-    model, places = hollow_model("cls_mobilenet_v3", {}), []
+    model, places = create_model("cls_mobilenet_v3").eval(), []
 
     def trace_often() -> None:
         for _ in range(10):

@@ -16,7 +16,7 @@ from torch import fx
 
 from conftest import MIRROR_VARIABLE
 from paddle2torch.architectures.graph.module import VALUE
-from paddle2torch.architectures.registry import ARCHITECTURES
+from paddle2torch.architectures.registry import get
 from paddle2torch.converter.containers.archive import open_model_files
 from paddle2torch.converter.formats.pdiparams import write_pdiparams
 from paddle2torch.converter.parity.graph_engine import GraphReference
@@ -73,7 +73,7 @@ def error(expected: np.ndarray, found: np.ndarray) -> float:
 
 def first_case(model: str) -> Case:
     listed = load_zoo().models.get(model, load_zoo().models["embedded_rec"])
-    architecture = ARCHITECTURES[listed.architecture]
+    architecture = get(listed.architecture)
     return default_cases(architecture.task, architecture.preprocessing)[1]
 
 

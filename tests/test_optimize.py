@@ -18,14 +18,14 @@ from torch.nn import functional as F
 
 from paddle2torch.architectures import create_model, list_models, optimize
 from paddle2torch.architectures.layers import Hardsigmoid02, SqueezeExcite
-from paddle2torch.architectures.registry import ARCHITECTURES
+from paddle2torch.architectures.registry import architectures, get
 from paddle2torch.architectures.serving import optimize as serving
 from paddle2torch.converter.graph.build import build_module
 from paddle2torch.converter.parity.compare import measure
 from support.graphs import EMBEDDED, embedded, pair
 
 EXACT, ROUNDING = 1e-12, 2e-6
-HEIGHTS = {name: entry.preprocessing["size"].get("height", 64) for name, entry in ARCHITECTURES.items()}
+HEIGHTS = {entry.name: entry.preprocessing.size.height or 64 for entry in architectures()}
 NEEDS_BFLOAT16 = pytest.mark.skipif(not serving.has_bfloat16(), reason="no instructions for bfloat16")
 
 
@@ -46,7 +46,7 @@ def with_statistics(model: nn.Module) -> nn.Module:
 @cache
 def network(name: str) -> nn.Module:
     torch.manual_seed(0)
-    return with_statistics(create_model(name, **({"classes": 11} if ARCHITECTURES[name].task == "rec" else {})))
+    return with_statistics(create_model(name, **({"classes": 11} if get(name).task == "rec" else {})))
 
 
 @cache

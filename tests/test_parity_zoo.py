@@ -114,7 +114,7 @@ def test_the_released_recognisers_read_the_same(picture: str, mirror: Path, work
         pytest.skip(f"{IMAGES_VARIABLE} does not name a folder with the pictures of upstream's documentation")
     name, saying = SAYINGS[picture]
     conversion = converted(name, mirror)
-    cases = image_cases("rec", conversion.architecture.preprocessing, [Path(folder) / picture])[:1]
+    cases = image_cases("rec", conversion.network.preprocessing, [Path(folder) / picture])[:1]
     (answer,) = verify(conversion, cases=cases, worker=worker).cases[0].answers
     assert (answer.reference, answer.candidate) == (saying, saying)
 

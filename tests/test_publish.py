@@ -222,10 +222,10 @@ def test_with_an_organisation_the_card_says_where_on_the_hub(tmp_path: Path, pro
 
 
 def test_every_language_and_size_of_the_zoo_is_known() -> None:
-    from paddle2torch.architectures.registry import ARCHITECTURES
+    from paddle2torch.architectures.registry import architectures
 
     assert {language for model in load_zoo().models.values() for language in model.languages} <= LANGUAGES.keys()
-    assert {entry.preprocessing["size"]["mode"] for entry in ARCHITECTURES.values()} <= SIZES.keys()
+    assert {entry.preprocessing.size.mode for entry in architectures()} <= SIZES.keys()
 
 
 def test_unknown_labels_are_said_to_be_unknown(

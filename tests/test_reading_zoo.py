@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paddle2torch.architectures.registry import RECOGNITION_32
+from paddle2torch.architectures.preprocessing import RECOGNITION_32
 from paddle2torch.converter.zoo.download import Fetcher
 from paddle2torch.reading import Reader
 from paddle2torch.reading.defaults import CLASSIFIER, DETECTOR

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from paddle2torch.architectures import create_model, list_models
-from paddle2torch.architectures.registry import ARCHITECTURES
+from paddle2torch.architectures import create_model, list_models, matching
+from paddle2torch.architectures.registry import get
 from paddle2torch.converter.mapping import recognition
 from paddle2torch.converter.mapping.rules import module_name, structured_name, to_paddle, to_torch
 from paddle2torch.converter.support.errors import MappingError
@@ -32,25 +32,25 @@ def model_tensors(name: str, **parameters: int) -> tuple[dict[str, torch.Tensor]
     model = create_model(name, **parameters)
     for buffer in (b for b in model.buffers() if b.is_floating_point()):
         buffer.uniform_(0.5, 1.5)
-    return model.state_dict(), to_paddle(model.state_dict(), name, parameters)
+    return model.state_dict(), to_paddle(model.state_dict(), get(name), parameters)
 
 
 @pytest.mark.parametrize(("name", "paddle", "torch_key"), NAMES)
 def test_names_map_both_ways(name: str, paddle: str, torch_key: str) -> None:
-    renames = ARCHITECTURES[name].renames
+    renames = get(name).renames
     assert module_name(paddle, renames) == torch_key
     assert structured_name(torch_key, renames) == paddle
 
 
 def test_a_repeated_placeholder_must_stand_for_the_same_text() -> None:
-    renames = ARCHITECTURES["det_resnet18_vd_dbfpn"].renames
+    renames = get("det_resnet18_vd_dbfpn").renames
     assert structured_name("backbone.stages.1.bb_2_0.x", renames) == "backbone.stages.1.bb_2_0.x"
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_round_trip_is_bit_exact_for_every_tensor(name: str) -> None:
     state, tensors = model_tensors(name)
-    mapped = to_torch(tensors, name, {})
+    mapped = to_torch(tensors, get(name), {})
     assert list(mapped.state) == list(state)
     assert all(torch.equal(mapped.state[key], value) for key, value in state.items())
     assert sorted(mapped.origins.values()) == sorted(tensors)
@@ -76,7 +76,7 @@ def test_lstm_weights_are_not_transposed() -> None:
 
 def test_results_own_their_memory() -> None:
     _, tensors = model_tensors("cls_mobilenet_v3")
-    mapped = to_torch(tensors, "cls_mobilenet_v3", {})
+    mapped = to_torch(tensors, get("cls_mobilenet_v3"), {})
     before = mapped.state["head.fc.bias"].clone()
     tensors["head.fc.bias"][:] = 99
     assert torch.equal(mapped.state["head.fc.bias"], before)
@@ -85,7 +85,7 @@ def test_results_own_their_memory() -> None:
 def test_half_precision_is_widened_exactly_and_told() -> None:
     _, tensors = model_tensors("cls_mobilenet_v3")
     tensors["head.fc.weight"] = tensors["head.fc.weight"].astype(np.float16)
-    mapped = to_torch(tensors, "cls_mobilenet_v3", {})
+    mapped = to_torch(tensors, get("cls_mobilenet_v3"), {})
     assert mapped.widened == {"head.fc.weight": "float16"}
     np.testing.assert_array_equal(
         mapped.state["head.fc.weight"].numpy().T, tensors["head.fc.weight"].astype(np.float32)
@@ -97,9 +97,9 @@ def test_absent_threshold_branch_comes_from_a_fixed_seed() -> None:
     _, tensors = model_tensors(name)
     inference = {key: value for key, value in tensors.items() if not key.startswith("head.thresh.")}
     torch.manual_seed(1)
-    first = to_torch(inference, name, {})
+    first = to_torch(inference, get(name), {})
     torch.manual_seed(2)
-    second = to_torch(inference, name, {})
+    second = to_torch(inference, get(name), {})
     assert all(key.startswith("head.thresh.") for key in first.initialised)
     assert len(first.initialised) == 15
     assert all(torch.equal(first.state[key], second.state[key]) for key in first.state)
@@ -113,14 +113,14 @@ def test_seeding_leaves_the_callers_random_state_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    to_torch({key: value for key, value in tensors.items() if "thresh" not in key}, name, {})
+    to_torch({key: value for key, value in tensors.items() if "thresh" not in key}, get(name), {})
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_sar_head_is_ignored_with_its_reason() -> None:
     _, tensors = model_tensors("rec_mobilenet_v1_enhance_svtr_ctc", classes=11)
     tensors["head.sar_head.decoder.prediction.weight"] = np.zeros((3, 4), np.float32)
-    mapped = to_torch(tensors, "rec_mobilenet_v1_enhance_svtr_ctc", {"classes": 11})
+    mapped = to_torch(tensors, get("rec_mobilenet_v1_enhance_svtr_ctc"), {"classes": 11})
     assert list(mapped.ignored) == ["head.sar_head.decoder.prediction.weight"]
     assert "never run in evaluation" in mapped.ignored["head.sar_head.decoder.prediction.weight"]
 
@@ -130,11 +130,11 @@ def test_lstm_aliases_become_one_when_equal_and_an_error_when_not() -> None:
     state, tensors = model_tensors(name, classes=11)
     alias = "neck.encoder.lstm.weight_ih_l0"
     tensors[alias] = tensors["neck.encoder.lstm.0.cell_fw.weight_ih"].copy()
-    mapped = to_torch(tensors, name, {"classes": 11})
+    mapped = to_torch(tensors, get(name), {"classes": 11})
     assert torch.equal(mapped.state[alias], state[alias])
     tensors[alias][0, 0] += 1
     with pytest.raises(MappingError, match=r"two spellings of one parameter that differ: .*cell_fw\.weight_ih ≠ "):
-        to_torch(tensors, name, {"classes": 11})
+        to_torch(tensors, get(name), {"classes": 11})
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -147,20 +147,20 @@ def test_anything_amiss_is_told_by_name(change, message: str) -> None:
     _, tensors = model_tensors("cls_mobilenet_v3")
     change(tensors)
     with pytest.raises(MappingError, match=message):
-        to_torch(tensors, "cls_mobilenet_v3", {})
+        to_torch(tensors, get("cls_mobilenet_v3"), {})
 
 
 def test_to_paddle_refuses_an_incomplete_state() -> None:
     state, _ = model_tensors("cls_mobilenet_v3")
     state.pop("head.fc.bias")
-    with pytest.raises(MappingError, match=r"1 tensors missing.*head\.fc\.bias"):
-        to_paddle(state, "cls_mobilenet_v3", {})
+    with pytest.raises(MappingError, match=r"1 missing.*head\.fc\.bias"):
+        to_paddle(state, get("cls_mobilenet_v3"), {})
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_few_networks_are_compared_to_identify_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    compared, compare = [], recognition.fit_source
-    monkeypatch.setattr(recognition, "fit_source", lambda *given: compared.append(given) or compare(*given))
+    compared, compare = [], matching.fit
+    monkeypatch.setattr(matching, "fit", lambda *given: compared.append(given) or compare(*given))
     shapes = {key: array.shape for key, array in random_tensors(name).items()}
-    assert recognition.identify(shapes, "a file").architecture == name
+    assert recognition.identify(shapes, "a file").architecture.name == name
     assert len(compared) <= 4

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from paddle2torch.architectures.registry import ARCHITECTURES
+from paddle2torch.architectures.registry import get
 from paddle2torch.converter.support.errors import SourceError, ZooError
 from paddle2torch.converter.zoo.catalog import Dictionary, Zoo, load_zoo, parse_zoo, zoo_path
 from paddle2torch.converter.zoo.download import Fetched, Fetcher
@@ -103,7 +103,7 @@ def test_rows_of_both_revisions_are_one_entry(zoo: Zoo) -> None:
 
 def test_every_architecture_is_known_and_takes_the_parameters(zoo: Zoo) -> None:
     for model in zoo.models.values():
-        architecture = ARCHITECTURES[model.architecture]
+        architecture = get(model.architecture)
         assert architecture.task == model.task, model.name
         assert model.parameters.keys() <= architecture.parameters.keys(), model.name
 

@@ -1,1 +1,1 @@
-"""The families of networks, one module each."""
+"""One file a family: a backbone, what only it needs, and the architectures that are built on it."""

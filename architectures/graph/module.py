@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from ..hollow import Hollow
 from .form import Graph, GraphError, Node
 from .operators import (
     LAYERS,
@@ -197,7 +196,7 @@ class _Writer:
         self._read = {value for node in graph.nodes for value in node.reads}.union(graph.outputs)
 
     def write(self) -> fx.GraphModule:
-        with Hollow():
+        with torch.device("meta"):
             self._place_tensors()
         for name in self.graph.inputs:
             self._name(name, self.traced.placeholder(attribute_name(name)))

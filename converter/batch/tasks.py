@@ -203,9 +203,9 @@ def _convert(text: str, choice: Choice, access: Access) -> Conversion:
     source = choice.load(text, _zoo(), _fetcher(access))
     logger.info("converting %s", source.path.name)
     conversion = choice.convert(source, _fetcher(access))
-    settled = ", ".join([conversion.architecture.name, *(f"{k} = {v}" for k, v in conversion.parameters.items())])
-    lines = [f"{conversion.name}: {conversion.architecture.summary} [{settled}]"]
-    lines += [f"  recognised: {conversion.evidence}"] if conversion.evidence else []
+    settled = ", ".join([conversion.network.name, *(f"{k} = {v}" for k, v in conversion.network.parameters.items())])
+    lines = [f"{conversion.name}: {conversion.network.summary} [{settled}]"]
+    lines += [f"  recognised: {conversion.recognised_by}"] if conversion.recognised_by else []
     lines += [f"  {len(conversion.origins)} tensors from {source.path.name}, each used once"]
     lines += [f"  {text}" for text in conversion.notes]
     lines += [f"  {conversion.labels.note}"] if conversion.labels else []

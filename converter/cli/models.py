@@ -137,7 +137,7 @@ def convert_back(sources: tuple[str, ...], output: Path, reference: str | None, 
     program = load_source(reference, open_zoo(), access.fetcher(), weights=False) if reference else None
     for text in sources:
         weights = read_converted(Path(text))
-        note(f"{weights.name}: {weights.architecture}, {len(weights.tensors)} tensors")
+        note(f"{weights.name}: {weights.architecture.name}, {len(weights.tensors)} tensors")
         click.echo(write_checkpoint(weights, output))
         if program is not None:
             for path in write_inference(weights, program, output):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from paddle2torch.architectures.graph.form import Graph
 from paddle2torch.architectures.graph.module import lay_out
-from paddle2torch.architectures.loading import GRAPH
-from paddle2torch.architectures.registry import CLASSIFICATION, DETECTION, RECOGNITION_48, Architecture
+from paddle2torch.architectures.preprocessing import CLASSIFICATION, DETECTION, RECOGNITION_48
+from paddle2torch.architectures.records import Preprocessing
+from paddle2torch.architectures.registry import Task
 from paddle2torch.converter.conversion.convert import Conversion, find_labels
+from paddle2torch.converter.conversion.network import GraphNetwork
 from paddle2torch.converter.graph.build import build_module
 from paddle2torch.converter.graph.program import graph_from_program
 from paddle2torch.converter.graph.trace import trace_graph
@@ -25,8 +28,8 @@ if TYPE_CHECKING:
 # Heights and widths to try, for sizes that the program leaves open or (as the released classifier's) states wrongly.
 SIZES = ((64, 96), (48, 192), (48, 320), (32, 320), (640, 640))
 # What a network is for, by how many axes its output has; a detector's map has one channel.
-TASKS = {2: "cls", 3: "rec", 4: "det"}
-PREPROCESSING = {"cls": CLASSIFICATION, "rec": RECOGNITION_48, "det": DETECTION}
+TASKS: dict[int, Task] = {2: "cls", 3: "rec", 4: "det"}
+PREPROCESSING: dict[Task, Preprocessing] = {"cls": CLASSIFICATION, "rec": RECOGNITION_48, "det": DETECTION}
 
 
 def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fetcher | None = None) -> Conversion:
@@ -57,17 +60,6 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
     known = graph.tensor_names()
     origins = {key: known[origin.variable] for key, origin in lay_out(graph).origins.items()}
     arrays = {key: source.tensors[name] for key, name in origins.items()}
-    entry = Architecture(
-        name=GRAPH,
-        task=task,
-        summary=f"{sum(graph.operators().values())} operators of the model's own program",
-        source="the model's own program",
-        components={},
-        parameters={},
-        renames=(),
-        preprocessing=preprocessing,
-        config={},
-    )
     told = (
         "that of its inference.yml"
         if settings is not None and settings.steps
@@ -79,8 +71,9 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
     return Conversion(
         source=source,
         name=source.name,
-        architecture=entry,
-        parameters={} if task == "det" else {"classes": classes},
+        network=GraphNetwork(
+            graph, source.path.name, task, {} if task == "det" else {"classes": classes}, preprocessing
+        ),
         mapped=Mapped(
             state=module.state_dict(),
             origins=origins,
@@ -91,10 +84,9 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
         branch="",
         branches=("",),
         tensors=source.tensors,
-        evidence=None,
+        recognised_by=None,
         labels=_labels(task, classes, source, settings, dictionary, fetcher),
         notes=tuple(notes),
-        graph=graph,
     )
 
 
@@ -112,8 +104,8 @@ def _labels(
     return find_labels(task, {"classes": classes}, source, dictionary, None, fetcher)
 
 
-def _purpose(graph: Graph, file: str) -> tuple[str, dict[str, Any], int]:
-    """Task, preprocessing record and number of classes (or channels), told by the shapes of input and output."""
+def _purpose(graph: Graph, file: str) -> tuple[Task, Preprocessing, int]:
+    """Task, preprocessing and number of classes (or channels), told by the shapes of input and output."""
     shapes = list(graph.inputs.values())
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] not in (3, -1) or len(graph.outputs) != 1:
         raise MappingError(
@@ -127,10 +119,10 @@ def _purpose(graph: Graph, file: str) -> tuple[str, dict[str, Any], int]:
             f"{file}: its program returns {list(output)} for a picture of {list(shape)}; known are the maps "
             "[N, 1, H, W] of detectors, [N, T, classes] of recognisers and [N, classes] of classifiers"
         )
-    record = PREPROCESSING[task]
+    usual = PREPROCESSING[task]
     stated = {side: size for side, size in zip(("height", "width"), shapes[0][2:], strict=True) if size in shape[2:]}
-    size = record["size"] if task == "det" else {**record["size"], **stated}
-    return task, {**record, "size": size}, output[1] if task == "det" else output[-1]
+    size = usual.size if task == "det" else replace(usual.size, **stated)
+    return task, replace(usual, size=size), output[1] if task == "det" else output[-1]
 
 
 def _trial(graph: Graph, stated: tuple[int, ...], file: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddle2torch.architectures.registry import Architecture, get
+from paddle2torch.architectures.registry import Architecture
+from paddle2torch.converter.conversion.network import NamedNetwork, Network
 from paddle2torch.converter.graph.naming import named
 from paddle2torch.converter.mapping.branches import census, choose
 from paddle2torch.converter.mapping.config import Config
 from paddle2torch.converter.mapping.labels import Labels, match_labels, read_dictionary
-from paddle2torch.converter.mapping.recognition import evidence, identify
-from paddle2torch.converter.mapping.rules import Mapped, carried_out, plan
+from paddle2torch.converter.mapping.recognition import describe, find_architecture, identify
+from paddle2torch.converter.mapping.rules import Mapped, execute, plan
 from paddle2torch.converter.sources import Source
-from paddle2torch.converter.support.collection import give_back
 from paddle2torch.converter.support.errors import MappingError, SourceError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from paddle2torch.architectures.graph.form import Graph
     from paddle2torch.converter.zoo.download import Fetcher
 
 ANGLES = ["0", "180"]
@@ -38,30 +37,26 @@ class Conversion:
     Attributes:
         source: what was converted.
         name: stem of the output files.
-        architecture: what it is.
-        parameters: every parameter of the architecture, as used.
+        network: what it is.
         mapped: the state dict, with the origin of each tensor.
         branch: of a training checkpoint; empty for none.
         branches: all that the checkpoint holds.
         tensors: structured name without the branch's prefix → array, what was mapped.
-        evidence: how the architecture was recognised; None where it was given.
+        recognised_by: how the architecture was recognised; None where it was given.
         labels: what the classes stand for, or why that is not known; None for detectors.
         notes: what the user should know.
-        graph: the network itself, where it was converted by its graph and not as one of the registry's architectures.
     """
 
     source: Source
     name: str
-    architecture: Architecture
-    parameters: dict[str, Any]
+    network: Network
     mapped: Mapped
     branch: str
     branches: tuple[str, ...]
     tensors: dict[str, np.ndarray]
-    evidence: str | None
+    recognised_by: str | None
     labels: Labels | None
     notes: tuple[str, ...]
-    graph: Graph | None = None
 
     @property
     def state(self) -> dict[str, Any]:
@@ -75,14 +70,7 @@ class Conversion:
 
     def build(self) -> nn.Module:
         """The module with the converted weights, in evaluation mode; it shares memory with `state`."""
-        if self.graph is None:
-            from paddle2torch.architectures.hollow import create_hollow
-
-            model = create_hollow(self.architecture.name, self.parameters)
-        else:
-            from paddle2torch.converter.graph.build import build_module
-
-            model = build_module(self.graph, self.source.path.name)
+        model = self.network.build_empty()
         model.load_state_dict(self.state, strict=True, assign=True)
         return model.eval()
 
@@ -114,7 +102,9 @@ def convert(
         SourceError: the dictionary cannot be read.
     """
     listed = source.model
-    source = named(source, architecture or (config.architecture if config else listed.architecture if listed else None))
+    told = architecture or (listed.architecture if listed and not config else None)
+    told_network = find_architecture(told) if told else config.architecture if config else None
+    source = named(source, told_network)
     branches = census(source.tensors)
     chosen = choose(branches, branch, source.path.name)
     tensors = {name: source.tensors[full] for name, full in chosen.names.items()}
@@ -122,18 +112,17 @@ def convert(
 
     # A teacher is a network of its own: what the zoo says is about the exported branch.
     exported = chosen is branches[0]
-    given = architecture or (config.architecture if config else listed.architecture if listed and exported else None)
-    if config and given == config.architecture:
+    given = told_network if architecture or config or exported else None
+    if config and given is config.architecture:
         parameters = {**config.parameters, **(parameters or {})}
     with _pointing_to_the_graph(source):
         fit = identify(shapes, source.path.name, given, parameters)
-        entry = get(fit.architecture)
-        settled = {name: fit.parameters.get(name, parameter.default) for name, parameter in entry.parameters.items()}
-        planned = plan(tensors, entry.name, settled)
+        entry = fit.architecture
+        settled = entry.settle(fit.parameters)
+        planned = plan(tensors, entry, settled)
     if source.program is not None:
         require_same_graph(source, entry, settled, planned.origins)
-        give_back()  # before the tensors take their memory
-    mapped = carried_out(planned)
+    mapped = execute(planned)
 
     notes = _notes(source, [b.name for b in branches], chosen.name, mapped)
     if listed and exported:
@@ -146,13 +135,12 @@ def convert(
     return Conversion(
         source=source,
         name=source.name if exported else f"{source.name}_{chosen.name}",
-        architecture=entry,
-        parameters=settled,
+        network=NamedNetwork(entry, settled, entry.preprocessing),
         mapped=mapped,
         branch=chosen.name,
         branches=tuple(b.name for b in branches),
         tensors=tensors,
-        evidence=None if given else evidence(fit),
+        recognised_by=None if given else describe(fit),
         labels=labels,
         notes=tuple(notes),
     )
@@ -184,11 +172,10 @@ def require_same_graph(
         MappingError: they differ; the message lists in what.
         FormatError: the program is inconsistent.
     """
-    from paddle2torch.architectures.hollow import hollow_model
     from paddle2torch.converter.graph.conformity import input_shape, require_conformity
     from paddle2torch.converter.graph.program import graph_from_program
 
-    model = hollow_model(entry.name, parameters)
+    model = entry.build_empty(parameters).to_empty(device="cpu").eval()  # memory that nobody touches
     keys = {source.variables[name]: key for key, name in origins.items()}
     graph = graph_from_program(source.program, file=source.path.name)
     require_conformity(graph, model, keys, input_shape(entry.task, entry.preprocessing), source.path.name)

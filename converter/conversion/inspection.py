@@ -8,7 +8,7 @@ from typing import Any
 
 from paddle2torch.converter.graph.naming import named
 from paddle2torch.converter.mapping.branches import census, choose
-from paddle2torch.converter.mapping.recognition import evidence, identify, rank
+from paddle2torch.converter.mapping.recognition import describe, find_architecture, identify, rank
 from paddle2torch.converter.sources import Source
 from paddle2torch.converter.support.errors import MappingError
 
@@ -29,7 +29,7 @@ class Inspection:
         branch: the one that was looked at.
         architecture: the one that fits, or None.
         parameters: of the architecture.
-        findings: lines: the evidence, or why nothing fits and what is near.
+        findings: lines: what tells the architecture, or why nothing fits and what is near.
         operators: type → count, of an inference program.
         named_by: what told the tensors' names: "checkpoint", "info", "graph", or None.
     """
@@ -81,9 +81,10 @@ def inspect_source(source: Source, branch: str | None = None, architecture: str 
     Raises:
         MappingError: there is no such branch or architecture.
     """
+    known = find_architecture(architecture) if architecture else None
     findings = []
     try:
-        source = named(source, architecture)
+        source = named(source, known)
     except MappingError as error:
         findings.append(str(error))
     branches = census(source.tensors)
@@ -92,12 +93,14 @@ def inspect_source(source: Source, branch: str | None = None, architecture: str 
     shapes = {name: array.shape for name, array in tensors.items()}
     found, parameters = None, {}
     try:
-        fit = identify(shapes, source.path.name, architecture)
-        findings.append(evidence(fit))
-        if fit.exact:
-            found, parameters = fit.architecture, fit.parameters
-        near = [other for other in rank(shapes) if other.architecture != fit.architecture][: NEAREST - 1]
-        findings += [f"less well: {other.architecture} ({evidence(other)})" for other in near if other.score > 0]
+        fit = identify(shapes, source.path.name, known)
+        findings.append(describe(fit))
+        if fit.match.exact:
+            found, parameters = fit.architecture.name, fit.parameters
+        near = [other for other in rank(shapes) if other.architecture is not fit.architecture][: NEAREST - 1]
+        findings += [
+            f"less well: {other.architecture.name} ({describe(other)})" for other in near if other.match.score > 0
+        ]
     except MappingError as error:
         if architecture is not None:
             raise

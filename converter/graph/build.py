@@ -10,8 +10,7 @@ from torch import fx
 
 from paddle2torch.architectures.graph.form import Graph, GraphError
 from paddle2torch.architectures.graph.module import graph_to_module, lay_out
-from paddle2torch.architectures.recognise import COUNTER
-from paddle2torch.converter.mapping.rules import shorten
+from paddle2torch.architectures.matching import COUNTER, shorten
 from paddle2torch.converter.support.blob import copy_out
 from paddle2torch.converter.support.errors import FormatError, MappingError
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from paddle2torch.architectures.graph.form import Graph
 from paddle2torch.architectures.graph.operators import SAME
+from paddle2torch.architectures.records import Preprocessing
 from paddle2torch.converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
 from paddle2torch.converter.support.errors import MappingError
 
@@ -49,9 +50,9 @@ class Difference:
         return f"{self.path or '(the network)'}: {self.attribute} is {self.module} where the graph has {self.graph}"
 
 
-def input_shape(task: str, preprocessing: Mapping[str, Any]) -> tuple[int, int, int, int]:
+def input_shape(task: str, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
     """A shape (N, 3, H, W) that every network of this preprocessing takes."""
-    return (2, 3, preprocessing["size"].get("height", DETECTOR_HEIGHT), WIDTHS[task])
+    return (2, 3, preprocessing.size.height or DETECTOR_HEIGHT, WIDTHS[task])
 
 
 def require_conformity(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from paddle2torch.architectures.registry import Architecture
 from paddle2torch.converter.graph.pairing import names_from_graph
 from paddle2torch.converter.graph.program import graph_from_program
 from paddle2torch.converter.sources import Source, with_names
 
 
-def named(source: Source, architecture: str | None = None, parameters: Mapping[str, Any] | None = None) -> Source:
+def named(
+    source: Source, architecture: Architecture | None = None, parameters: Mapping[str, Any] | None = None
+) -> Source:
     """The source with its tensors under structured names.
 
     An inference model without its `.info` (Paddle 3 writes none) gets them from the graph: its operators are paired

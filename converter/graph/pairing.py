@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from paddle2torch.architectures.graph.form import Graph
-from paddle2torch.architectures.hollow import hollow_model
-from paddle2torch.architectures.recognise import infer_parameters
-from paddle2torch.architectures.registry import ARCHITECTURES, Architecture
+from paddle2torch.architectures.matching import infer_parameters
+from paddle2torch.architectures.registry import Architecture, architectures
 from paddle2torch.converter.graph.conformity import input_shape
 from paddle2torch.converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
 from paddle2torch.converter.mapping.rules import structured_name
@@ -35,13 +34,13 @@ class Pairing:
         names: variable → structured name.
     """
 
-    architecture: str
+    architecture: Architecture
     parameters: dict[str, Any]
     names: dict[str, str]
 
 
 def names_from_graph(
-    graph: Graph, file: str, architecture: str | None = None, parameters: Mapping[str, Any] | None = None
+    graph: Graph, file: str, architecture: Architecture | None = None, parameters: Mapping[str, Any] | None = None
 ) -> Pairing:
     """Name a graph's variables by pairing its operators with those of a network of the registry.
 
@@ -54,7 +53,7 @@ def names_from_graph(
     Raises:
         MappingError: no network fits, or several do, or some operators of the network cannot be told apart.
     """
-    candidates = [ARCHITECTURES[architecture]] if architecture else list(ARCHITECTURES.values())
+    candidates = [architecture] if architecture else list(architectures())
     graph_traces: dict[tuple[int, ...], Trace] = {}
     fitting, ambiguous = [], []
     for entry in candidates:
@@ -71,7 +70,7 @@ def names_from_graph(
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        names = " and ".join(pairing.architecture for pairing in fitting)
+        names = " and ".join(pairing.architecture.name for pairing in fitting)
         raise MappingError(f"{file}: {names} are connected like this program; say which it is with --architecture")
     if ambiguous:
         raise MappingError(
@@ -103,11 +102,11 @@ def _pairing(graph: Trace, entry: Architecture, shape: tuple[int, ...], given: d
     if keys is None:
         return None
     names = {variable: structured_name(key, entry.renames) for variable, key in keys.items()}
-    return Pairing(entry.name, settled, names)
+    return Pairing(entry, settled, names)
 
 
 def _module_trace(entry: Architecture, parameters: Mapping[str, Any], shape: tuple[int, ...]) -> Trace:
-    return trace_module(hollow_model(entry.name, parameters), shape)
+    return trace_module(entry.build_empty(parameters).to_empty(device="cpu").eval(), shape)
 
 
 def _sizes(trace: Trace) -> dict[str, tuple[int, ...]]:

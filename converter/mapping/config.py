@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paddle2torch.architectures.registry import ARCHITECTURES
+from paddle2torch.architectures.registry import Architecture, architectures
 from paddle2torch.converter.support.errors import FormatError, MappingError, SourceError
 from paddle2torch.converter.support.safe_yaml import load_yaml
 
@@ -23,14 +23,14 @@ class Config:
 
     Attributes:
         path: of the file.
-        architecture: name.
+        architecture: the network that it describes.
         parameters: those that the file gives.
         dictionary: as written in the file, relative to the folder that training ran in.
         space: whether a space is appended to the dictionary.
     """
 
     path: Path
-    architecture: str
+    architecture: Architecture
     parameters: dict[str, Any]
     dictionary: str | None
     space: bool
@@ -67,12 +67,12 @@ def read_config(path: Path, branch: str | None = None) -> Config:
     settings = content.get("Global")
     settings = settings if isinstance(settings, dict) else {}
     facts = _flatten(_network(content["Architecture"], branch, path))
-    name = _architecture(facts, path)
+    architecture = _architecture(facts, path)
     dictionary = settings.get("character_dict_path")
     return Config(
         path=path,
-        architecture=name,
-        parameters=_parameters(facts, name, path),
+        architecture=architecture,
+        parameters=_parameters(facts, architecture, path),
         dictionary=dictionary if isinstance(dictionary, str) else None,
         space=bool(settings.get("use_space_char", False)),
     )
@@ -107,10 +107,10 @@ def _flatten(section: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def _parameters(facts: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+def _parameters(facts: Mapping[str, Any], architecture: Architecture, path: Path) -> dict[str, Any]:
     """The parameters that are given, each of its default's kind."""
     found = {}
-    for key, parameter in ARCHITECTURES[name].parameters.items():
+    for key, parameter in architecture.parameters.items():
         value = facts.get(parameter.config) if parameter.config else None
         if value is None:
             continue
@@ -124,14 +124,13 @@ def _parameters(facts: Mapping[str, Any], name: str, path: Path) -> dict[str, An
     return found
 
 
-def _architecture(facts: Mapping[str, Any], path: Path) -> str:
-    found = [
-        name
-        for name, entry in ARCHITECTURES.items()
-        if all(facts.get(key) == value for key, value in entry.config.items())
-    ]
+def _architecture(facts: Mapping[str, Any], path: Path) -> Architecture:
+    found = [each for each in architectures() if all(facts.get(key) == value for key, value in each.config.items())]
     if len(found) == 1:
         return found[0]
+    if found:
+        names = " and ".join(each.name for each in found)
+        raise MappingError(f"{path}: {names} are both described by it; say which with --architecture")
     told = ", ".join(
         f"{key} {facts[key]}"
         for key in (

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from paddle2torch.architectures.records import Preprocessing
 from paddle2torch.converter.support.blob import Blob
 from paddle2torch.converter.support.errors import FormatError
 from paddle2torch.converter.support.safe_yaml import load_yaml
@@ -30,22 +30,22 @@ class Settings:
     steps: dict[str, dict[str, Any]]
     characters: list[str] | None
 
-    def preprocessing(self, usual: Mapping[str, Any]) -> Record:
-        """A preprocessing record: the usual one of the model's kind, with what the steps say in place of it.
+    def preprocessing(self, usual: Preprocessing) -> Preprocessing:
+        """The usual preprocessing of the model's kind, with what the steps say in place of it.
 
         Raises:
             FormatError: a step has something else than numbers where they are due.
         """
-        record = copy.deepcopy(dict(usual))
+        record = usual.to_json()
         try:
             for name, read in STEPS.items():
                 if name in self.steps:
                     read(self.steps[name], record)
+            return Preprocessing.from_json(record, self.file)
         except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
             raise FormatError(
                 self.file, f"its preprocessing cannot be read ({error}); export the model again"
             ) from error
-        return record
 
 
 def _decode(step: Mapping[str, Any], record: Record) -> None:

@@ -16,22 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddle2torch.architectures.recognise import COUNTER, Expected, expected_tensors
-from paddle2torch.architectures.registry import LEAVES, Architecture, Rename, get
+from paddle2torch.architectures.matching import COUNTER, Expected, Shape, count, expected_tensors, match, shorten
+from paddle2torch.architectures.registry import Architecture, Rename
 from paddle2torch.converter.support.blob import copy_out
 from paddle2torch.converter.support.errors import MappingError
 
 if TYPE_CHECKING:
     import torch
 
-Shape = tuple[int, ...]
-
 # What a placeholder of a name template stands for.
 PLACEHOLDERS = {"n": r"\d+", "m": r"\d+", "kind": "weight|bias", "gate": "ih|hh", "rest": ".+"}
 # Module types whose weight Paddle stores as [in, out] where PyTorch has [out, in].
 TRANSPOSED_OWNERS = frozenset({"Linear"})
-# How many tensors a message names before it only counts the rest.
-SHOWN = 6
+# What every batch norm of every architecture calls its statistics; applied after the architecture's own templates.
+LEAVES: tuple[Rename, ...] = (("<rest>._mean", "<rest>.running_mean"), ("<rest>._variance", "<rest>.running_var"))
 SEED = 0
 
 
@@ -128,14 +126,13 @@ class Plan:
     """A mapping that was checked, before any tensor is copied.
 
     Attributes:
-        tensors, name, parameters: see `to_torch`.
+        tensors, architecture, parameters: see `to_torch`.
         expected: what the module wants.
-        ignored, initialised: see `Mapped`.
-        origins: see `Mapped`.
+        ignored, initialised, origins: see `Mapped`.
     """
 
     tensors: Mapping[str, np.ndarray]
-    name: str
+    architecture: Architecture
     parameters: Mapping[str, Any]
     expected: dict[str, Expected]
     ignored: dict[str, str]
@@ -143,29 +140,28 @@ class Plan:
     origins: dict[str, str]
 
 
-def to_torch(tensors: Mapping[str, np.ndarray], name: str, parameters: Mapping[str, Any]) -> Mapped:
+def to_torch(tensors: Mapping[str, np.ndarray], architecture: Architecture, parameters: Mapping[str, Any]) -> Mapped:
     """Turn Paddle's tensors into the state dict of an architecture.
 
     Args:
         tensors: structured name → array, in Paddle's layout.
-        name: the architecture.
-        parameters: its parameters.
+        architecture: whose module is to have them.
+        parameters: of the architecture.
 
     Raises:
         MappingError: see `plan`. No tensor has been copied then.
     """
-    return carried_out(plan(tensors, name, parameters))
+    return execute(plan(tensors, architecture, parameters))
 
 
-def plan(tensors: Mapping[str, np.ndarray], name: str, parameters: Mapping[str, Any]) -> Plan:
-    """Decide which tensor goes where, for `carried_out`; arguments as for `to_torch`.
+def plan(tensors: Mapping[str, np.ndarray], architecture: Architecture, parameters: Mapping[str, Any]) -> Plan:
+    """Decide which tensor goes where, for `execute`; arguments as for `to_torch`.
 
     Raises:
         MappingError: a tensor is missing, left over, of another shape or not a number, or two spellings of one
             parameter differ; the message lists them all.
     """
-    architecture = get(name)
-    expected = expected_tensors(name, parameters)
+    expected = expected_tensors(architecture, parameters)
     assignment = assign(tensors, architecture)
     optional = tuple(
         prefix for prefix in architecture.optional if not any(key.startswith(prefix) for key in assignment.sources)
@@ -174,10 +170,10 @@ def plan(tensors: Mapping[str, np.ndarray], name: str, parameters: Mapping[str, 
 
     initialised = tuple(key for key in expected if key.startswith(optional)) if optional else ()
     origins = {key: assignment.sources[key][-1] for key in expected if key in assignment.sources}
-    return Plan(tensors, name, parameters, expected, assignment.ignored, initialised, origins)
+    return Plan(tensors, architecture, parameters, expected, assignment.ignored, initialised, origins)
 
 
-def carried_out(plan: Plan) -> Mapped:
+def execute(plan: Plan) -> Mapped:
     """The state dict that a plan leads to."""
     import torch
 
@@ -185,7 +181,7 @@ def carried_out(plan: Plan) -> Mapped:
     copies = copy_out(
         {key: array.T if plan.expected[key].owner in TRANSPOSED_OWNERS else array for key, array in stored.items()}
     )
-    drawn = _seeded(plan.name, plan.parameters, plan.initialised) if plan.initialised else {}
+    drawn = _seeded(plan.architecture, plan.parameters, plan.initialised) if plan.initialised else {}
     state = {}
     for key in plan.expected:
         if key in copies:
@@ -193,8 +189,7 @@ def carried_out(plan: Plan) -> Mapped:
         elif key in drawn:
             state[key] = drawn[key]
         else:
-            # Paddle's batch norm does not count batches; PyTorch's default momentum never reads the counter.
-            state[key] = torch.zeros((), dtype=torch.long)
+            state[key] = torch.zeros((), dtype=torch.long)  # a batch norm's counter
     widened = {key: str(array.dtype) for key, array in stored.items() if array.dtype != np.float32}
     return Mapped(state, plan.origins, plan.ignored, plan.initialised, widened)
 
@@ -207,55 +202,46 @@ def _check(
     architecture: Architecture,
 ) -> None:
     """Everything that must hold before the first tensor is copied."""
-    missing = [
-        structured_name(key, architecture.renames)
-        for key in expected
-        if key not in assignment.sources and not key.endswith(COUNTER) and not (optional and key.startswith(optional))
-    ]
-    left_over, shapes, differing, kinds = [], [], [], []
-    for key, sources in assignment.sources.items():
-        if key not in expected:
-            left_over += sources
-            continue
-        for source in sources:
-            array = tensors[source]
-            shape = in_torch_layout(array.shape, expected[key])
-            if shape != expected[key].shape:
-                shapes.append(f"{source} {list(array.shape)} → {key} {list(expected[key].shape)}")
-            if array.dtype.kind != "f":
-                kinds.append(f"{source} ({array.dtype})")
-        first = tensors[sources[0]]
-        differing += [
-            f"{sources[0]} ≠ {other}" for other in sources[1:] if not np.array_equal(first, tensors[other], True)
-        ]
-    problems = [
-        ("missing", missing),
-        ("left over", left_over),
-        ("of another shape", shapes),
-        ("not floating-point", kinds),
-        ("two spellings of one parameter that differ", differing),
-    ]
-    found = [(what, names) for what, names in problems if names]
-    if found:
-        counts = ", ".join(f"{len(names)} {what}" for what, names in found)
-        lines = [f"the tensors do not fit {architecture.name}: {counts}; nothing was written"]
-        lines += [f"  {what}: {shorten(names)}" for what, names in found]
+    layout = {
+        key: in_torch_layout(tensors[sources[-1]].shape, expected.get(key))
+        for key, sources in assignment.sources.items()
+    }
+    found = match(layout, expected, optional)
+    spellings = [sources for sources in assignment.sources.values() if len(sources) > 1]
+    wrong = {
+        "missing": [structured_name(key, architecture.renames) for key in found.missing],
+        "left over": [name for key in found.unexpected for name in assignment.sources[key]],
+        "of another shape": [
+            f"{assignment.sources[key][-1]} {list(tensors[assignment.sources[key][-1]].shape)} → {key} {list(wanted)}"
+            for key, (_, wanted) in found.mismatched.items()
+        ],
+        "not floating-point": [
+            f"{name} ({tensors[name].dtype})"
+            for key, sources in assignment.sources.items()
+            for name in sources
+            if key in expected and tensors[name].dtype.kind != "f"
+        ],
+        "two spellings of one parameter that differ": [
+            f"{first} ≠ {other}"
+            for first, *others in spellings
+            for other in others
+            if not np.array_equal(tensors[first], tensors[other], True)
+        ],
+    }
+    problems = {what: names for what, names in wrong.items() if names}
+    if problems:
+        lines = [f"the tensors do not fit {architecture.name}: {count(problems)}; nothing was written"]
+        lines += [f"  {what}: {shorten(names)}" for what, names in problems.items()]
         raise MappingError("\n".join(lines))
 
 
-def shorten(names: list[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
-def _seeded(name: str, parameters: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, torch.Tensor]:
+def _seeded(
+    architecture: Architecture, parameters: Mapping[str, Any], keys: tuple[str, ...]
+) -> dict[str, torch.Tensor]:
     """PyTorch's usual initialisation of some tensors, the same at every conversion."""
     import torch
 
-    from paddle2torch.architectures.hollow import create_hollow
-
-    model = create_hollow(name, parameters)
+    model = architecture.build_empty(parameters)
     owners = list(dict.fromkeys(key.rpartition(".")[0] for key in keys))
     state = {}
     with torch.random.fork_rng(devices=[]):
@@ -270,31 +256,30 @@ def _seeded(name: str, parameters: Mapping[str, Any], keys: tuple[str, ...]) -> 
 # ---- PyTorch → Paddle --------------------------------------------------------------------------------------------
 
 
-def to_paddle(state: Mapping[str, torch.Tensor], name: str, parameters: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def to_paddle(
+    state: Mapping[str, torch.Tensor], architecture: Architecture, parameters: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
     """The inverse of `to_torch`: structured name → array in Paddle's layout, batch-norm counters left out.
 
     Args:
         state: a complete state dict of the architecture.
-        name: the architecture.
-        parameters: its parameters.
+        architecture: whose module has it.
+        parameters: of the architecture.
 
     Raises:
         MappingError: the state dict is not exactly the architecture's.
     """
-    architecture = get(name)
-    expected = expected_tensors(name, parameters)
-    wanted = {key for key in expected if not key.endswith(COUNTER)}
-    given = {key for key in state if not key.endswith(COUNTER)}
-    wrong = sorted(key for key in wanted & given if tuple(state[key].shape) != expected[key].shape)
-    if wanted != given or wrong:
+    expected = expected_tensors(architecture, parameters)
+    problems = match({key: tuple(tensor.shape) for key, tensor in state.items()}, expected).problems()
+    if problems:
+        listed = shorten(name for names in problems.values() for name in names)
         raise MappingError(
-            f"the state dict is not that of {name}: {len(wanted - given)} tensors missing, {len(given - wanted)} left "
-            f"over, {len(wrong)} of another shape ({shorten(sorted(wanted ^ given) + wrong)}); nothing was written"
+            f"the state dict is not that of {architecture.name}: {count(problems)} ({listed}); nothing was written"
         )
     tensors = {}
-    for key, wanted_tensor in expected.items():
+    for key, wanted in expected.items():
         if not key.endswith(COUNTER):
             array = state[key].detach().cpu().float().numpy()
-            array = array.T if wanted_tensor.owner in TRANSPOSED_OWNERS else array
+            array = array.T if wanted.owner in TRANSPOSED_OWNERS else array
             tensors[structured_name(key, architecture.renames)] = np.ascontiguousarray(array)
     return tensors

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from paddle2torch.architectures.records import Preprocessing
 from paddle2torch.converter.ocr.images import load_picture
 from paddle2torch.converter.ocr.preprocess import prepare
 
@@ -50,7 +50,7 @@ SHAPES: dict[str, tuple[tuple[int, int | None, int], ...]] = {
 }
 
 
-def default_cases(task: str, record: Mapping[str, Any]) -> list[Case]:
+def default_cases(task: str, record: Preprocessing) -> list[Case]:
     """Rendered text at two batch sizes and two widths or sizes, and noise.
 
     Args:
@@ -61,7 +61,7 @@ def default_cases(task: str, record: Mapping[str, Any]) -> list[Case]:
     return [*(text_case(task, record, *shape) for shape in texts), noise_case(task, record)]
 
 
-def image_cases(task: str, record: Mapping[str, Any], images: Sequence[Path]) -> list[Case]:
+def image_cases(task: str, record: Preprocessing, images: Sequence[Path]) -> list[Case]:
     """The user's pictures, one batch each, and noise.
 
     Raises:
@@ -74,15 +74,15 @@ def image_cases(task: str, record: Mapping[str, Any], images: Sequence[Path]) ->
     ]
 
 
-def noise_case(task: str, record: Mapping[str, Any]) -> Case:
+def noise_case(task: str, record: Preprocessing) -> Case:
     """A batch of random pixels, the same at every call."""
     count, height, width = SHAPES[task][-1]
-    height = height or record["size"]["height"]
+    height = height or record.size.height
     pixels = np.random.default_rng(SEED).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
     return Case(f"noise, {count} x {height} x {width}", tuple(pixels), prepare(list(pixels), record, width))
 
 
-def text_case(task: str, record: Mapping[str, Any], count: int, height: int | None, width: int) -> Case:
+def text_case(task: str, record: Preprocessing, count: int, height: int | None, width: int) -> Case:
     """A batch of rendered text, the same at every call.
 
     Args:
@@ -91,7 +91,7 @@ def text_case(task: str, record: Mapping[str, Any], count: int, height: int | No
         count: pictures.
         height, width: of each, in pixels; the record's height for None.
     """
-    height = height or record["size"]["height"]
+    height = height or record.size.height
     if task == "det":
         pictures = tuple(render_page(PAGE[index:] + PAGE[:index], height, width) for index in range(count))
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from paddle2torch.converter.mapping.rules import shorten
+from paddle2torch.architectures.matching import shorten
 from paddle2torch.converter.parity.reference import ReferenceOperator, ReferenceProgram
 from paddle2torch.converter.support.errors import ParityError
 

@@ -75,7 +75,7 @@ def find_reference(conversion: Conversion, zoo: Zoo, fetcher: Fetcher) -> Source
             return load_source(model.name, zoo, fetcher, "inference")
         except (DownloadError, SourceError) as error:
             failures.append(f"\n  {error}")
-    name = conversion.architecture.name
+    name = conversion.network.name
     if failures:
         raise SourceError(f"no inference model of {name} could be fetched to compare with{''.join(failures)}")
     raise SourceError(
@@ -96,7 +96,7 @@ def _same_architecture(conversion: Conversion, zoo: Zoo) -> Iterator[Model]:
     models = [
         model
         for model in zoo.models.values()
-        if model.architecture == conversion.architecture.name and "inference" in model.artifacts
+        if model.architecture == conversion.network.name and "inference" in model.artifacts
     ]
     released = [model for model in models if model.release != "embedded"]
     released.sort(key=lambda model: own is None or model.name != own.name)
@@ -119,10 +119,10 @@ def prepare_program(conversion: Conversion, reference: Source) -> PreparedProgra
         MappingError: the reference is of another architecture.
         SourceError: the reference has no program.
     """
-    if conversion.graph is not None:
-        keys = module_keys(conversion.graph)
+    if conversion.network.graph is not None:
+        keys = module_keys(conversion.network.graph)
     else:
-        keys = keys_by_variable(reference, conversion.architecture, conversion.origins)
+        keys = keys_by_variable(reference, conversion.network.architecture, conversion.origins)
     own, parameters = reference.files.program or reference.files.pir, reference.files.parameters
     arrays = {name: _source_array(conversion, key) for name, key in keys.items()}
     if reference is conversion.source and own is not None and parameters is not None:

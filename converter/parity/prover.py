@@ -86,7 +86,7 @@ class Prover:
     @staticmethod
     def _cases(conversion: Conversion) -> list[Case]:
         """The default ones; the embedded model also reads its picture."""
-        task, record = conversion.architecture.task, conversion.architecture.preprocessing
+        task, record = conversion.network.task, conversion.network.preprocessing
         cases = default_cases(task, record)
         model = conversion.source.model
         if model is not None and model.release == "embedded":

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from paddle2torch.converter.mapping.rules import shorten
+from paddle2torch.architectures.matching import shorten
 from paddle2torch.converter.parity.compare import Answer, Difference
 from paddle2torch.converter.parity.inputs import Case
 from paddle2torch.converter.parity.pairing import Layer

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paddle2torch.architectures.matching import COUNTER, Expected, match, shorten
 from paddle2torch.converter import __version__
-from paddle2torch.converter.mapping.rules import shorten
 from paddle2torch.converter.parity.compare import Difference, judge_answers, measure, response
 from paddle2torch.converter.parity.engines import Engine, GraphEngine, PaddleEngine, Values
 from paddle2torch.converter.parity.inputs import Case, default_cases, image_cases
@@ -78,7 +78,7 @@ def verify(
         MappingError: weights or reference are of another architecture.
         SourceError: a file cannot be read.
     """
-    task, record = conversion.architecture.task, conversion.architecture.preprocessing
+    task, record = conversion.network.task, conversion.network.preprocessing
     with ExitStack() as stack:
         if without_paddle:
             worker = None
@@ -94,8 +94,8 @@ def verify(
         return ParityResult(
             name=conversion.name,
             task=task,
-            architecture=conversion.architecture.name,
-            parameters=conversion.parameters,
+            architecture=conversion.network.name,
+            parameters=conversion.network.parameters,
             tolerance=tolerance,
             cases=results,
             source=WeightFile(conversion.source.path.name, conversion.source.sha256),
@@ -166,7 +166,7 @@ class Session:
     def __init__(self, conversion: Conversion, reference: Source, worker: PaddleWorker | None) -> None:
         from paddle2torch.converter.parity.capture import parametrised_modules
 
-        if worker is None and conversion.graph is not None:
+        if worker is None and conversion.network.graph is not None:
             raise ParityError(
                 f"{conversion.name}: a model converted by its graph cannot be proved by the same graph; compare it "
                 "with Paddle (leave out --reference graph)"
@@ -178,11 +178,11 @@ class Session:
         engines: list[Engine] = []
         if worker is not None:
             engines.append(PaddleEngine(prepared, worker, Path(self._folder.name)))
-        if conversion.graph is None:  # a graph is no witness for itself
+        if conversion.network.graph is None:  # a graph is no witness for itself
             engines.append(GraphEngine(prepared))
         model = conversion.build()
         modules = parametrised_modules(model)
-        absent = [path for path in modules if f"{path}.".startswith(conversion.architecture.optional or ("\0",))]
+        absent = [path for path in modules if f"{path}.".startswith(conversion.network.optional or ("\0",))]
         self._witness, *others = [
             Witness(engine, _laid_out(pair_layers(engine.program, prepared.keys, modules, absent), model))
             for engine in engines
@@ -245,7 +245,7 @@ class Session:
         third: Outputs | None = None,
     ) -> CaseResult:
         """Compare what was computed."""
-        single, double, task = reference.single.result(), reference.double.result(), self._conversion.architecture.task
+        single, double, task = reference.single.result(), reference.double.result(), self._conversion.network.task
         pre_activation = single[self._pre_activation]
         final = single[self.output], torch["single"][1]
         exact = double[self.output], torch["double"][1]
@@ -323,14 +323,13 @@ def load_weights(conversion: Conversion, path: Path) -> Any:
         raise SourceError(str(error)) from error
     model = conversion.build()
     own = model.state_dict()
-    counters = {key: tensor for key, tensor in own.items() if key.endswith("num_batches_tracked")}
+    counters = {key: tensor for key, tensor in own.items() if key.endswith(COUNTER)}
     state = counters | state  # files written by others often lack them
-    missing, left_over = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [key for key in sorted(own.keys() & state.keys()) if own[key].shape != state[key].shape]
-    problems = [("missing", missing), ("left over", left_over), ("of another shape", shapes)]
-    found = [f"{len(keys)} {what} ({shorten(keys)})" for what, keys in problems if keys]
-    if found:
-        raise MappingError(f"{path}: its tensors are not those of {conversion.architecture.name}: {'; '.join(found)}")
+    expected = {key: Expected(tuple(tensor.shape), "") for key, tensor in own.items()}
+    problems = match({key: tuple(tensor.shape) for key, tensor in state.items()}, expected).problems()
+    if problems:
+        found = [f"{len(keys)} {what} ({shorten(keys)})" for what, keys in problems.items()]
+        raise MappingError(f"{path}: its tensors are not those of {conversion.network.name}: {'; '.join(found)}")
     # Assigned, not copied: the module shares its memory with the conversion.
     typed = {key: state[key].to(own[key].dtype) for key in own}
     model.load_state_dict(typed, strict=True, assign=True)

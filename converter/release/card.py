@@ -142,20 +142,20 @@ def _parameters_sha256(conversion: Conversion) -> str | None:
 
 
 def _summary(conversion: Conversion, model: Model) -> str:
-    entry = conversion.architecture
-    settled = ", ".join(f"`{key} = {value}`" for key, value in conversion.parameters.items())
+    entry = conversion.network
+    settled = ", ".join(f"`{key} = {value}`" for key, value in conversion.network.parameters.items())
     origin = "" if model.release == "embedded" else f" PaddleOCR's {model.release} weights, converted to PyTorch."
     return (
         f"{model.description}.{origin}\n\n"
         f"{entry.summary[0].upper()}{entry.summary[1:]}. The package knows it as `{entry.name}` with {settled};"
-        f" the design is that of {entry.source}."
+        f" the design is that of {entry.design}."
     )
 
 
 def _example_shape(conversion: Conversion) -> str:
-    size = conversion.architecture.preprocessing["size"]
-    side = size.get("multiple", 0) * 10
-    return ", ".join(map(str, (1, 3, size.get("height", side), size.get("width", side))))
+    size = conversion.network.preprocessing.size
+    side = (size.multiple or 0) * 10
+    return ", ".join(map(str, (1, 3, size.height or side, size.width or side)))
 
 
 def _with_torch(repository: str | None, name: str, file: str) -> str:
@@ -180,21 +180,21 @@ def _with_safetensors(repository: str | None, name: str, file: str) -> str:
 
 
 def _input(conversion: Conversion) -> str:
-    record = conversion.architecture.preprocessing
-    size, mean, std = record["size"], record["mean"], record["std"]
+    record = conversion.network.preprocessing
+    mean, std = list(record.mean), list(record.std)
     return "\n".join(
         (
             "float32 `(N, 3, H, W)`:",
             "",
-            f"- size: {SIZES[size['mode']].format(**size)}",
-            f"- channels: {record['channel_order']}",
-            f"- values: (pixel × {record['scale']:.10g} − mean) / std, with mean {mean} and std {std}",
+            f"- size: {SIZES[record.size.mode].format(**record.size.to_json())}",
+            f"- channels: {record.channel_order}",
+            f"- values: (pixel × {record.scale:.10g} − mean) / std, with mean {mean} and std {std}",
         )
     )
 
 
 def _output(conversion: Conversion, model: Model) -> str:
-    lines = [OUTPUTS[model.task].format(**conversion.parameters)]
+    lines = [OUTPUTS[model.task].format(**conversion.network.parameters)]
     labels = conversion.labels
     if labels is not None and labels.labels is None:
         reason = labels.note.removeprefix("no labels bundled: ").partition(";")[0]

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paddle2torch.architectures.loading import GRAPH, HEADER_KEY, load_model
+from paddle2torch.architectures.records import Preprocessing
 from paddle2torch.architectures.registry import get
 from paddle2torch.converter.parity.compare import Difference, compare_answers, measure
 from paddle2torch.converter.parity.inputs import Case, text_case
@@ -171,7 +172,7 @@ def open_converted(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         "task": entry.task,
         "architecture": entry.name,
         "parameters": weights.parameters,
-        "preprocessing": entry.preprocessing,
+        "preprocessing": entry.preprocessing.to_json(),
         "labels": None,
         "source": {"file": path.name, "sha256": sha256_of(path)},
     }
@@ -196,7 +197,8 @@ def export_model(
     """
     import torch
 
-    chosen, task, record = FORMATS[format], metadata["task"], metadata["preprocessing"]
+    chosen, task = FORMATS[format], metadata["task"]
+    record = Preprocessing.from_json(metadata["preprocessing"], str(metadata["name"]))
     for package in chosen.packages:
         require(package, "export", f"writing {format}")
     model = copy.deepcopy(model).eval()

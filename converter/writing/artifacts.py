@@ -31,11 +31,11 @@ def metadata(conversion: Conversion) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "name": conversion.name,
-        "task": conversion.architecture.task,
-        "architecture": conversion.architecture.name,
-        **({GRAPH: graph_to_json(conversion.graph)} if conversion.graph else {}),
-        "parameters": conversion.parameters,
-        "preprocessing": conversion.architecture.preprocessing,
+        "task": conversion.network.task,
+        "architecture": conversion.network.name,
+        **({GRAPH: graph_to_json(conversion.network.graph)} if conversion.network.graph else {}),
+        "parameters": conversion.network.parameters,
+        "preprocessing": conversion.network.preprocessing.to_json(),
         "labels": conversion.labels.labels if conversion.labels else None,
         "source": {
             "kind": source.kind,

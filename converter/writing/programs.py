@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from paddle2torch.architectures.matching import shorten
 from paddle2torch.architectures.registry import Architecture
 from paddle2torch.converter.formats.pdiparams import write_pdiparams
 from paddle2torch.converter.formats.pdmodel import with_parameter_shapes
 from paddle2torch.converter.graph.naming import named
-from paddle2torch.converter.mapping.rules import assign, shorten
+from paddle2torch.converter.mapping.rules import assign
 from paddle2torch.converter.support.errors import MappingError, SourceError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def keys_by_variable(reference: Source, architecture: Architecture, available: I
     Raises:
         MappingError: the program has parameters that the weights lack: it is of another architecture.
     """
-    variables = named(reference, architecture.name).variables or {}
+    variables = named(reference, architecture).variables or {}
     keys = {
         variables[structured]: key
         for key, sources in assign(variables, architecture).sources.items()

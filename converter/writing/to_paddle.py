@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paddle2torch.architectures.loading import Weights, read_weights
-from paddle2torch.architectures.recognise import COUNTER, expected_tensors
-from paddle2torch.architectures.registry import get
+from paddle2torch.architectures.matching import COUNTER, expected_tensors
+from paddle2torch.architectures.registry import Architecture, get
 from paddle2torch.converter.formats.pdparams import write_pdparams
 from paddle2torch.converter.mapping.rules import assign, to_paddle
 from paddle2torch.converter.support.errors import FormatError, SourceError
@@ -29,13 +29,13 @@ class PaddleWeights:
 
     Attributes:
         name: stem for the output.
-        architecture: name.
+        architecture: whose they are.
         parameters: of the architecture.
         tensors: structured name → array, as an inference tarball names them.
     """
 
     name: str
-    architecture: str
+    architecture: Architecture
     parameters: dict[str, Any]
     tensors: dict[str, np.ndarray]
 
@@ -73,8 +73,9 @@ def read_converted(path: Path) -> PaddleWeights:
         SourceError, FormatError: see `open_weights`.
     """
     weights = open_weights(path)
-    tensors = to_paddle(weights.state, weights.architecture, weights.parameters)
-    return PaddleWeights(path.stem, weights.architecture, weights.parameters, tensors)
+    architecture = get(weights.architecture)
+    tensors = to_paddle(weights.state, architecture, weights.parameters)
+    return PaddleWeights(path.stem, architecture, weights.parameters, tensors)
 
 
 def checkpoint_tensors(weights: PaddleWeights) -> dict[str, np.ndarray]:
@@ -82,7 +83,7 @@ def checkpoint_tensors(weights: PaddleWeights) -> dict[str, np.ndarray]:
     expected = expected_tensors(weights.architecture, weights.parameters)
     aliases = {
         key: weights.tensors[sources[0]]
-        for key, sources in assign(weights.tensors, get(weights.architecture)).sources.items()
+        for key, sources in assign(weights.tensors, weights.architecture).sources.items()
         if expected[key].owner == "LSTM"
     }
     return {**weights.tensors, **aliases}
@@ -115,9 +116,10 @@ def write_inference(weights: PaddleWeights, reference: Source, folder: Path) -> 
             another class count.
         OutputError: something could not be written.
     """
-    architecture = get(weights.architecture)
-    ours = {key: weights.tensors[names[0]] for key, names in assign(weights.tensors, architecture).sources.items()}
-    keys = keys_by_variable(reference, architecture, ours)
+    ours = {
+        key: weights.tensors[names[0]] for key, names in assign(weights.tensors, weights.architecture).sources.items()
+    }
+    keys = keys_by_variable(reference, weights.architecture, ours)
     program, parameters = with_weights(reference, {variable: ours[key] for variable, key in keys.items()})
     contents = {f"{STEM}.{'pdmodel' if reference.files.program else 'json'}": program, f"{STEM}.pdiparams": parameters}
     if reference.files.info is not None:

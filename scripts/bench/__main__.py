@@ -375,7 +375,7 @@ def pure_executions(bench: Bench, names: Sequence[str]) -> dict[str, float]:
             conversion = convert(load_source(name, zoo, fetcher), fetcher=fetcher)
             with Session(conversion, conversion.source, worker) as session:
                 models = in_both_precisions(conversion.build())
-                for case in default_cases(conversion.architecture.task, conversion.architecture.preprocessing):
+                for case in default_cases(conversion.network.task, conversion.network.preprocessing):
                     start = time.perf_counter()
                     started = session.start_reference(case)
                     for each in (started.single, started.double, started.blank):

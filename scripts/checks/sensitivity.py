@@ -90,7 +90,7 @@ class Probe:
         cases: Sequence[Case] | None = None,
         tolerance: float = TOLERANCE,
     ) -> None:
-        task, record = conversion.architecture.task, conversion.architecture.preprocessing
+        task, record = conversion.network.task, conversion.network.preprocessing
         self.tolerance = tolerance
         self.model = conversion.build().double()
         with Session(conversion, reference, worker) as session:

@@ -19,13 +19,13 @@ import argparse
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from paddle2torch.architectures import create_model, load_model
+from paddle2torch.architectures.records import Preprocessing
 from paddle2torch.converter.mapping.labels import BLANK
 from paddle2torch.converter.ocr.ctc import decode
 from paddle2torch.converter.ocr.preprocess import prepare
@@ -66,9 +66,7 @@ def is_held_out(text: str) -> bool:
     return hashlib.sha256(text.encode()).digest()[0] < 32
 
 
-def batch(
-    rng: np.random.Generator, record: dict[str, Any], size: int, held_out: bool
-) -> tuple[torch.Tensor, list[str]]:
+def batch(rng: np.random.Generator, record: Preprocessing, size: int, held_out: bool) -> tuple[torch.Tensor, list[str]]:
     """Pictures (N, 3, H, W), preprocessed as the model wants them, and what they say."""
     texts: list[str] = []
     while len(texts) < size:
@@ -111,7 +109,7 @@ def ctc_loss(model: torch.nn.Module, pictures: torch.Tensor, texts: list[str]) -
     return F.ctc_loss(scores, targets, steps, torch.tensor([len(text) for text in texts]), zero_infinity=True)
 
 
-def judge(model: torch.nn.Module, record: dict[str, Any], lines: int) -> float:
+def judge(model: torch.nn.Module, record: Preprocessing, lines: int) -> float:
     """Share of right characters in lines that training never shows."""
     pictures, texts = batch(np.random.default_rng(1), record, lines, held_out=True)
     with torch.no_grad():
@@ -124,7 +122,7 @@ def judge(model: torch.nn.Module, record: dict[str, Any], lines: int) -> float:
 
 def fine_tune(model: torch.nn.Module, steps: int, seed: int = 0) -> Outcome:
     """Train in place; Adam, the rate falling to zero along a half cosine."""
-    record = model.metadata["preprocessing"]
+    record = Preprocessing.from_json(model.metadata["preprocessing"], NAME)
     rng = np.random.default_rng(seed)
     optimizer = torch.optim.Adam(model.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

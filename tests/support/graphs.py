@@ -12,7 +12,7 @@ import numpy as np
 
 from conftest import MIRROR_VARIABLE
 from paddle2torch.architectures.graph.form import Graph
-from paddle2torch.architectures.registry import ARCHITECTURES, Architecture
+from paddle2torch.architectures.registry import Architecture, get
 from paddle2torch.converter import zoo
 from paddle2torch.converter.containers.archive import open_model_files
 from paddle2torch.converter.conversion.convert import convert
@@ -105,4 +105,4 @@ def pair(path: Path) -> Pair:
     source = load_source(str(path), load_zoo(), Fetcher(offline=True))
     converted = convert(source)
     keys = {source.variables[name]: key for key, name in converted.origins.items()}
-    return Pair(ARCHITECTURES[converted.architecture.name], released(path).graph(), converted.build(), keys)
+    return Pair(get(converted.network.name), released(path).graph(), converted.build(), keys)

@@ -133,8 +133,8 @@ def have_no_paddle() -> None:
             answers = (Answer("text", "text", True),)
             return ParityResult(
                 name=conversion.name,
-                task=conversion.architecture.task,
-                architecture=conversion.architecture.name,
+                task=conversion.network.task,
+                architecture=conversion.network.name,
                 parameters=conversion.parameters,
                 tolerance=1.0,
                 cases=(CaseResult(case, 1.0, (layer,), none, 1.0, answers),),

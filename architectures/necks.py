@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layers import Hardsigmoid02, SqueezeExcite
+from .registry import Parameter, Part, Size
 
 
 def upsample(x: Tensor, factor: int) -> Tensor:
@@ -104,3 +105,29 @@ class LKPAN(nn.Module):
         for conv, x in zip(self.pan_head_conv, coarser, strict=True):
             path.append(x + conv(path[-1]))
         return fuse([conv(x) for conv, x in zip(self.pan_lat_conv, path, strict=True)])
+
+
+def pyramid_width(default: int, key: str) -> Parameter:
+    """The pyramid's channels, told by the first convolution's output."""
+    return Parameter(default, told_by=Size(key, 0), config="Neck.out_channels")
+
+
+def dbfpn(width: int) -> Part:
+    """DBFPN of that many channels, unless the weights tell otherwise."""
+    return Part(
+        DBFPN,
+        parameters={"out_channels": pyramid_width(width, "neck.in2_conv.weight")},
+        config={"Neck.name": "DBFPN"},
+    )
+
+
+RSE_FPN = Part(
+    RSEFPN,
+    parameters={"out_channels": pyramid_width(96, "neck.ins_conv.0.in_conv.weight")},
+    config={"Neck.name": "RSEFPN"},
+)
+LK_PAN = Part(
+    LKPAN,
+    parameters={"out_channels": pyramid_width(256, "neck.ins_conv.0.weight")},
+    config={"Neck.name": "LKPAN"},
+)

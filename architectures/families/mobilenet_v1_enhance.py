@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from .layers import Pair, SqueezeExcite, conv_norm_act
+from .. import heads, preprocessing, sequence
+from ..layers import Pair, SqueezeExcite, conv_norm_act
+from ..registry import Architecture, Parameter, Part, register
 
 NAMES = ("_conv", "_batch_norm")
 
@@ -79,3 +81,33 @@ class MobileNetV1Enhance(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pool(self.block_list(self.conv1(x)))
+
+
+# ---- parts and architectures -------------------------------------------------------------------------------------
+
+
+def recognition(**arguments: object) -> Part:
+    """The backbone with these ends."""
+    return Part(
+        MobileNetV1Enhance,
+        arguments,
+        parameters={"scale": Parameter(0.5, config="Backbone.scale")},
+        config={"Backbone.name": "MobileNetV1Enhance"},
+    )
+
+
+register(
+    Architecture(
+        "rec_mobilenet_v1_enhance_bilstm_ctc", "rec",
+        "recogniser: MobileNetV1Enhance ×0.5 + BiLSTM + two-layer CTC (PP-OCRv2)",
+        "PP-OCRv2, https://arxiv.org/abs/2109.03144", backbone=recognition(), neck=sequence.bilstm(64),
+        head=heads.CTC_TWO_LAYERS, preprocessing=preprocessing.RECOGNITION_32,
+    )
+)  # fmt: skip
+register(
+    Architecture(
+        "rec_mobilenet_v1_enhance_svtr_ctc", "rec", "recogniser: MobileNetV1Enhance ×0.5 + SVTR + CTC (PP-OCRv3)",
+        "PP-OCRv3, https://arxiv.org/abs/2206.03001", backbone=recognition(last_stride=(1, 2), last_pool="avg"),
+        neck=sequence.SVTR, head=heads.CTC_OF_MULTI_HEAD, preprocessing=preprocessing.RECOGNITION_48,
+    )
+)  # fmt: skip

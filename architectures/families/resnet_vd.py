@@ -9,7 +9,9 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from .layers import Pair, conv_norm_act
+from .. import heads, necks, preprocessing, sequence
+from ..layers import Pair, conv_norm_act
+from ..registry import Architecture, Part, register
 
 NAMES = ("_conv", "_batch_norm")
 
@@ -126,3 +128,41 @@ class RecognitionResNetVd(ResNetVd):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out_pool(self.block_list(self.stem(x)))
+
+
+# ---- parts and architectures -------------------------------------------------------------------------------------
+
+PP_OCR = "PP-OCR, https://arxiv.org/abs/2009.09941"
+
+
+def resnet(build: type[ResNetVd], depth: int, rename: tuple[str, str]) -> Part:
+    """The backbone of that depth."""
+    return Part(
+        build, {"depth": depth}, config={"Backbone.name": "ResNet", "Backbone.layers": depth}, renames=(rename,)
+    )
+
+
+STAGES = ("backbone.bb_<n>_<m>.<rest>", "backbone.stages.<n>.bb_<n>_<m>.<rest>")
+BLOCK_LIST = ("backbone.bb_<n>_<m>.<rest>", "backbone.block_list.bb_<n>_<m>.<rest>")
+
+register(
+    Architecture(
+        "det_resnet18_vd_dbfpn", "det", "detector: ResNet18_vd + DBFPN + DB head (server; teacher of PP-OCRv2)", PP_OCR,
+        backbone=resnet(DetectionResNetVd, 18, STAGES), neck=necks.dbfpn(256), head=heads.DB,
+        preprocessing=preprocessing.DETECTION,
+    )
+)  # fmt: skip
+register(
+    Architecture(
+        "det_resnet50_vd_lkpan", "det", "detector: ResNet50_vd + LKPAN + DB head 7×7 (teacher of PP-OCRv3)",
+        "PP-OCRv3, https://arxiv.org/abs/2206.03001", backbone=resnet(DetectionResNetVd, 50, STAGES),
+        neck=necks.LK_PAN, head=heads.DB_LARGE_KERNEL, preprocessing=preprocessing.DETECTION,
+    )
+)  # fmt: skip
+register(
+    Architecture(
+        "rec_resnet34_vd_bilstm_ctc", "rec", "recogniser: ResNet34_vd + BiLSTM + CTC (server)", PP_OCR,
+        backbone=resnet(RecognitionResNetVd, 34, BLOCK_LIST), neck=sequence.bilstm(256), head=heads.CTC,
+        preprocessing=preprocessing.RECOGNITION_32,
+    )
+)  # fmt: skip

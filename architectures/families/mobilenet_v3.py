@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from .layers import Hardsigmoid02, Pair, SqueezeExcite, conv_norm_act
+from .. import heads, necks, preprocessing, sequence
+from ..layers import Hardsigmoid02, Pair, SqueezeExcite, conv_norm_act
+from ..registry import Architecture, Parameter, Part, register
 
 RELU, HARDSWISH = nn.ReLU, nn.Hardswish
 NAMES = ("conv", "bn")
@@ -150,3 +152,58 @@ class RecognitionMobileNetV3(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pool(self.conv2(self.blocks(self.conv1(x))))
+
+
+# ---- parts and architectures -------------------------------------------------------------------------------------
+
+PP_OCR = "PP-OCR, https://arxiv.org/abs/2009.09941"
+PP_OCR_V3 = "PP-OCRv3, https://arxiv.org/abs/2206.03001"
+
+
+def small(scale: float, strides: tuple[Pair, Pair, Pair, Pair]) -> Part:
+    """The small network with these strides; upstream's scale without a word of it is 0.5."""
+    return Part(
+        RecognitionMobileNetV3,
+        {"strides": strides},
+        parameters={"scale": Parameter(scale, config="Backbone.scale", absent=0.5)},
+        config={"Backbone.name": "MobileNetV3", "Backbone.model_name": "small"},
+    )
+
+
+DETECTION = Part(
+    DetectionMobileNetV3,
+    parameters={
+        "scale": Parameter(0.5, config="Backbone.scale"),
+        "disable_se": Parameter(True, config="Backbone.disable_se", absent=False),
+    },
+    config={"Backbone.name": "MobileNetV3", "Backbone.model_name": "large"},
+    renames=(("backbone.stage<n>.<rest>", "backbone.stages.<n>.<rest>"),),
+)
+RECOGNITION = small(0.5, ((1, 1), (2, 1), (2, 1), (2, 1)))
+ANGLES = small(0.35, ((2, 1), (2, 1), (2, 1), (2, 1)))
+
+register(
+    Architecture(
+        "det_mobilenet_v3_dbfpn", "det", "detector: MobileNetV3 large ×0.5 + DBFPN + DB head", PP_OCR,
+        backbone=DETECTION, neck=necks.dbfpn(96), head=heads.DB, preprocessing=preprocessing.DETECTION,
+    )
+)  # fmt: skip
+register(
+    Architecture(
+        "det_mobilenet_v3_rsefpn", "det", "detector: MobileNetV3 large ×0.5 + RSEFPN + DB head", PP_OCR_V3,
+        backbone=DETECTION, neck=necks.RSE_FPN, head=heads.DB, preprocessing=preprocessing.DETECTION,
+    )
+)  # fmt: skip
+register(
+    Architecture(
+        "rec_mobilenet_v3_bilstm_ctc", "rec",
+        "recogniser: MobileNetV3 small ×0.5 + BiLSTM + CTC (all v2.0 mobile ones)", PP_OCR,
+        backbone=RECOGNITION, neck=sequence.bilstm(48), head=heads.CTC, preprocessing=preprocessing.RECOGNITION_32,
+    )
+)  # fmt: skip
+register(
+    Architecture(
+        "cls_mobilenet_v3", "cls", "angle classifier: MobileNetV3 small ×0.35 + linear layer (0°, 180°)", PP_OCR,
+        backbone=ANGLES, head=heads.CLASSIFICATION, preprocessing=preprocessing.CLASSIFICATION,
+    )
+)  # fmt: skip

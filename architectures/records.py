@@ -1,0 +1,533 @@
+"""What a converted file says of itself, as typed records; whatever is read from outside is checked field by field.
+
+    metadata = Metadata.from_json(json.loads(text), "model.json")
+    metadata.preprocessing.size.height
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, cast, get_args
+
+from .graph.form import Graph, GraphError, graph_from_json, graph_to_json
+
+SCHEMA_VERSION = 1
+# The architecture of networks that were converted by their graph, which the metadata then hold under the same name.
+GRAPH = "graph"
+
+Task = Literal["det", "rec", "cls"]
+TASKS: tuple[Task, ...] = get_args(Task)
+
+ChannelOrder = Literal["BGR", "RGB"]
+Triple = tuple[float, float, float]  # one value per channel
+# The value of an architecture's parameter. A list that was read is a tuple.
+Value = bool | int | float | str | None | tuple["Value", ...]
+
+# ---- bounds: far above what any real model has, far below what harms ---------------------------------------------
+
+LARGEST_SIDE = 4096  # pixels of a fixed height or width; an input of that side takes 200 MB
+LARGEST_LIMIT = 65536  # pixels of a page's longer side; images are made smaller than that, never larger
+LARGEST_MULTIPLE = 512
+LARGEST_FACTOR = 1e6  # of scale, mean and std
+LARGEST_VALUE = 1e9  # of an architecture's parameter; whether it fits is for the tensors to say
+MOST_PARAMETERS, MOST_VALUES, DEEPEST_VALUE = 64, 256, 4
+MOST_LABELS, MOST_TENSORS = 1_000_000, 100_000
+LONGEST_TEXT = 4096  # characters
+LONGEST_NAME = 240  # bytes: with ".safetensors" it still is a file's name everywhere
+
+# What no file name has on one system or another. A colon names a drive or a stream on Windows.
+FORBIDDEN_IN_NAMES = frozenset('<>:"/\\|?*')
+DEVICES = frozenset(
+    ["AUX", "CON", "CONIN$", "CONOUT$", "NUL", "PRN"]
+    + [f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789¹²³"]
+)
+_BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def name_problem(name: str) -> str | None:
+    """Why a text cannot be the stem of files in a folder, on any system; None where it can."""
+    if not name.strip():
+        return "is empty"
+    if len(name.encode("utf-8", "surrogatepass")) > LONGEST_NAME:
+        return f"is longer than {LONGEST_NAME} bytes"
+    bad = next((character for character in name if not _fits_in_name(character)), None)
+    if bad is not None:
+        return f"has {bad!a} in it"
+    if name.startswith(".") or name.endswith((".", " ")):
+        return "begins with a dot, or ends with a dot or a space"
+    if name.partition(".")[0].rstrip().upper() in DEVICES:
+        return "is the name of a device on Windows"
+    return None
+
+
+def _fits_in_name(character: str) -> bool:
+    return character not in FORBIDDEN_IN_NAMES and is_printable(character)
+
+
+def is_printable(character: str) -> bool:
+    """Whether a character is none that steers a terminal, ends a line, turns the direction of text, or stands alone
+    for half of another."""
+    return character not in _BIDIRECTIONAL and unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")
+
+
+# ---- preprocessing -----------------------------------------------------------------------------------------------
+
+# How an image comes to its size → the fields of `Size` that say so, in the order of the JSON.
+SIZE_MODES: dict[str, tuple[str, ...]] = {
+    "height": ("height", "width"),
+    "height_padded": ("height", "width"),
+    "multiple": ("multiple", "limit_side"),
+}
+_SIZE_BOUNDS = {
+    "height": LARGEST_SIDE,
+    "width": LARGEST_SIDE,
+    "multiple": LARGEST_MULTIPLE,
+    "limit_side": LARGEST_LIMIT,
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How an image comes to the size of the network's input.
+
+    Attributes:
+        mode: "height": the height is fixed, the aspect ratio is kept, and a batch is as wide as `width` or its widest
+            image, with zeros to the right; "height_padded": the same, but exactly `width` wide, and a wider image is
+            squeezed; "multiple": the longer side is at most `limit_side`, and both are rounded to a multiple of
+            `multiple`.
+        height, width: in pixels, for the modes of lines.
+        multiple, limit_side: in pixels, for the mode of pages.
+    """
+
+    mode: str
+    height: int | None = None
+    width: int | None = None
+    multiple: int | None = None
+    limit_side: int | None = None
+
+    @classmethod
+    def from_json(cls, data: object, file: str) -> Size:
+        """Check and read a size; see `Metadata.from_json`."""
+        with _telling(file):
+            return _read_size(data)
+
+    def to_json(self) -> dict[str, Any]:
+        """The mode, and the fields that belong to it."""
+        return {"mode": self.mode, **{name: getattr(self, name) for name in SIZE_MODES[self.mode]}}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the network's input array (N, 3, H, W).
+
+    Attributes:
+        size: how it comes to its size.
+        channel_order: of the array's channels.
+        scale: factor on the pixels (0 to 255), before `mean` is subtracted.
+        mean, std: per channel, in the array's order: (pixel × scale − mean) / std.
+    """
+
+    size: Size
+    channel_order: ChannelOrder = "BGR"
+    scale: float = 1 / 255
+    mean: Triple = (0.5, 0.5, 0.5)
+    std: Triple = (0.5, 0.5, 0.5)
+
+    @classmethod
+    def from_json(cls, data: object, file: str) -> Preprocessing:
+        """Check and read a preprocessing; see `Metadata.from_json`."""
+        with _telling(file):
+            return _read_preprocessing(data)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the metadata."""
+        return {
+            "channel_order": self.channel_order,
+            "scale": self.scale,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "size": self.size.to_json(),
+        }
+
+
+# ---- metadata ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What was converted.
+
+    Attributes:
+        file: name of the tarball, folder or file.
+        sha256: of that file; of the tensors' file for a folder.
+        kind: "inference", "trained" or "pretrained"; None where that is not known.
+        url: where it was fetched from, if it was.
+        branch: which network of a distilled checkpoint, if it holds several.
+        named_by: what told the tensors' names: "checkpoint", "info" or "graph"; None where they have the program's.
+        fine_tuned_from: name of the model from which training began, for weights that were trained after conversion.
+    """
+
+    file: str
+    sha256: str
+    kind: str | None = None
+    url: str | None = None
+    branch: str | None = None
+    named_by: str | None = None
+    fine_tuned_from: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the metadata."""
+        return {
+            "kind": self.kind,
+            "file": self.file,
+            "url": self.url,
+            "sha256": self.sha256,
+            "branch": self.branch,
+            "named_by": self.named_by,
+            **({} if self.fine_tuned_from is None else {"fine_tuned_from": self.fine_tuned_from}),
+        }
+
+
+@dataclass(frozen=True)
+class HubOrigin:
+    """Where on the Hugging Face Hub a model was loaded from.
+
+    Attributes:
+        repository: ORG/NAME.
+        revision: as it was asked for, a branch, tag or commit.
+        commit: what that was.
+    """
+
+    repository: str
+    revision: str
+    commit: str
+
+    def to_json(self) -> dict[str, str]:
+        """As it stands in the metadata."""
+        return {"repository": self.repository, "revision": self.revision, "commit": self.commit}
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The content of a conversion's `.json` and of the `.safetensors` header: all that it takes to use the weights.
+
+    Attributes:
+        name: stem of the files; no path (see `name_problem`).
+        task: "det", "rec" or "cls".
+        architecture: a name of the registry, or "graph".
+        parameters: of the architecture; of a graph, the number of classes where it has some.
+        preprocessing: how an image becomes the input.
+        labels: what each class stands for, the blank of a recogniser first; None where that is not known.
+        source: what was converted.
+        graph: the network itself, where it was converted by its graph.
+        ignored: tensors of the source that are not used → why.
+        initialised: tensors (keys of the module) that the source lacks, made from a fixed seed.
+        widened: tensors (keys of the module) that were stored in another type than float32 → that type.
+        digest: sha256 of the tensors, see `paddle2torch.architectures.digest`; None in files of earlier versions.
+        converter: version that wrote the file.
+        hub: where it was loaded from, where that is the Hugging Face Hub; it is never written by a conversion.
+        schema_version: of this record.
+    """
+
+    name: str
+    task: Task
+    architecture: str
+    parameters: Mapping[str, Value]
+    preprocessing: Preprocessing
+    labels: tuple[str, ...] | None = None
+    source: Origin | None = None
+    graph: Graph | None = None
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    initialised: tuple[str, ...] = ()
+    widened: Mapping[str, str] = field(default_factory=dict)
+    digest: str | None = None
+    converter: str | None = None
+    hub: HubOrigin | None = None
+    schema_version: int = SCHEMA_VERSION
+
+    @classmethod
+    def from_json(cls, data: object, file: str) -> Metadata:
+        """Check and read what `to_json` wrote.
+
+        Args:
+            data: what `json.loads` returned, from any source.
+            file: what to call it in messages.
+
+        Raises:
+            ValueError: a field is missing, unknown, of another type, out of bounds, or does not go with another one; or
+                the record is of a later version.
+        """
+        with _telling(file):
+            return _read_metadata(data, file)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the files; `json.dumps` takes it."""
+        return {
+            "schema_version": self.schema_version,
+            "name": self.name,
+            "task": self.task,
+            "architecture": self.architecture,
+            **({} if self.graph is None else {GRAPH: graph_to_json(self.graph)}),
+            "parameters": {name: _plain(value) for name, value in self.parameters.items()},
+            "preprocessing": self.preprocessing.to_json(),
+            "labels": None if self.labels is None else list(self.labels),
+            "source": None if self.source is None else self.source.to_json(),
+            "ignored": dict(self.ignored),
+            "initialised": list(self.initialised),
+            "widened": dict(self.widened),
+            **({} if self.digest is None else {"digest": self.digest}),
+            "converter": self.converter,
+            **({} if self.hub is None else {"hub": self.hub.to_json()}),
+        }
+
+
+def _plain(value: Value) -> Any:
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+
+
+# ---- reading -----------------------------------------------------------------------------------------------------
+
+
+class _WrongFieldError(Exception):
+    """A field is not what it has to be.
+
+    Args:
+        where: its path, for example "preprocessing.size.height".
+        problem: what it is, and what was expected.
+    """
+
+    def __init__(self, where: str, problem: str) -> None:
+        super().__init__(f"{where!r} {problem}")
+
+
+@contextmanager
+def _telling(file: str) -> Iterator[None]:
+    try:
+        yield
+    except _WrongFieldError as wrong:
+        raise ValueError(
+            f"{file}: its metadata cannot be used: {wrong}; convert the model again, or update paddle2torch"
+        ) from wrong
+
+
+def _shown(value: object) -> str:
+    """A value of a file for a message: short, and with nothing in it that a terminal obeys."""
+    if isinstance(value, dict | list):
+        return f"a {'list' if isinstance(value, list) else 'record'} of {len(value)}"
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 64:
+        return "an integer of more than 64 bits"
+    text = ascii(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+def _object(data: object, where: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A JSON object with exactly these keys. An unknown one could change what the others mean."""
+    if not isinstance(data, dict):
+        raise _WrongFieldError(where, f"is {_shown(data)}, a record was expected")
+    missing = [key for key in required if key not in data]
+    if missing:
+        raise _WrongFieldError(where, f"lacks {missing[0]!r}")
+    unknown = [key for key in data if key not in required and key not in optional]
+    if unknown:
+        raise _WrongFieldError(where, f"has {_shown(unknown[0])}, which this version does not know")
+    return data
+
+
+def _text(value: object, where: str) -> str:
+    """Printable text of one line."""
+    if not isinstance(value, str):
+        raise _WrongFieldError(where, f"is {_shown(value)}, text was expected")
+    if len(value) > LONGEST_TEXT or not all(map(is_printable, value)):
+        raise _WrongFieldError(
+            where, f"is {_shown(value)}, printable text of at most {LONGEST_TEXT} characters was expected"
+        )
+    return value
+
+
+def _integer(value: object, where: str, largest: int) -> int:
+    """From 1 on."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
+        raise _WrongFieldError(where, f"is {_shown(value)}, an integer from 1 to {largest} was expected")
+    return value
+
+
+def _number(value: object, where: str, largest: float = LARGEST_FACTOR) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= largest:
+        raise _WrongFieldError(where, f"is {_shown(value)}, a number of at most {largest:g} was expected")
+    return float(value)
+
+
+def _positive(value: object, where: str) -> float:
+    number = _number(value, where)
+    if not number >= 1 / LARGEST_FACTOR:
+        raise _WrongFieldError(where, f"is {_shown(value)}, a number from {1 / LARGEST_FACTOR:g} on was expected")
+    return number
+
+
+def _choice(value: object, where: str, choices: tuple[str, ...]) -> str:
+    if not isinstance(value, str) or value not in choices:
+        raise _WrongFieldError(where, f"is {_shown(value)}, one of {', '.join(choices)} was expected")
+    return value
+
+
+def _triple(data: object, where: str, read: Callable[[object, str], float]) -> Triple:
+    if not isinstance(data, list) or len(data) != 3:
+        raise _WrongFieldError(where, f"is {_shown(data)}, a list of 3 numbers was expected")
+    first, second, third = (read(value, where) for value in data)
+    return first, second, third
+
+
+def _read_size(data: object) -> Size:
+    where = "preprocessing.size"
+    mode = _choice(data.get("mode") if isinstance(data, dict) else None, f"{where}.mode", tuple(SIZE_MODES))
+    found = _object(data, where, ("mode", *SIZE_MODES[mode]))
+    sides = {name: _integer(found[name], f"{where}.{name}", _SIZE_BOUNDS[name]) for name in SIZE_MODES[mode]}
+    return Size(mode, **sides)
+
+
+def _read_preprocessing(data: object) -> Preprocessing:
+    where = "preprocessing"
+    found = _object(data, where, ("channel_order", "scale", "mean", "std", "size"))
+    return Preprocessing(
+        size=_read_size(found["size"]),
+        channel_order=cast(
+            ChannelOrder, _choice(found["channel_order"], f"{where}.channel_order", get_args(ChannelOrder))
+        ),
+        scale=_positive(found["scale"], f"{where}.scale"),
+        mean=_triple(found["mean"], f"{where}.mean", _number),
+        std=_triple(found["std"], f"{where}.std", _positive),
+    )
+
+
+def _read_value(value: object, where: str, depth: int = 0) -> Value:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        _number(value, where, LARGEST_VALUE)
+        return value
+    if isinstance(value, str):
+        return _text(value, where)
+    if isinstance(value, list) and len(value) <= MOST_VALUES and depth < DEEPEST_VALUE:
+        return tuple(_read_value(each, where, depth + 1) for each in value)
+    raise _WrongFieldError(where, f"is {_shown(value)}, which is no value of a parameter")
+
+
+def _read_parameters(data: object) -> dict[str, Value]:
+    if not isinstance(data, dict) or len(data) > MOST_PARAMETERS:
+        raise _WrongFieldError("parameters", f"is {_shown(data)}, a record of at most {MOST_PARAMETERS} was expected")
+    return {_text(name, "parameters"): _read_value(value, f"parameters.{name}") for name, value in data.items()}
+
+
+Entry = TypeVar("Entry")
+
+
+def _entries(data: object, where: str, most: int, read: Callable[[object, str], Entry]) -> tuple[Entry, ...]:
+    if not isinstance(data, list) or len(data) > most:
+        raise _WrongFieldError(where, f"is {_shown(data)}, a list of at most {most} was expected")
+    return tuple(read(each, where) for each in data)
+
+
+def _texts(data: object, where: str) -> dict[str, str]:
+    if not isinstance(data, dict) or len(data) > MOST_TENSORS:
+        raise _WrongFieldError(where, f"is {_shown(data)}, a record of at most {MOST_TENSORS} was expected")
+    return {_text(key, where): _text(value, where) for key, value in data.items()}
+
+
+def _label(value: object, where: str) -> str:
+    """Whatever a dictionary may hold, a tab or a letter of a private range; only whole characters."""
+    if not isinstance(value, str) or len(value) > LONGEST_TEXT or any("\ud800" <= each <= "\udfff" for each in value):
+        raise _WrongFieldError(where, f"holds {_shown(value)}, text was expected")
+    return value
+
+
+def _sha256(value: object, where: str) -> str:
+    if not isinstance(value, str) or not _SHA256.fullmatch(value):
+        raise _WrongFieldError(where, f"is {_shown(value)}, 64 hexadecimal digits were expected")
+    return value
+
+
+def _optional(
+    found: Mapping[str, Any], key: str, read: Callable[[object, str], Entry], where: str = ""
+) -> Entry | None:
+    """A field that may be absent, or null."""
+    return None if found.get(key) is None else read(found[key], where + key)
+
+
+def _read_labels(data: object, where: str) -> tuple[str, ...]:
+    return _entries(data, where, MOST_LABELS, _label)
+
+
+def _read_origin(data: object, where: str) -> Origin:
+    found = _object(data, where, ("file", "sha256"), ("kind", "url", "branch", "named_by", "fine_tuned_from"))
+    others = {name: _optional(found, name, _text, f"{where}.") for name in found.keys() - {"file", "sha256"}}
+    return Origin(
+        file=_text(found["file"], f"{where}.file"), sha256=_sha256(found["sha256"], f"{where}.sha256"), **others
+    )
+
+
+def _read_hub(data: object, where: str) -> HubOrigin:
+    found = _object(data, where, ("repository", "revision", "commit"))
+    return HubOrigin(**{name: _text(value, f"{where}.{name}") for name, value in found.items()})
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str):
+        raise _WrongFieldError("name", f"is {_shown(value)}, text was expected")
+    problem = name_problem(value)
+    if problem is not None:
+        raise _WrongFieldError("name", f"{problem} ({_shown(value)}), the stem of a file was expected")
+    return value
+
+
+def _read_graph(data: object, file: str) -> Graph:
+    try:
+        return graph_from_json(data, file)
+    except GraphError as error:
+        raise _WrongFieldError("graph", error.problem) from error
+
+
+def _read_metadata(data: object, file: str) -> Metadata:
+    required = ("schema_version", "name", "task", "architecture", "parameters", "preprocessing")
+    optional = (GRAPH, "labels", "source", "ignored", "initialised", "widened", "digest", "converter", "hub")
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version is not None and (type(version) is not int or version != SCHEMA_VERSION):
+        raise _WrongFieldError("schema_version", f"is {_shown(version)}, {SCHEMA_VERSION} was expected")
+    found = _object(data, "metadata", required, optional)
+    metadata = Metadata(
+        name=_name(found["name"]),
+        task=cast(Task, _choice(found["task"], "task", TASKS)),
+        architecture=_text(found["architecture"], "architecture"),
+        parameters=_read_parameters(found["parameters"]),
+        preprocessing=_read_preprocessing(found["preprocessing"]),
+        labels=_optional(found, "labels", _read_labels),
+        source=_optional(found, "source", _read_origin),
+        graph=_optional(found, GRAPH, lambda graph, _: _read_graph(graph, file)),
+        ignored=_texts(found.get("ignored", {}), "ignored"),
+        initialised=_entries(found.get("initialised", []), "initialised", MOST_TENSORS, _text),
+        widened=_texts(found.get("widened", {}), "widened"),
+        digest=_optional(found, "digest", _sha256),
+        converter=_optional(found, "converter", _text),
+        hub=_optional(found, "hub", _read_hub),
+    )
+    _require_agreement(metadata)
+    return metadata
+
+
+def _require_agreement(metadata: Metadata) -> None:
+    """What one field says of another."""
+    if (metadata.architecture == GRAPH) != (metadata.graph is not None):
+        raise _WrongFieldError(
+            "architecture", f"is {_shown(metadata.architecture)}, and a graph belongs to {GRAPH!r} alone"
+        )
+    classes = metadata.parameters.get("classes")
+    if classes is not None and (type(classes) is not int or classes < 1):
+        raise _WrongFieldError("parameters.classes", f"is {_shown(classes)}, an integer from 1 on was expected")
+    if metadata.labels is not None and classes is not None and len(metadata.labels) != classes:
+        raise _WrongFieldError("labels", f"are {len(metadata.labels)}, and there are {classes} classes")
