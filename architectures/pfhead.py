@@ -11,10 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .fpn import fuse, top_down, upsample
+from .folding import Foldable, folded_conv, fuse_conv_norm
 from .heads import DBBranch
 from .layers import conv_norm_act
-from .registry import Parameter, Part, Size
+from .necks import fuse, top_down, upsample
+from .registry import Parameter, Part, Present, Size
 
 
 class IntraCLBlock(nn.Module):
@@ -33,14 +34,15 @@ class IntraCLBlock(nn.Module):
     def __init__(self, channels: int, reduction: int = 2) -> None:
         super().__init__()
         narrow = channels // reduction
+
+        def conv(height: int, width: int) -> nn.Conv2d:
+            return nn.Conv2d(narrow, narrow, (height, width), padding=(height // 2, width // 2))
+
         self.conv1x1_reduce_channel = nn.Conv2d(channels, narrow, 1)
         self.conv1x1_return_channel = nn.Conv2d(narrow, channels, 1)
-        for size in (7, 5, 3):
-            self.add_module(f"v_layer_{size}x1", nn.Conv2d(narrow, narrow, (size, 1), padding=(size // 2, 0)))
-        for size in (7, 5, 3):
-            self.add_module(f"q_layer_1x{size}", nn.Conv2d(narrow, narrow, (1, size), padding=(0, size // 2)))
-        for size in (7, 5, 3):
-            self.add_module(f"c_layer_{size}x{size}", nn.Conv2d(narrow, narrow, size, padding=size // 2))
+        self.v_layer_7x1, self.v_layer_5x1, self.v_layer_3x1 = conv(7, 1), conv(5, 1), conv(3, 1)
+        self.q_layer_1x7, self.q_layer_1x5, self.q_layer_1x3 = conv(1, 7), conv(1, 5), conv(1, 3)
+        self.c_layer_7x7, self.c_layer_5x5, self.c_layer_3x3 = conv(7, 7), conv(5, 5), conv(3, 3)
         self.bn = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU()
 
@@ -73,8 +75,9 @@ class LKPAN(nn.Module):
             nn.Conv2d(quarter, quarter, 3, stride=2, padding=1, bias=False) for _ in range(levels - 1)
         )
         self.pan_lat_conv = nn.ModuleList(nn.Conv2d(quarter, quarter, 9, padding=4, bias=False) for _ in range(levels))
-        for level in (1, 2, 3, 4):
-            self.add_module(f"incl{level}", IntraCLBlock(quarter) if intracl else nn.Identity())
+        self.incl1, self.incl2, self.incl3, self.incl4 = (
+            IntraCLBlock(quarter) if intracl else nn.Identity() for _ in range(4)
+        )
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         summed = top_down([conv(x) for conv, x in zip(self.ins_conv, maps, strict=True)])
@@ -98,6 +101,45 @@ class BothMaps(NamedTuple):
     maps: Tensor
 
 
+class FoldableDBBranch(DBBranch, Foldable):
+    """A branch of the DB head that also gives its features, and whose norms fold into the convolutions before them.
+
+    Args:
+        folded: whether it has the folded layout: convolutions with biases, no norms.
+
+    Shape: see `DBBranch`.
+    """
+
+    def __init__(self, in_channels: int, folded: bool = False) -> None:
+        super().__init__(in_channels, 3)
+        if folded:
+            self.conv1 = nn.Conv2d(in_channels, in_channels // 4, 3, padding=1)
+            self._drop_norms()
+
+    def features(self, x: Tensor) -> Tensor:
+        """All but the last convolution: (N, C, H/4, W/4) → (N, C/4, H/2, W/2)."""
+        x = self.relu1(self.conv_bn1(self.conv1(x)))
+        return self.relu2(self.conv_bn2(self.conv2(x)))
+
+    def from_features(self, features: Tensor) -> Tensor:
+        """The last convolution and the sigmoid: (N, C/4, H/2, W/2) → (N, 1, H, W)."""
+        return self.sigmoid(self.conv3(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.from_features(self.features(x))
+
+    def fold(self) -> None:
+        if isinstance(self.conv_bn1, nn.Identity):
+            return
+        self.conv1 = folded_conv(self.conv1, *fuse_conv_norm(self.conv1, self.conv_bn1))
+        self.conv2 = folded_conv(self.conv2, *fuse_conv_norm(self.conv2, self.conv_bn2))
+        self._drop_norms()
+
+    def _drop_norms(self) -> None:
+        self.add_module("conv_bn1", nn.Identity())
+        self.add_module("conv_bn2", nn.Identity())
+
+
 class LocalModule(nn.Module):
     """Refines a map by what lies around each pixel: (N, 1 + `channels`, H, W) → (N, 1, H, W), before the sigmoid."""
 
@@ -116,35 +158,30 @@ class PFHeadLocal(nn.Module):
     Args:
         both_maps: whether evaluation returns two maps, as the released program of PP-OCRv4 does, or only their last
             one, as later programs do.
+        folded_head: whether the two branches have the folded layout, as later revisions of upstream export it.
         k: steepness of the differentiable step.
 
     Shape: (N, C, H/4, W/4) → evaluation: a map (N, 1, H, W), or `BothMaps`; training: refined, threshold and binary
     map (N, 3, H, W), the binary one made of the shrink map before refinement.
     """
 
-    def __init__(self, in_channels: int, both_maps: bool = False, k: float = 50.0) -> None:
+    def __init__(self, in_channels: int, both_maps: bool = False, folded_head: bool = False, k: float = 50.0) -> None:
         super().__init__()
         self.both_maps = both_maps
         self.k = k
-        self.binarize = DBBranch(in_channels, 3)
-        self.thresh = DBBranch(in_channels, 3)
+        self.binarize = FoldableDBBranch(in_channels, folded_head)
+        self.thresh = FoldableDBBranch(in_channels, folded_head)
         self.cbn_layer = LocalModule(in_channels // 4)
 
     def forward(self, x: Tensor) -> Tensor | BothMaps:
-        features = features_of(self.binarize, x)
-        shrink = self.binarize.sigmoid(self.binarize.conv3(features))
+        features = self.binarize.features(x)
+        shrink = self.binarize.from_features(features)
         refined = torch.sigmoid(self.cbn_layer(torch.cat([shrink, upsample(features, 2)], 1)))
         if self.training:
             threshold = self.thresh(x)
             return torch.cat([refined, threshold, torch.sigmoid(self.k * (shrink - threshold))], 1)
         mean = 0.5 * (shrink + refined)
         return BothMaps(refined, mean) if self.both_maps else mean
-
-
-def features_of(branch: DBBranch, x: Tensor) -> Tensor:
-    """What a branch has before its last convolution: (N, C, H/4, W/4) → (N, C/4, H/2, W/2)."""
-    x = branch.relu1(branch.conv_bn1(branch.conv1(x)))
-    return branch.relu2(branch.conv_bn2(branch.conv2(x)))
 
 
 LKPAN_INTRACL = Part(
@@ -157,8 +194,9 @@ LKPAN_INTRACL = Part(
 )
 PF_HEAD = Part(
     PFHeadLocal,
+    parameters={"folded_head": Parameter(False, told_by=Present("head.binarize.conv1.bias"))},
     config={"Head.name": "PFHeadLocal"},
     optional=("head.thresh.",),
 )
 # No weight tells how many maps are returned: programs of the same network have two or, of a later revision, one.
-PF_HEAD_BOTH_MAPS = replace(PF_HEAD, parameters={"both_maps": Parameter(True)})
+PF_HEAD_BOTH_MAPS = replace(PF_HEAD, parameters={**PF_HEAD.parameters, "both_maps": Parameter(True)})

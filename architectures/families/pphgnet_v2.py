@@ -51,8 +51,8 @@ class Stem(nn.Module):
         self.stem2b = unit(width // 2, width, 2)
         self.stem3 = unit(2 * width, width, 3, stride=stride)
         self.stem4 = unit(width, out_channels, 1)
-        # One row below and one column on the right keep the size with 2×2 windows. All values are positive here, after
-        # ReLU, so that zeros do for the max pool as well.
+        # A row below and a column on the right keep the size with 2×2 windows. After ReLU no value is negative, so that
+        # zeros do for the max pool as well.
         self.pad = nn.ZeroPad2d((0, 1, 0, 1))
         self.pool = nn.MaxPool2d(2, 1)
 
