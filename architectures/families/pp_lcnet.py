@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers import Pair, SqueezeExcite, conv_norm_act
-from ..mobilenet_v3 import make_divisible
+from .. import preprocessing
+from ..layers import Pair, SqueezeExcite, conv_norm_act, make_divisible
 from ..registry import Architecture, Parameter, Part, Size, register
 
 NAMES = ("conv", "bn")
@@ -164,6 +164,7 @@ register(
         source=SOURCE,
         backbone=backbone(stem_stride=2, stride=(2, 1)),
         head=head(2),
+        preprocessing=preprocessing.LINE_ORIENTATION,
     ),
     Architecture(
         "cls_pp_lcnet_page",
@@ -172,6 +173,7 @@ register(
         source=SOURCE,
         backbone=backbone(stem_stride=2, stride=2),
         head=head(4),
+        preprocessing=preprocessing.PAGE_ORIENTATION,
     ),
     Architecture(
         "cls_pp_lcnet_textline_2025_05",
@@ -180,5 +182,6 @@ register(
         source=SOURCE,
         backbone=backbone(stem_stride=(1, 2), stride=(2, 1)),
         head=head(2, last_conv=False),
+        preprocessing=preprocessing.LINE_ORIENTATION,
     ),
 )

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .. import preprocessing
 from ..folding import Foldable, dilate_kernel, folded_conv, fuse_conv_norm, fuse_norm, identity_kernel, pad_kernel
 from ..heads import CTCHead, DBBranch
 from ..layers import Hardsigmoid02, Pair, SqueezeExcite, conv_norm_act
@@ -795,6 +796,7 @@ register(
         backbone=detection(48),
         neck=REP_LK_FPN,
         head=SUPERVISED_DB,
+        preprocessing=preprocessing.DETECTION,
     ),
     Architecture(
         "det_pplcnet_v4_replkpan",
@@ -804,6 +806,7 @@ register(
         backbone=detection(128),
         neck=REP_LK_PAN,
         head=SUPERVISED_DB,
+        preprocessing=preprocessing.DETECTION,
     ),
     Architecture(
         "rec_pplcnet_v4_guide_ctc",
@@ -812,6 +815,7 @@ register(
         source=SOURCE,
         backbone=recognition(48),
         head=GUIDED_CTC,
+        preprocessing=preprocessing.RECOGNITION_48,
     ),
     Architecture(
         "rec_pplcnet_v4_lightsvtr_ctc",
@@ -820,5 +824,6 @@ register(
         source=SOURCE,
         backbone=recognition(96),
         head=LIGHT_SVTR_CTC,
+        preprocessing=preprocessing.RECOGNITION_48,
     ),
 )
