@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from architectures.recognise import COUNTER, expected_tensors
+from converter.rules import assign, in_torch_layout, module_name, structured_name, to_torch
+from recipe import picture, weights
 from torch import Tensor, nn
 
 from architectures import create_model, fpn
@@ -21,11 +24,8 @@ from architectures.families import pplcnet_v3
 from architectures.families.pplcnet_v3 import Activation
 from architectures.folding import fold
 from architectures.layers import Hardsigmoid02
-from architectures.recognise import COUNTER, expected_tensors
 from architectures.registry import get
-from converter.rules import assign, in_torch_layout, module_name, structured_name, to_torch
 from oracles import checkpoint, manifest, oracle
-from recipe import picture, weights
 from test_golden import Change, before, define, departures, network, put
 from test_golden import assign as set_attributes
 

@@ -38,6 +38,7 @@ from paddle2torch.converter.parity.verify import verify
 from paddle2torch.converter.sources import Source, load_source
 from paddle2torch.converter.support.blob import Blob
 from paddle2torch.converter.support.errors import MappingError, OutputError, SourceError
+from paddle2torch.converter.tasks import find_task
 from paddle2torch.converter.zoo.catalog import Zoo, load_zoo
 from paddle2torch.converter.zoo.download import Fetcher
 
@@ -62,7 +63,7 @@ def sample(kind: str = "inference") -> Conversion:
 def short_cases() -> tuple[Case, ...]:
     """One line of text, small enough for many runs."""
     architecture = sample().architecture
-    return tuple(default_cases(architecture.task, architecture.preprocessing)[1:2])
+    return tuple(default_cases(find_task(architecture.task), architecture.preprocessing)[1:2])
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from paddle2torch.converter.parity.programs import find_reference
 from paddle2torch.converter.parity.reference import PaddleWorker
 from paddle2torch.converter.parity.verify import verify
 from paddle2torch.converter.sources import load_source
+from paddle2torch.converter.tasks import find_task
 from paddle2torch.converter.zoo.catalog import load_zoo
 from paddle2torch.converter.zoo.download import Fetcher
 
@@ -114,7 +115,7 @@ def test_the_released_recognisers_read_the_same(picture: str, mirror: Path, work
         pytest.skip(f"{IMAGES_VARIABLE} does not name a folder with the pictures of upstream's documentation")
     name, saying = SAYINGS[picture]
     conversion = converted(name, mirror)
-    cases = image_cases("rec", conversion.network.preprocessing, [Path(folder) / picture])[:1]
+    cases = image_cases(find_task("rec"), conversion.network.preprocessing, [Path(folder) / picture])[:1]
     (answer,) = verify(conversion, cases=cases, worker=worker).cases[0].answers
     assert (answer.reference, answer.candidate) == (saying, saying)
 
@@ -132,7 +133,7 @@ def test_every_tensor_and_constant_is_noticed(
 ) -> None:
     conversion = converted(name, mirror)
     architecture = conversion.architecture
-    cases = default_cases(architecture.task, architecture.preprocessing)[-1:]
+    cases = default_cases(find_task(architecture.task), architecture.preprocessing)[-1:]
     with torch.inference_mode():
         probe = sensitivity.Probe(conversion, conversion.source, worker, cases)
         tallies = {kind: change(probe) for kind, change in sensitivity.LOCAL_CHANGES.items()}

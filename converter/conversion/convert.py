@@ -20,13 +20,13 @@ from paddle2torch.converter.mapping.recognition import describe, find_architectu
 from paddle2torch.converter.mapping.rules import Mapped, execute, plan
 from paddle2torch.converter.sources import Source
 from paddle2torch.converter.support.errors import MappingError, SourceError
+from paddle2torch.converter.tasks import find_task
 
 if TYPE_CHECKING:
     from torch import nn
 
     from paddle2torch.converter.zoo.download import Fetcher
 
-ANGLES = ["0", "180"]
 AS_GRAPH = "\n  --as-graph converts an inference model by its graph alone"
 
 
@@ -221,9 +221,10 @@ def find_labels(
         MappingError: a dictionary was given for what is no recogniser.
         SourceError: the dictionary cannot be read.
     """
-    if task == "cls" and parameters["classes"] == len(ANGLES):
-        return Labels(ANGLES, "labels: text angle in degrees")
-    if task != "rec":
+    known = find_task(task).labels_of(parameters)
+    if known is not None:
+        return Labels(known, "labels: text angle in degrees")
+    if not find_task(task).reads:
         if dictionary is not None:
             raise MappingError(f"--dict {dictionary}: only recognisers have a dictionary; leave it out")
         return None

@@ -15,6 +15,7 @@ from paddle2torch.converter.parity.reference import PaddleWorker
 from paddle2torch.converter.parity.report import format_table, to_json, verdict, write_report
 from paddle2torch.converter.parity.verify import TOLERANCE, ParityResult, verify
 from paddle2torch.converter.sources import load_source
+from paddle2torch.converter.tasks import find_task
 
 if TYPE_CHECKING:
     from paddle2torch.converter.conversion.convert import Conversion
@@ -86,7 +87,7 @@ class Prover:
     @staticmethod
     def _cases(conversion: Conversion) -> list[Case]:
         """The default ones; the embedded model also reads its picture."""
-        task, record = conversion.network.task, conversion.network.preprocessing
+        task, record = find_task(conversion.network.task), conversion.network.preprocessing
         cases = default_cases(task, record)
         model = conversion.source.model
         if model is not None and model.release == "embedded":

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from paddle2torch.converter.parity.compare import Answer, Difference
+from paddle2torch.converter.parity.compare import Difference
 from paddle2torch.converter.parity.result import CaseResult, LayerResult, ParityResult, Third
 from paddle2torch.converter.support.files import atomic_write
+from paddle2torch.converter.tasks import Answer
 
 SCHEMA_VERSION = 1
 SHOWN_LAYERS = 8
@@ -373,7 +374,7 @@ def _parts(plot: _Plot) -> str:
 
 
 def _case_html(result: ParityResult, case: CaseResult) -> str:
-    show = _map_html if result.task == "det" else _line_html
+    show = _line_html if case.maps is None else _map_html
     figures = "\n".join(show(case, index, answer, result.oracle) for index, answer in enumerate(case.answers))
     return (
         f"<section><h3>{escape(case.case.name)}</h3><p>{case.response:.0%} of the reference's values before the last"

@@ -37,6 +37,7 @@ from paddle2torch.converter.parity.result import TOLERANCE, CaseResult, LayerRes
 from paddle2torch.converter.sources import Source
 from paddle2torch.converter.support.digests import sha256_of
 from paddle2torch.converter.support.errors import MappingError, ParityError, SourceError
+from paddle2torch.converter.tasks import find_task
 from paddle2torch.converter.writing.artifacts import metadata, stream_safetensors
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def verify(
         MappingError: weights or reference are of another architecture.
         SourceError: a file cannot be read.
     """
-    task, record = conversion.network.task, conversion.network.preprocessing
+    task, record = find_task(conversion.network.task), conversion.network.preprocessing
     with ExitStack() as stack:
         if without_paddle:
             worker = None
@@ -93,7 +94,7 @@ def verify(
         results = tuple(session.run(models, case, labels) for case in cases)
         return ParityResult(
             name=conversion.name,
-            task=task,
+            task=task.name,
             architecture=conversion.network.name,
             parameters=conversion.network.parameters,
             tolerance=tolerance,
@@ -245,7 +246,11 @@ class Session:
         third: Outputs | None = None,
     ) -> CaseResult:
         """Compare what was computed."""
-        single, double, task = reference.single.result(), reference.double.result(), self._conversion.network.task
+        single, double, task = (
+            reference.single.result(),
+            reference.double.result(),
+            find_task(self._conversion.network.task),
+        )
         pre_activation = single[self._pre_activation]
         final = single[self.output], torch["single"][1]
         exact = double[self.output], torch["double"][1]
@@ -256,7 +261,7 @@ class Session:
             output=measure(*exact),
             steepness=max(1.0, STEEPNESS * float(np.abs(pre_activation).max())),
             answers=tuple(judge_answers(task, final, exact, labels)),
-            maps=final if task == "det" else None,
+            maps=final if final[0].ndim == 4 else None,
             third=None if third is None else Third(measure(third[1], exact[1]), measure(exact[0], third[1])),
         )
 

@@ -11,15 +11,12 @@ from typing import Any
 import yaml
 
 from paddle2torch.converter.conversion.convert import Conversion
-from paddle2torch.converter.mapping.labels import BLANK
 from paddle2torch.converter.parity.result import ParityResult
+from paddle2torch.converter.tasks import find_task
 from paddle2torch.converter.zoo.catalog import Model
 
 LICENCE = "apache-2.0"
 LIBRARY = "paddle2torch"
-
-PIPELINES = {"det": "object-detection", "rec": "image-to-text", "cls": "image-classification"}
-TASKS = {"det": "text-detection", "rec": "text-recognition", "cls": "text-direction"}
 
 LANGUAGES = {
     "Arabic": "ar",
@@ -67,27 +64,9 @@ SIZES = {
     "height": "{height} high, the ratio kept; a batch is as wide as its widest line, with zeros to the right of the "
     "others, and at least {width}",
     "height_padded": "{height} high, the ratio kept, {width} wide with zeros to the right",
+    "stretch": "{height} high and {width} wide, the ratio not kept",
+    "crop": "the shorter side {short_side} pixels, of that the middle, {height} high and {width} wide",
 }
-OUTPUTS = {
-    "det": "float32 `(N, 1, H, W)`: for every pixel the probability that it belongs to text.",
-    "rec": "float32 `(N, T, {classes})`: for every step from left to right the probabilities of {classes} classes.",
-    "cls": "float32 `(N, {classes})`: the probability of every direction.",
-}
-DECODING = """`labels.txt` has a line for every class, the first line for class 0. Class 0 is the CTC blank, written
-`{blank}`. To read: the likeliest class of every step, repetitions merged, then blanks left out. Lines end in `\\n` and
-nowhere else, and a label may be a space:
-
-```python
-from pathlib import Path
-
-labels = Path("{place}/labels.txt").read_text(encoding="utf-8").split("\\n")
-classes = torch.unique_consecutive(output[0].argmax(-1))
-text = "".join(labels[index] for index in classes.tolist() if index != 0)
-```"""
-NO_DICTIONARY = """There is no `labels.txt`, because the characters of the classes are not known: {reason}. Class 0 is
-the CTC blank; the others are the characters of the dictionary that the model was trained with, in its order."""
-DIRECTIONS = """`labels.txt` has a line for every class, the first line for class 0: the angle in degrees by which the
-line of text is turned."""
 
 
 def card(conversion: Conversion, result: ParityResult, files: Mapping[str, str], organisation: str | None) -> str:
@@ -130,9 +109,9 @@ def metadata(conversion: Conversion, model: Model) -> dict[str, Any]:
         "language": ["multilingual" if subtag == "und" else subtag for subtag in subtags],
         **({"language_bcp47": regional} if regional else {}),
         "library_name": LIBRARY,
-        "pipeline_tag": PIPELINES[model.task],
+        "pipeline_tag": find_task(model.task).pipeline,
         **({"base_model": base} if base else {}),
-        "tags": ["OCR", "PaddleOCR", model.release, TASKS[model.task], "pytorch"],
+        "tags": ["OCR", "PaddleOCR", model.release, find_task(model.task).tag, "pytorch"],
     }
 
 
@@ -194,16 +173,12 @@ def _input(conversion: Conversion) -> str:
 
 
 def _output(conversion: Conversion, model: Model) -> str:
-    lines = [OUTPUTS[model.task].format(**conversion.network.parameters)]
-    labels = conversion.labels
+    task, labels = find_task(model.task), conversion.labels
+    missing = None
     if labels is not None and labels.labels is None:
-        reason = labels.note.removeprefix("no labels bundled: ").partition(";")[0]
-        lines.append(NO_DICTIONARY.format(reason=reason))
-    elif model.task == "rec":
-        lines.append(DECODING.format(blank=BLANK, place=model.name))
-    elif model.task == "cls":
-        lines.append(DIRECTIONS)
-    return "\n\n".join(lines)
+        missing = labels.note.removeprefix("no labels bundled: ").partition(";")[0]
+    lines = (task.describe_output(conversion.network.parameters), task.describe_labels(model.name, missing))
+    return "\n\n".join(filter(None, lines))
 
 
 def _parity(result: ParityResult, weights: str) -> str:

@@ -32,6 +32,7 @@ from paddle2torch.converter.support.digests import sha256_of
 from paddle2torch.converter.support.errors import FormatError, OutputError, ParityError
 from paddle2torch.converter.support.extras import require
 from paddle2torch.converter.support.files import atomic_write
+from paddle2torch.converter.tasks import find_task
 from paddle2torch.converter.writing.to_paddle import open_weights
 
 if TYPE_CHECKING:
@@ -49,37 +50,6 @@ CHARACTERS_KEY = "character"  # where RapidOCR looks for the labels in an ONNX f
 # ONNX by up to 4.4 times the module's own rounding error.
 ROUNDINGS = 10.0
 LEAST_TOLERANCE = 1e-5  # where the module happens to round to next to nothing; ONNX differs by up to 2e-5 elsewhere
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What goes in and comes out, and the axes that may vary, by name.
-
-    Attributes:
-        inputs: axis of the input → name.
-        output: what comes out.
-        outputs: axis of the output → name.
-    """
-
-    inputs: dict[int, str]
-    output: str
-    outputs: dict[int, str]
-
-
-SIGNATURES = {
-    "det": Signature({0: "batch", 2: "height", 3: "width"}, "maps", {0: "batch", 2: "height", 3: "width"}),
-    "rec": Signature({0: "batch", 3: "width"}, "probabilities", {0: "batch", 1: "steps"}),
-    "cls": Signature({0: "batch", 3: "width"}, "probabilities", {0: "batch"}),
-}
-
-# (pictures, height or None for the record's own, width) per task: of the batch at which a network is traced, and of
-# those at which the file is compared, all unlike it. Two pictures are traced: one could be taken for a constant.
-TRACED: dict[str, tuple[int, int | None, int]] = {"det": (2, 64, 96), "rec": (2, None, 96), "cls": (2, None, 96)}
-COMPARED: dict[str, tuple[tuple[int, int | None, int], ...]] = {
-    "det": ((1, 320, 480), (3, 160, 224), (1, 256, 64)),
-    "rec": ((1, None, 320), (3, None, 213), (1, None, 107)),
-    "cls": ((1, None, 192), (3, None, 141), (1, None, 320)),
-}
 
 
 @dataclass(frozen=True)
@@ -197,12 +167,12 @@ def export_model(
     """
     import torch
 
-    chosen, task = FORMATS[format], metadata["task"]
+    chosen, task = FORMATS[format], find_task(metadata["task"])
     record = Preprocessing.from_json(metadata["preprocessing"], str(metadata["name"]))
     for package in chosen.packages:
         require(package, "export", f"writing {format}")
     model = copy.deepcopy(model).eval()
-    example = torch.from_numpy(text_case(task, record, *TRACED[task]).array)
+    example = torch.from_numpy(text_case(task, record, task.traced).array)
     with _quietly(), torch.no_grad():
         try:
             content = chosen.build(model, example, metadata)
@@ -211,7 +181,7 @@ def export_model(
             raise OutputError(
                 f"{metadata['name']}: cannot be written as {format} ({_first_line(error)}); nothing was written"
             ) from error
-        cases = cases or [text_case(task, record, *shape) for shape in COMPARED[task]]
+        cases = cases or [text_case(task, record, batch) for batch in task.exported]
         comparisons = _compare(model, run, cases, metadata, format)
     failures = [comparison.failure for comparison in comparisons if comparison.failure is not None]
     if failures:
@@ -287,7 +257,7 @@ def _build_onnx(model: nn.Module, example: Tensor, metadata: Mapping[str, Any]) 
     import onnx
     import torch
 
-    signature, labels = SIGNATURES[metadata["task"]], metadata["labels"]
+    task, labels = find_task(metadata["task"]), metadata["labels"]
     buffer = io.BytesIO()
     # The exporter that traces: it writes an LSTM as the one operator that it is in ONNX, for any number of time steps.
     # Its successor, dynamo=True, writes a loop over the steps.
@@ -298,14 +268,13 @@ def _build_onnx(model: nn.Module, example: Tensor, metadata: Mapping[str, Any]) 
         dynamo=False,
         opset_version=OPSET,
         input_names=[INPUT],
-        output_names=[signature.output],
-        dynamic_axes={INPUT: signature.inputs, signature.output: signature.outputs},
+        output_names=[value.name for value in task.outputs],
+        dynamic_axes={value.name: dict(value.axes) for value in (*task.inputs, *task.outputs)},
     )
     file = onnx.load_from_string(buffer.getvalue())
     onnx.helper.set_model_props(
         file,
-        {HEADER_KEY: _account(metadata)}
-        | ({CHARACTERS_KEY: "\n".join(labels[1:])} if metadata["task"] == "rec" and labels else {}),
+        {HEADER_KEY: _account(metadata)} | ({CHARACTERS_KEY: "\n".join(labels[1:])} if task.reads and labels else {}),
     )
     onnx.checker.check_model(file, full_check=True)
     return file.SerializeToString(deterministic=True)
@@ -368,7 +337,7 @@ def _dimensions(metadata: Mapping[str, Any]) -> dict[int, Any]:
 
     multiple = metadata["preprocessing"]["size"].get("multiple")
     dimensions: dict[int, Any] = {}
-    for axis, name in SIGNATURES[metadata["task"]].inputs.items():
+    for axis, name in find_task(metadata["task"]).inputs[0].axes.items():
         if name == "batch":
             dimensions[axis] = Dim(name, min=1)
         elif multiple:

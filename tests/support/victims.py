@@ -119,11 +119,12 @@ def have_no_paddle() -> None:
     """Let `publish` take a verdict made up here: Paddle's takes many times as long as all that is written."""
     import numpy as np
 
-    from paddle2torch.converter.parity.compare import Answer, Difference
+    from paddle2torch.converter.parity.compare import Difference
     from paddle2torch.converter.parity.inputs import Case
     from paddle2torch.converter.parity.pairing import Layer
     from paddle2torch.converter.parity.result import CaseResult, LayerResult, ParityResult, WeightFile
     from paddle2torch.converter.release import publish
+    from paddle2torch.converter.tasks import Answer
 
     class Prover:
         def prove(self, conversion: Any, *, weights: Path) -> ParityResult:
