@@ -41,7 +41,7 @@ def sample() -> Conversion:
 
 @cache
 def one_line() -> tuple[Case, ...]:
-    architecture = sample().architecture
+    architecture = sample().network
     return tuple(default_cases(find_task(architecture.task), architecture.preprocessing)[:1])
 
 

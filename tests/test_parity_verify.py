@@ -62,7 +62,7 @@ def sample(kind: str = "inference") -> Conversion:
 @cache
 def short_cases() -> tuple[Case, ...]:
     """One line of text, small enough for many runs."""
-    architecture = sample().architecture
+    architecture = sample().network
     return tuple(default_cases(find_task(architecture.task), architecture.preprocessing)[1:2])
 
 

@@ -132,7 +132,7 @@ def test_every_tensor_and_constant_is_noticed(
     name: str, mirror: Path, worker: PaddleWorker, sensitivity: ModuleType
 ) -> None:
     conversion = converted(name, mirror)
-    architecture = conversion.architecture
+    architecture = conversion.network
     cases = default_cases(find_task(architecture.task), architecture.preprocessing)[-1:]
     with torch.inference_mode():
         probe = sensitivity.Probe(conversion, conversion.source, worker, cases)

@@ -237,7 +237,7 @@ def _other_answers(
     """Answers that differ, but for those that rounding alone changes."""
     if candidate.shape != single.shape:
         return
-    task, labels = metadata["task"], metadata["labels"]
+    task, labels = find_task(metadata["task"]), metadata["labels"]
     answers, steady = (compare_answers(task, single, other, labels) for other in (candidate, double))
     for answer, own in zip(answers, steady, strict=True):
         if own.agrees and not answer.agrees:
