@@ -1,23 +1,12 @@
-"""The networks of the PP-OCR model list in PyTorch.
+"""Networks of PaddleOCR in PyTorch.
 
-    from . import create_model, list_models, load_model, optimize
+    from paddle2torch.architectures import create_model, list_models, load_model, optimize
 
-Importing this package imports no torch; building, loading or optimising a network does.
+This package depends on PyTorch alone, and works when it is copied out of here.
 """
-
-from __future__ import annotations
-
-from typing import Any
 
 from .loading import load_model
 from .registry import create_model, list_models
+from .serving import optimize
 
 __all__ = ["create_model", "list_models", "load_model", "optimize"]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "optimize":  # its module imports torch
-        from .serving import optimize
-
-        return optimize
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

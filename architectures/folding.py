@@ -7,7 +7,7 @@ Batch norms take part with their running statistics: a folded network equals the
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import TypeVar
 
 import torch
@@ -18,7 +18,7 @@ from torch.nn.utils import skip_init
 ConvT = TypeVar("ConvT", nn.Conv2d, nn.ConvTranspose2d)
 
 
-class Foldable(nn.Module):
+class Foldable(nn.Module, ABC):
     """A layer with two layouts: one to train, with branches or batch norms, and a folded one that computes the same."""
 
     @abstractmethod

@@ -15,6 +15,12 @@ from torch import Tensor, nn
 Pair = int | tuple[int, int]
 
 
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """The multiple of `divisor` nearest to `value` that is not below 90 % of it."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
 class Hardsigmoid02(nn.Module):
     """clip(0.2·x + 0.5, 0, 1): the hard sigmoid that Paddle's layers default to.
 

@@ -83,11 +83,14 @@ def is_printable(character: str) -> bool:
 SIZE_MODES: dict[str, tuple[str, ...]] = {
     "height": ("height", "width"),
     "height_padded": ("height", "width"),
+    "stretch": ("height", "width"),
+    "crop": ("short_side", "height", "width"),
     "multiple": ("multiple", "limit_side"),
 }
 _SIZE_BOUNDS = {
     "height": LARGEST_SIDE,
     "width": LARGEST_SIDE,
+    "short_side": LARGEST_SIDE,
     "multiple": LARGEST_MULTIPLE,
     "limit_side": LARGEST_LIMIT,
 }
@@ -100,9 +103,10 @@ class Size:
     Attributes:
         mode: "height": the height is fixed, the aspect ratio is kept, and a batch is as wide as `width` or its widest
             image, with zeros to the right; "height_padded": the same, but exactly `width` wide, and a wider image is
-            squeezed; "multiple": the longer side is at most `limit_side`, and both are rounded to a multiple of
-            `multiple`.
-        height, width: in pixels, for the modes of lines.
+            squeezed; "stretch": both are fixed, and the aspect ratio is not kept; "crop": the shorter side becomes
+            `short_side`, and the middle of `height` × `width` is taken; "multiple": the longer side is at most
+            `limit_side`, and both are rounded to a multiple of `multiple`.
+        height, width, short_side: in pixels.
         multiple, limit_side: in pixels, for the mode of pages.
     """
 
@@ -111,6 +115,7 @@ class Size:
     width: int | None = None
     multiple: int | None = None
     limit_side: int | None = None
+    short_side: int | None = None
 
     @classmethod
     def from_json(cls, data: object, file: str) -> Size:

@@ -13,14 +13,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from .network import OCRModel
+from .records import Preprocessing, Task
 
-Task = Literal["det", "rec", "cls"]
 Rename = tuple[str, str]
 ROLES = ("backbone", "neck", "head")
 
@@ -154,7 +154,7 @@ class Architecture:
     source: str
     backbone: Part
     head: Part
-    preprocessing: dict[str, Any]
+    preprocessing: Preprocessing
     neck: Part | None = None
 
     @cached_property
@@ -172,7 +172,9 @@ class Architecture:
     def config(self) -> dict[str, Any]:
         """What in a configuration means this architecture; None where a key must be absent or empty."""
         found = {key: value for part in self.parts.values() for key, value in part.config.items()}
-        return found if self.neck is not None else found | {"Neck.name": None}
+        # The neck of a recogniser's head is a part of that head.
+        has_neck = any(key.startswith("Neck.") for key in found)
+        return found if has_neck else found | {"Neck.name": None}
 
     @cached_property
     def renames(self) -> tuple[Rename, ...]:
@@ -232,24 +234,24 @@ class Architecture:
 _table: dict[str, Architecture] = {}
 
 
-def register(architecture: Architecture) -> Architecture:
-    """Add an architecture to the table.
+def register(*given: Architecture) -> None:
+    """Add architectures to the table.
 
     Raises:
-        ValueError: the name is taken, or two of its parts have a parameter of one name.
+        ValueError: a name is taken, or two parts of one have a parameter of one name.
     """
-    if architecture.name in _table:
-        raise ValueError(f"there is an architecture {architecture.name} already")
-    names = [name for part in architecture.parts.values() for name in part.parameters]
-    if len(names) > len(set(names)):
-        raise ValueError(f"{architecture.name}: two of its parts have a parameter of one name ({', '.join(names)})")
-    return _table.setdefault(architecture.name, architecture)
+    for architecture in given:
+        if architecture.name in _table:
+            raise ValueError(f"there is an architecture {architecture.name} already")
+        names = [name for part in architecture.parts.values() for name in part.parameters]
+        if len(names) > len(set(names)):
+            raise ValueError(f"{architecture.name}: two of its parts have a parameter of one name ({', '.join(names)})")
+        _table[architecture.name] = architecture
 
 
 @cache
 def _load_families() -> None:
-    from . import families
-
+    families = importlib.import_module(".families", __package__)
     for module in sorted(each.name for each in pkgutil.iter_modules(families.__path__)):
         importlib.import_module(f"{families.__name__}.{module}")
 

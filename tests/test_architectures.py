@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -145,11 +143,6 @@ def test_unknown_names_and_parameters_are_refused_with_the_known_ones() -> None:
         create_model("cls_mobilenet_v3", depth=3)
 
 
-def test_importing_the_package_imports_no_torch() -> None:
-    code = "import sys, architectures; architectures.list_models(); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 # ---- load_model --------------------------------------------------------------------------------------------------
 
 
@@ -180,7 +173,7 @@ def test_load_model_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
     state = small("cls_mobilenet_v3").state_dict()
     del state["head.fc.bias"]
     torch.save(state, tmp_path / "short.pth")
-    with pytest.raises(ValueError, match="the nearest is cls_mobilenet_v3, with 1 tensors missing"):
+    with pytest.raises(ValueError, match=r"nearest is cls_mobilenet_v3 \(1 missing\)"):
         load_model(tmp_path / "short.pth")
 
 

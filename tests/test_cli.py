@@ -134,20 +134,6 @@ def test_debug_shows_the_traceback(run: Run) -> None:
     assert type(run("--debug", "info", "nothing").exception).__name__ == "SourceError"
 
 
-def test_python_looks_for_garbage_less_often_and_not_at_the_end() -> None:
-    """What others do at exit is done before."""
-    code = (
-        "import atexit, gc\n"
-        "atexit.register(lambda: print('very last:', gc.get_freeze_count() > 0))\n"
-        "from paddle2torch.cli import main\n"
-        "main(['list'], standalone_mode=False)\n"
-        "atexit.register(lambda: print('at the end:', gc.get_threshold()[0], gc.get_freeze_count()))\n"
-        "main(['list'], standalone_mode=False)\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert ended.stdout.splitlines()[-2:] == ["at the end: 100000 0", "very last: True"]
-
-
 def test_an_interrupt_at_the_very_end_is_not_heeded() -> None:
     """Exit handlers, such as PyTorch's, tidy up in peace."""
     code = (

@@ -78,7 +78,7 @@ def test_architecture_and_parameters(
     tmp_path: Path, section: object, branch: str | None, name: str, parameters: dict[str, object]
 ) -> None:
     config = read_config(config_file(tmp_path, section), branch)
-    assert (config.architecture, config.parameters) == (name, parameters)
+    assert (config.architecture.name, config.parameters) == (name, parameters)
 
 
 def test_squeeze_and_excite_is_on_unless_a_detectors_configuration_says_otherwise(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_wider_network_converts_with_its_configuration_only(tmp_path: Path) ->
         convert(source)
     section = {**MOBILE_REC, "Backbone": {**MOBILE_REC["Backbone"], "scale": 1.0}}
     conversion = convert(source, config=read_config(config_file(tmp_path, section)))
-    assert conversion.parameters == {"scale": 1.0, "hidden_size": 48, "classes": 11}
+    assert conversion.network.parameters == {"scale": 1.0, "hidden_size": 48, "classes": 11}
 
 
 def test_dictionary_is_found_from_the_configurations_folder_up(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def network(name: str) -> nn.Module:
     parameters = {"classes": 11} if get(name).task == "rec" else {}
     shapes = {key: array.shape for key, array in random_tensors(name, **parameters).items()}
     model = create_model(name, **parameters)
-    model.load_state_dict(to_torch(weights(shapes), name, parameters).state)
+    model.load_state_dict(to_torch(weights(shapes), get(name), parameters).state)
     return model.eval()
 
 

@@ -63,7 +63,7 @@ def _network(architecture: str) -> nn.Module:
     parameters = {}
     if get(architecture).task == "rec":
         parameters["classes"] = list(known.layers.values())[-1][-1]
-    mapped = to_torch(weights(known.parameters), architecture, parameters)
+    mapped = to_torch(weights(known.parameters), get(architecture), parameters)
     model = create_model(architecture, **parameters)
     model.load_state_dict(mapped.state)
     return model.eval()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from torch import nn
 
+from paddle2torch.architectures.registry import get
 from paddle2torch.converter.graph.pairing import AmbiguousError, _shapes, names_from_graph, pair_keys
 from paddle2torch.converter.graph.program import graph_from_program
 from paddle2torch.converter.graph.trace import trace_module
@@ -29,7 +30,7 @@ def test_each_family_is_recognised_with_its_sizes() -> None:
     for architecture, path in families().items():
         model = released(path)
         found = names_from_graph(graph_from_program(model.program), path.name)
-        assert found.architecture == architecture
+        assert found.architecture.name == architecture
         sizes = {array.shape for variable, array in model.arrays.items() if found.names[variable].startswith("head.")}
         assert (found.parameters.get("classes", 1),) in sizes
 
@@ -43,12 +44,12 @@ def test_paddle_3s_form_gives_the_same_tensors() -> None:
 
 
 def test_the_architecture_may_be_given_and_must_then_fit() -> None:
-    graph = embedded("pir").graph()
-    assert names_from_graph(graph, "x", "rec_mobilenet_v3_bilstm_ctc").architecture == "rec_mobilenet_v3_bilstm_ctc"
+    graph, network = embedded("pir").graph(), get("rec_mobilenet_v3_bilstm_ctc")
+    assert names_from_graph(graph, "x", network).architecture is network
     with pytest.raises(MappingError, match=r"x: without its \.info .* none of the 1 networks is connected like this"):
-        names_from_graph(graph, "x", "cls_mobilenet_v3")
+        names_from_graph(graph, "x", get("cls_mobilenet_v3"))
     with pytest.raises(MappingError, match="none of the 1 networks"):
-        names_from_graph(graph, "x", "rec_mobilenet_v3_bilstm_ctc", {"classes": 64})
+        names_from_graph(graph, "x", network, {"classes": 64})
 
 
 def test_a_network_that_is_none_of_ours_is_refused_with_what_to_do() -> None:

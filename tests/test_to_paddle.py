@@ -54,7 +54,7 @@ def test_weights_that_were_changed_in_pytorch_arrive(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "tuned.pth")
     back = read_converted(tmp_path / "tuned.pth")
     assert back.tensors["head.fc.weight"][7, 1] == 42.0
-    assert back.architecture == "cls_mobilenet_v3"
+    assert back.architecture.name == "cls_mobilenet_v3"
 
 
 def test_files_that_are_not_weights_are_refused(tmp_path: Path) -> None:

@@ -102,12 +102,10 @@ register(
         "recogniser: MobileNetV1Enhance ×0.5 + BiLSTM + two-layer CTC (PP-OCRv2)",
         "PP-OCRv2, https://arxiv.org/abs/2109.03144", backbone=recognition(), neck=sequence.bilstm(64),
         head=heads.CTC_TWO_LAYERS, preprocessing=preprocessing.RECOGNITION_32,
-    )
-)  # fmt: skip
-register(
+    ),
     Architecture(
         "rec_mobilenet_v1_enhance_svtr_ctc", "rec", "recogniser: MobileNetV1Enhance ×0.5 + SVTR + CTC (PP-OCRv3)",
         "PP-OCRv3, https://arxiv.org/abs/2206.03001", backbone=recognition(last_stride=(1, 2), last_pool="avg"),
         neck=sequence.SVTR, head=heads.CTC_OF_MULTI_HEAD, preprocessing=preprocessing.RECOGNITION_48,
-    )
+    ),
 )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from .. import heads, necks, preprocessing, sequence
-from ..layers import Hardsigmoid02, Pair, SqueezeExcite, conv_norm_act
+from ..layers import Hardsigmoid02, Pair, SqueezeExcite, conv_norm_act, make_divisible
 from ..registry import Architecture, Parameter, Part, register
 
 RELU, HARDSWISH = nn.ReLU, nn.Hardswish
@@ -56,12 +56,6 @@ SMALL = (
 )
 SMALL_LAST = 576
 # fmt: on
-
-
-def make_divisible(value: float, divisor: int = 8) -> int:
-    """The multiple of `divisor` nearest to `value` that is not below 90 % of it."""
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
 
 
 class InvertedResidual(nn.Module):
@@ -186,24 +180,18 @@ register(
     Architecture(
         "det_mobilenet_v3_dbfpn", "det", "detector: MobileNetV3 large ×0.5 + DBFPN + DB head", PP_OCR,
         backbone=DETECTION, neck=necks.dbfpn(96), head=heads.DB, preprocessing=preprocessing.DETECTION,
-    )
-)  # fmt: skip
-register(
+    ),
     Architecture(
         "det_mobilenet_v3_rsefpn", "det", "detector: MobileNetV3 large ×0.5 + RSEFPN + DB head", PP_OCR_V3,
         backbone=DETECTION, neck=necks.RSE_FPN, head=heads.DB, preprocessing=preprocessing.DETECTION,
-    )
-)  # fmt: skip
-register(
+    ),
     Architecture(
         "rec_mobilenet_v3_bilstm_ctc", "rec",
         "recogniser: MobileNetV3 small ×0.5 + BiLSTM + CTC (all v2.0 mobile ones)", PP_OCR,
         backbone=RECOGNITION, neck=sequence.bilstm(48), head=heads.CTC, preprocessing=preprocessing.RECOGNITION_32,
-    )
-)  # fmt: skip
-register(
+    ),
     Architecture(
         "cls_mobilenet_v3", "cls", "angle classifier: MobileNetV3 small ×0.35 + linear layer (0°, 180°)", PP_OCR,
         backbone=ANGLES, head=heads.CLASSIFICATION, preprocessing=preprocessing.CLASSIFICATION,
-    )
+    ),
 )  # fmt: skip

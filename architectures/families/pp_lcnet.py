@@ -14,11 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..layers import Pair, SqueezeExcite, conv_norm_act
-from ..records import Preprocessing
-from ..records import Size as ImageSize
+from .. import preprocessing
+from ..layers import Pair, SqueezeExcite, conv_norm_act, make_divisible
 from ..registry import Architecture, Parameter, Part, Size, register
-from .mobilenet_v3 import make_divisible
 
 NAMES = ("conv", "bn")
 STEM = 16
@@ -163,36 +161,33 @@ def head(classes: int, last_conv: bool = True) -> Part:
 
 SOURCE = "PP-LCNet, https://arxiv.org/abs/2109.15099"
 
-
-def normalised(size: ImageSize) -> Preprocessing:
-    """RGB of that size, with the mean and the deviation of ImageNet."""
-    return Preprocessing(size, channel_order="RGB", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-
-
-# A line is stretched to that size; of a page whose shorter side is made `limit_side` long, the middle is cut out.
-LINE = normalised(ImageSize("stretched", height=80, width=160))
-PAGE = normalised(ImageSize("cropped", height=224, width=224, limit_side=256))
-
 # The first two differ in strides alone: the weights of a network with two classes do not tell which of them it is.
 register(
     Architecture(
-        "cls_pp_lcnet_textline", "cls",
+        "cls_pp_lcnet_textline",
+        "cls",
         "text line orientation: PP-LCNet whose stages halve the height alone (0°, 180°)",
-        SOURCE, backbone=backbone(stem_stride=2, stride=(2, 1)), head=head(2), preprocessing=LINE,
-    )
-)  # fmt: skip
-register(
+        source=SOURCE,
+        backbone=backbone(stem_stride=2, stride=(2, 1)),
+        head=head(2),
+        preprocessing=preprocessing.LINE_ORIENTATION,
+    ),
     Architecture(
-        "cls_pp_lcnet_page", "cls",
+        "cls_pp_lcnet_page",
+        "cls",
         "page orientation, kind of table: PP-LCNet (0°, 90°, 180°, 270°; with or without ruled lines)",
-        SOURCE, backbone=backbone(stem_stride=2, stride=2), head=head(4), preprocessing=PAGE,
-    )
-)  # fmt: skip
-register(
+        source=SOURCE,
+        backbone=backbone(stem_stride=2, stride=2),
+        head=head(4),
+        preprocessing=preprocessing.PAGE_ORIENTATION,
+    ),
     Architecture(
-        "cls_pp_lcnet_textline_2025_05", "cls",
+        "cls_pp_lcnet_textline_2025_05",
+        "cls",
         "text line orientation: PP-LCNet with a narrow head and another stem, as first released (0°, 180°)",
-        SOURCE, backbone=backbone(stem_stride=(1, 2), stride=(2, 1), width=128), head=head(2, last_conv=False),
-        preprocessing=LINE,
-    )
-)  # fmt: skip
+        source=SOURCE,
+        backbone=backbone(stem_stride=(1, 2), stride=(2, 1), width=128),
+        head=head(2, last_conv=False),
+        preprocessing=preprocessing.LINE_ORIENTATION,
+    ),
+)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from .. import preprocessing
 from ..hgnet import CLASSIFIER, AggregationBlock, Stage, outputs_of, unit
 from ..layers import Pair
 from ..pfhead import LKPAN_INTRACL, PF_HEAD_BOTH_MAPS
@@ -122,6 +123,7 @@ register(
         backbone=DETECTION,
         neck=LKPAN_INTRACL,
         head=PF_HEAD_BOTH_MAPS,
+        preprocessing=preprocessing.DETECTION,
     ),
 )
 register(
@@ -132,5 +134,6 @@ register(
         source=SOURCE,
         backbone=RECOGNITION,
         head=SVTR_CTC,
+        preprocessing=preprocessing.RECOGNITION_48,
     ),
 )

@@ -10,6 +10,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from .. import preprocessing
 from ..hgnet import CLASSIFIER, AggregationBlock, Stage, outputs_of, unit
 from ..layers import Pair
 from ..pfhead import LKPAN_INTRACL, PF_HEAD
@@ -153,6 +154,7 @@ register(
         backbone=DETECTION,
         neck=LKPAN_INTRACL,
         head=PF_HEAD,
+        preprocessing=preprocessing.DETECTION,
     ),
 )
 register(
@@ -163,5 +165,6 @@ register(
         source=SOURCE,
         backbone=RECOGNITION,
         head=SVTR_CTC,
+        preprocessing=preprocessing.RECOGNITION_48,
     ),
 )

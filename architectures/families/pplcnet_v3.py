@@ -12,10 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .. import heads, necks, svtr
+from .. import heads, necks, preprocessing, svtr
 from ..folding import Foldable, folded_conv, fuse_conv_norm, fuse_norm, identity_kernel, pad_kernel
-from ..layers import Pair, SqueezeExcite, conv_norm_act
-from ..mobilenet_v3 import make_divisible
+from ..layers import Pair, SqueezeExcite, conv_norm_act, make_divisible
 from ..registry import Architecture, Count, Ignored, Parameter, Part, Present, register
 
 NAMES = ("conv", "bn")
@@ -56,8 +55,14 @@ class LearnableAffine(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.ones(1))
-        self.bias = nn.Parameter(torch.zeros(1))
+        self.scale = nn.Parameter(torch.empty(1))
+        self.bias = nn.Parameter(torch.empty(1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """To the identity."""
+        nn.init.ones_(self.scale)
+        nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.scale * x + self.bias
@@ -301,6 +306,7 @@ register(
         backbone=DETECTION,
         neck=necks.RSE_FPN,
         head=heads.DB,
+        preprocessing=preprocessing.DETECTION,
     ),
     Architecture(
         "rec_pplcnet_v3_svtr_ctc",
@@ -309,5 +315,6 @@ register(
         source="PP-OCRv4, https://github.com/PaddlePaddle/PaddleOCR/blob/release/2.7/doc/doc_en/PP-OCRv4_introduction_en.md",
         backbone=RECOGNITION,
         head=svtr.SVTR_CTC,
+        preprocessing=preprocessing.RECOGNITION_48,
     ),
 )

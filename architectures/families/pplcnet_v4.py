@@ -785,25 +785,41 @@ SOURCE = "PP-OCRv6, https://github.com/PaddlePaddle/PaddleOCR/tree/main/configs"
 
 register(
     Architecture(
-        "det_pplcnet_v4_replkfpn", "det", "detector: PPLCNetV4 + RepLKFPN + DB head (PP-OCRv6 tiny and small)", SOURCE,
-        backbone=detection(48), neck=REP_LK_FPN, head=SUPERVISED_DB, preprocessing=preprocessing.DETECTION,
-    )
-)  # fmt: skip
-register(
+        "det_pplcnet_v4_replkfpn",
+        "det",
+        "detector: PPLCNetV4 + RepLKFPN + DB head (PP-OCRv6 tiny and small)",
+        source=SOURCE,
+        backbone=detection(48),
+        neck=REP_LK_FPN,
+        head=SUPERVISED_DB,
+        preprocessing=preprocessing.DETECTION,
+    ),
     Architecture(
-        "det_pplcnet_v4_replkpan", "det", "detector: PPLCNetV4 + RepLKPAN + DB head (PP-OCRv6 medium)", SOURCE,
-        backbone=detection(128), neck=REP_LK_PAN, head=SUPERVISED_DB, preprocessing=preprocessing.DETECTION,
-    )
-)  # fmt: skip
-register(
+        "det_pplcnet_v4_replkpan",
+        "det",
+        "detector: PPLCNetV4 + RepLKPAN + DB head (PP-OCRv6 medium)",
+        source=SOURCE,
+        backbone=detection(128),
+        neck=REP_LK_PAN,
+        head=SUPERVISED_DB,
+        preprocessing=preprocessing.DETECTION,
+    ),
     Architecture(
-        "rec_pplcnet_v4_guide_ctc", "rec", "recogniser: PPLCNetV4 + guided CTC (PP-OCRv6 tiny)", SOURCE,
-        backbone=recognition(48), head=GUIDED_CTC, preprocessing=preprocessing.RECOGNITION_48,
-    )
-)  # fmt: skip
-register(
+        "rec_pplcnet_v4_guide_ctc",
+        "rec",
+        "recogniser: PPLCNetV4 + guided CTC (PP-OCRv6 tiny)",
+        source=SOURCE,
+        backbone=recognition(48),
+        head=GUIDED_CTC,
+        preprocessing=preprocessing.RECOGNITION_48,
+    ),
     Architecture(
-        "rec_pplcnet_v4_lightsvtr_ctc", "rec", "recogniser: PPLCNetV4 + LightSVTR + CTC (PP-OCRv6 small and medium)",
-        SOURCE, backbone=recognition(96), head=LIGHT_SVTR_CTC, preprocessing=preprocessing.RECOGNITION_48,
-    )
-)  # fmt: skip
+        "rec_pplcnet_v4_lightsvtr_ctc",
+        "rec",
+        "recogniser: PPLCNetV4 + LightSVTR + CTC (PP-OCRv6 small and medium)",
+        source=SOURCE,
+        backbone=recognition(96),
+        head=LIGHT_SVTR_CTC,
+        preprocessing=preprocessing.RECOGNITION_48,
+    ),
+)

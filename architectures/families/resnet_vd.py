@@ -150,19 +150,15 @@ register(
         "det_resnet18_vd_dbfpn", "det", "detector: ResNet18_vd + DBFPN + DB head (server; teacher of PP-OCRv2)", PP_OCR,
         backbone=resnet(DetectionResNetVd, 18, STAGES), neck=necks.dbfpn(256), head=heads.DB,
         preprocessing=preprocessing.DETECTION,
-    )
-)  # fmt: skip
-register(
+    ),
     Architecture(
         "det_resnet50_vd_lkpan", "det", "detector: ResNet50_vd + LKPAN + DB head 7×7 (teacher of PP-OCRv3)",
         "PP-OCRv3, https://arxiv.org/abs/2206.03001", backbone=resnet(DetectionResNetVd, 50, STAGES),
         neck=necks.LK_PAN, head=heads.DB_LARGE_KERNEL, preprocessing=preprocessing.DETECTION,
-    )
-)  # fmt: skip
-register(
+    ),
     Architecture(
         "rec_resnet34_vd_bilstm_ctc", "rec", "recogniser: ResNet34_vd + BiLSTM + CTC (server)", PP_OCR,
         backbone=resnet(RecognitionResNetVd, 34, BLOCK_LIST), neck=sequence.bilstm(256), head=heads.CTC,
         preprocessing=preprocessing.RECOGNITION_32,
-    )
+    ),
 )  # fmt: skip

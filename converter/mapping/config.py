@@ -13,7 +13,7 @@ from paddle2torch.converter.support.safe_yaml import load_yaml
 
 # Keys whose other spellings mean the same, or mean it without saying so.
 SPELLINGS = {"ResNet_vd": "ResNet", "mobile_v3": "MobileNetV3"}
-DEFAULTS = {"Backbone.model_name": "small", "Backbone.scale": 0.5, "Backbone.disable_se": False}
+DEFAULTS = {"Backbone.model_name": "small"}
 HEAD_LIST = "head_list"
 
 
@@ -111,7 +111,7 @@ def _parameters(facts: Mapping[str, Any], architecture: Architecture, path: Path
     """The parameters that are given, each of its default's kind."""
     found = {}
     for key, parameter in architecture.parameters.items():
-        value = facts.get(parameter.config) if parameter.config else None
+        value = facts.get(parameter.config, parameter.absent) if parameter.config else None
         if value is None:
             continue
         kinds = (int, float) if type(parameter.default) is float else type(parameter.default)

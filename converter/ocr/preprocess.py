@@ -30,6 +30,8 @@ def prepare(images: Sequence[np.ndarray], preprocessing: Preprocessing, width: i
     size = preprocessing.size
     if size.mode == "multiple":
         return np.stack([_normalise(_fit_multiple(image, size), preprocessing) for image in images])
+    if size.mode in FIXED:
+        return np.stack([_normalise(FIXED[size.mode](image, size), preprocessing) for image in images])
     height, least = size.height or 0, size.width or 0
     ratios = [image.shape[1] / image.shape[0] for image in images]
     if width is None:
@@ -64,6 +66,22 @@ def _fit_multiple(image: np.ndarray, size: Size) -> np.ndarray:
     # Cut to whole pixels before rounding to the multiple, and halves to the even one, as published.
     height, width = (max(round(int(side * ratio) / multiple) * multiple, multiple) for side in image.shape[:2])
     return resize(image, height, width)
+
+
+def _stretch(image: np.ndarray, size: Size) -> np.ndarray:
+    return resize(image, size.height or 0, size.width or 0)
+
+
+def _crop(image: np.ndarray, size: Size) -> np.ndarray:
+    ratio = (size.short_side or 0) / min(image.shape[:2])
+    image = resize(image, *(round(side * ratio) for side in image.shape[:2]))
+    height, width = size.height or 0, size.width or 0
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
+
+
+# Modes in which every image comes to the same size, whatever its own.
+FIXED = {"stretch": _stretch, "crop": _crop}
 
 
 def _normalise(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from paddle2torch.architectures import create_model
+from paddle2torch.architectures.registry import get
 from paddle2torch.converter.formats.pdparams import write_pdparams
 from paddle2torch.converter.mapping.rules import to_paddle
 
@@ -21,7 +22,7 @@ def random_tensors(name: str, seed: int = 0, **parameters: int) -> Tensors:
     model = create_model(name, **parameters)
     for buffer in (b for b in model.buffers() if b.is_floating_point()):
         buffer.uniform_(0.5, 1.5)
-    return to_paddle(model.state_dict(), name, parameters)
+    return to_paddle(model.state_dict(), get(name), parameters)
 
 
 def write_checkpoint(path: Path, tensors: Tensors, rename: Callable[[str], str] = str) -> Path:
