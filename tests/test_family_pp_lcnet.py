@@ -1,7 +1,7 @@
 """The PP-LCNet classifiers: names and shapes, numbers, and what changes them.
 
-The golden files are of scripts/fixtures/make_golden_v6.py; what else there is to compare with, support/upstream.py
-says.
+The golden files are of scripts/fixtures/make_golden_v6.py. Where a test needs facts about released models, see
+oracles.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from oracles import checkpoint, manifest, oracle
 from paddle2torch.architectures import create_model
 from paddle2torch.architectures.families.pp_lcnet import UnscaledDropout
 from paddle2torch.architectures.layers import Hardsigmoid02
@@ -27,8 +28,9 @@ from paddle2torch.converter.mapping.rules import module_name, structured_name, t
 from paddle2torch.converter.support.errors import MappingError
 from support.recipe import picture
 from support.recipe_pplcnet_v4 import weights
-from support.upstream import Shape, checkpoint, manifest, oracle
 from test_golden import FOLDER, OUTPUT, TOLERANCE, Change, assign, before, departures, golden, put
+
+Shape = tuple[int, ...]
 
 LINE, PAGE, FIRST = "cls_pp_lcnet_textline", "cls_pp_lcnet_page", "cls_pp_lcnet_textline_2025_05"
 ARCHITECTURES = (LINE, PAGE, FIRST)

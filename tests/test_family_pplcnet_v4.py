@@ -1,7 +1,7 @@
 """The PP-OCRv6 networks: names and shapes, both layouts, numbers, and what changes them.
 
-The golden files are of scripts/fixtures/make_golden_v6.py; what else there is to compare with, support/upstream.py
-says.
+The golden files are of scripts/fixtures/make_golden_v6.py. Where a test needs facts about released models, see
+oracles.py.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from oracles import checkpoint, manifest, oracle
 from paddle2torch.architectures import create_model
 from paddle2torch.architectures.families import pplcnet_v4
 from paddle2torch.architectures.families.pplcnet_v4 import Block, DilatedReparamBlock, LightSVTR, RepDWConv
@@ -31,8 +32,9 @@ from paddle2torch.converter.mapping.rules import assign as sources_of
 from paddle2torch.converter.mapping.rules import structured_name, to_torch
 from support.recipe import picture
 from support.recipe_pplcnet_v4 import weights
-from support.upstream import Shape, checkpoint, manifest, oracle
 from test_golden import FOLDER, OUTPUT, TOLERANCE, Change, assign, before, define, departures, golden, put
+
+Shape = tuple[int, ...]
 
 FPN, PAN = "det_pplcnet_v4_replkfpn", "det_pplcnet_v4_replkpan"
 GUIDE, SVTR = "rec_pplcnet_v4_guide_ctc", "rec_pplcnet_v4_lightsvtr_ctc"
@@ -51,7 +53,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "PP-OCRv6_small_rec": (SVTR, {"width": 96, "classes": 18710, "channels": 120, "hidden": 240, **LIGHT}),
     "PP-OCRv6_medium_rec": (SVTR, {"width": 128, "classes": 18710, "channels": 192, "hidden": 768, **LIGHT}),
 }
-LOGITS = {FPN: "head.binarize.conv3", PAN: "head.binarize.conv3", GUIDE: "head.ctc_head.fc2", SVTR: "head.ctc_head.fc"}
+LOGITS = {GUIDE: "head.ctc_head.fc2", SVTR: "head.ctc_head.fc"}
 
 
 def settled(name: str, folded: bool) -> tuple[str, dict[str, Any]]:
