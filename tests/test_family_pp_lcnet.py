@@ -1,7 +1,7 @@
 """The PP-LCNet classifiers: names and shapes, numbers, and what changes them.
 
-The golden files are of scripts/fixtures/make_golden_v6.py; what else there is to compare with, support/upstream.py
-says.
+The golden files are of scripts/fixtures/make_golden_v6.py. Where a test needs facts about released models, see
+oracles.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from oracles import checkpoint, manifest, oracle
 from paddle2torch.architectures import create_model
 from paddle2torch.architectures.families.pp_lcnet import UnscaledDropout
 from paddle2torch.architectures.layers import Hardsigmoid02
@@ -27,8 +28,9 @@ from paddle2torch.converter.mapping.rules import module_name, structured_name, t
 from paddle2torch.converter.support.errors import MappingError
 from support.recipe import picture
 from support.recipe_pplcnet_v4 import weights
-from support.upstream import Shape, checkpoint, manifest, oracle
 from test_golden import FOLDER, OUTPUT, TOLERANCE, Change, assign, before, departures, golden, put
+
+Shape = tuple[int, ...]
 
 LINE, PAGE, FIRST = "cls_pp_lcnet_textline", "cls_pp_lcnet_page", "cls_pp_lcnet_textline_2025_05"
 ARCHITECTURES = (LINE, PAGE, FIRST)
@@ -92,15 +94,15 @@ def test_counts_and_shapes_are_those_of_the_checkpoint(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_checkpoint_has_exactly_the_tensors_of_its_architecture(name: str) -> None:
     architecture, parameters = MODELS[name]
-    fit = identify(manifest(name), name, architecture)
-    assert (fit.parameters, fit.exact) == (parameters, True)
-    assert set(fit.matched) == set(shapes(create_model(architecture, **parameters)))
+    fit = identify(manifest(name), name, get(architecture))
+    assert (fit.parameters, fit.match.exact) == (parameters, True)
+    assert set(fit.match.matched) == set(shapes(create_model(architecture, **parameters)))
 
 
 def test_weights_do_not_tell_lines_from_pages_but_tell_the_first_release() -> None:
-    with pytest.raises(MappingError, match=f"{LINE} and {PAGE} fit alike"):
+    with pytest.raises(MappingError, match=f"{PAGE} and {LINE} fit alike"):
         identify(golden(LINE).parameters, "a file")
-    assert identify(golden(FIRST).parameters, "a file").architecture == FIRST
+    assert identify(golden(FIRST).parameters, "a file").architecture.name == FIRST
 
 
 def test_names_have_no_part_in_paddle_and_one_here() -> None:
@@ -122,9 +124,9 @@ def test_names_have_no_part_in_paddle_and_one_here() -> None:
 @cache
 def _network(architecture: str) -> nn.Module:
     known = golden(architecture).parameters
-    parameters = identify(known, architecture, architecture).parameters
+    parameters = identify(known, architecture, get(architecture)).parameters
     model = create_model(architecture, **parameters)
-    model.load_state_dict(to_torch(weights(known), architecture, parameters).state)
+    model.load_state_dict(to_torch(weights(known), get(architecture), parameters).state)
     return model.eval()
 
 
@@ -153,7 +155,7 @@ def test_the_narrow_variant_computes_what_its_released_graph_computes() -> None:
         facts, output = json.loads(str(file["facts"])), file["output"]
     known = {key: tuple(shape) for key, shape in facts["parameters"].items()}
     model = create_model(architecture, **parameters).eval()
-    model.load_state_dict(to_torch(weights(known), architecture, parameters).state)
+    model.load_state_dict(to_torch(weights(known), get(architecture), parameters).state)
     with torch.inference_mode():
         ours = model(torch.from_numpy(picture(tuple(facts["input"])))).reshape(-1).numpy()
     picked = ours[np.arange(output.size) * (ours.size - 1) // (output.size - 1)]
@@ -237,7 +239,7 @@ def _answering() -> nn.Module:
     name = "PP-LCNet_x1_0_textline_ori"
     architecture, parameters = MODELS[name]
     model = create_model(architecture, **parameters)
-    model.load_state_dict(to_torch(checkpoint(name), architecture, parameters).state)
+    model.load_state_dict(to_torch(checkpoint(name), get(architecture), parameters).state)
     return model.eval()
 
 

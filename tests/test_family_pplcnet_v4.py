@@ -1,7 +1,7 @@
 """The PP-OCRv6 networks: names and shapes, both layouts, numbers, and what changes them.
 
-The golden files are of scripts/fixtures/make_golden_v6.py; what else there is to compare with, support/upstream.py
-says.
+The golden files are of scripts/fixtures/make_golden_v6.py. Where a test needs facts about released models, see
+oracles.py.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from oracles import checkpoint, manifest, oracle
 from paddle2torch.architectures import create_model
 from paddle2torch.architectures.families import pplcnet_v4
 from paddle2torch.architectures.families.pplcnet_v4 import Block, DilatedReparamBlock, LightSVTR, RepDWConv
@@ -31,8 +32,9 @@ from paddle2torch.converter.mapping.rules import assign as sources_of
 from paddle2torch.converter.mapping.rules import structured_name, to_torch
 from support.recipe import picture
 from support.recipe_pplcnet_v4 import weights
-from support.upstream import Shape, checkpoint, manifest, oracle
 from test_golden import FOLDER, OUTPUT, TOLERANCE, Change, assign, before, define, departures, golden, put
+
+Shape = tuple[int, ...]
 
 FPN, PAN = "det_pplcnet_v4_replkfpn", "det_pplcnet_v4_replkpan"
 GUIDE, SVTR = "rec_pplcnet_v4_guide_ctc", "rec_pplcnet_v4_lightsvtr_ctc"
@@ -51,7 +53,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "PP-OCRv6_small_rec": (SVTR, {"width": 96, "classes": 18710, "channels": 120, "hidden": 240, **LIGHT}),
     "PP-OCRv6_medium_rec": (SVTR, {"width": 128, "classes": 18710, "channels": 192, "hidden": 768, **LIGHT}),
 }
-LOGITS = {FPN: "head.binarize.conv3", PAN: "head.binarize.conv3", GUIDE: "head.ctc_head.fc2", SVTR: "head.ctc_head.fc"}
+LOGITS = {GUIDE: "head.ctc_head.fc2", SVTR: "head.ctc_head.fc"}
 
 
 def settled(name: str, folded: bool) -> tuple[str, dict[str, Any]]:
@@ -183,8 +185,8 @@ def test_a_checkpoint_is_known_by_its_tensors_and_has_exactly_those(name: str, f
     listed = manifest(f"{name}.folded" if folded else name)
     architecture, parameters = settled(name, folded)
     fit = identify(listed, name)
-    assert (fit.architecture, fit.parameters, fit.exact) == (architecture, parameters, True)
-    assert set(fit.matched) == set(shapes(make(name, folded)))
+    assert (fit.architecture.name, fit.parameters, fit.match.exact) == (architecture, parameters, True)
+    assert set(fit.match.matched) == set(shapes(make(name, folded)))
     ignored = sources_of(listed, get(architecture)).ignored
     assert {key.split(".")[1] for key in ignored} == (
         set() if architecture in DETECTORS else {"before_gtc", "gtc_head"}
@@ -194,7 +196,7 @@ def test_a_checkpoint_is_known_by_its_tensors_and_has_exactly_those(name: str, f
 def test_inference_models_are_known_without_what_only_training_has() -> None:
     for architecture in ARCHITECTURES:
         fit = identify(golden(architecture).parameters, architecture)
-        assert (fit.architecture, fit.exact) == (architecture, True)
+        assert (fit.architecture.name, fit.match.exact) == (architecture, True)
         assert all(value for key, value in fit.parameters.items() if "folded" in key)
 
 
@@ -206,7 +208,7 @@ def test_head_and_backbone_may_differ_in_layout() -> None:
         key: shape for key, shape in kept.items() if "head" in key
     }
     fit = identify(listed, "a program")
-    assert fit.exact
+    assert fit.match.exact
     assert [fit.parameters[key] for key in DET_FOLDED] == [True, True, False]
 
 
@@ -242,7 +244,7 @@ def pair(name: str) -> tuple[nn.Module, nn.Module]:
     linear = {path for path, module in branches.named_modules() if isinstance(module, nn.Linear)}
     in_paddle = {key: shape[::-1] if key.removesuffix(".weight") in linear else shape for key, shape in named.items()}
     parameters = settled(name, False)[1] | few
-    branches.load_state_dict(to_torch(weights(in_paddle), architecture, parameters).state)
+    branches.load_state_dict(to_torch(weights(in_paddle), get(architecture), parameters).state)
     branches.double().eval()
     return branches, fold(copy.deepcopy(branches))
 
@@ -362,7 +364,7 @@ def one_norm(self: RepDWConv) -> None:
     conv = self.conv.conv
     weight, bias = fuse_conv_norm(conv, self.conv.bn)
     weight, bias = pplcnet_v4.fuse_norm(weight, bias, self.bn)
-    weight = weight + pad_kernel(self.conv1.weight.detach().double(), conv.kernel_size) + identity_kernel(conv)
+    weight = weight + pad_kernel(self.conv1.weight.detach().double(), (3, 3)) + identity_kernel(conv)
     self.reparam_conv, self.folded = folded_conv(conv, weight, bias), True
 
 
@@ -388,9 +390,9 @@ def test_a_mistake_in_folding_is_noticed(name: str, change: Change, monkeypatch:
 @cache
 def _network(architecture: str) -> nn.Module:
     known = golden(architecture).parameters
-    parameters = identify(known, architecture, architecture).parameters
+    parameters = identify(known, architecture, get(architecture)).parameters
     model = create_model(architecture, **parameters)
-    model.load_state_dict(to_torch(weights(known), architecture, parameters).state)
+    model.load_state_dict(to_torch(weights(known), get(architecture), parameters).state)
     return model.eval()
 
 
@@ -418,8 +420,8 @@ def test_variant_computes_what_its_released_graph_computes(name: str) -> None:
         facts, output = json.loads(str(file["facts"])), file["output"]
     known = {key: tuple(shape) for key, shape in facts["parameters"].items()}
     fit = identify(known, name)
-    assert (fit.architecture, fit.parameters) == settled(name, folded=True)
-    model = create_model(fit.architecture, **fit.parameters).eval()
+    assert (fit.architecture.name, fit.parameters) == settled(name, folded=True)
+    model = fit.architecture.build(fit.parameters).eval()
     model.load_state_dict(to_torch(weights(known), fit.architecture, fit.parameters).state)
     with torch.inference_mode():
         ours = model(torch.from_numpy(picture(tuple(facts["input"])))).reshape(-1).numpy()
@@ -665,7 +667,7 @@ ORACLE_TOLERANCE, IMAGE_TOLERANCE = 1e-4, 5e-3
 @cache
 def _answering() -> nn.Module:
     model = make(SMALL_REC)
-    model.load_state_dict(to_torch(checkpoint(SMALL_REC), *settled(SMALL_REC, False)).state)
+    model.load_state_dict(to_torch(checkpoint(SMALL_REC), get(SVTR), settled(SMALL_REC, False)[1]).state)
     return model.eval()
 
 

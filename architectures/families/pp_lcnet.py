@@ -7,6 +7,7 @@ Text lines turned by 180°, pages turned by quarters, tables with and without ru
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -60,6 +61,17 @@ def block(in_channels: int, out_channels: int, row: Row, stride: Pair) -> nn.Seq
     return nn.Sequential(layers)
 
 
+def make_stages(channels: int, scale: float, stride: Pair) -> Iterator[nn.Sequential]:
+    """The blocks of each stage, for an input of so many channels."""
+    for rows in STAGES:
+        blocks = []
+        for row in rows:
+            out = make_divisible(row.out * scale)
+            blocks.append(block(channels, out, row, stride))
+            channels = out
+        yield nn.Sequential(*blocks)
+
+
 class PPLCNet(nn.Module):
     """The backbone.
 
@@ -77,14 +89,8 @@ class PPLCNet(nn.Module):
         scale = width / LAST
         channels = make_divisible(STEM * scale)
         self.conv1 = unit(3, channels, 3, stride=stem_stride)
-        for index, rows in enumerate(STAGES, 2):
-            blocks = []
-            for row in rows:
-                out = make_divisible(row.out * scale)
-                blocks.append(block(channels, out, row, stride))
-                channels = out
-            self.add_module(f"blocks{index}", nn.Sequential(*blocks))
-        self.out_channels = channels
+        self.blocks2, self.blocks3, self.blocks4, self.blocks5, self.blocks6 = make_stages(channels, scale, stride)
+        self.out_channels = make_divisible(width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks6(self.blocks5(self.blocks4(self.blocks3(self.blocks2(self.conv1(x))))))
@@ -133,12 +139,12 @@ class PPLCNetHead(nn.Module):
         return logits if self.training else torch.softmax(logits, dim=1)
 
 
-def backbone(stem_stride: Pair, stride: Pair) -> Part:
-    """The backbone with its strides, which the weights do not tell."""
+def backbone(stem_stride: Pair, stride: Pair, width: int = LAST) -> Part:
+    """The backbone with its strides, which the weights do not tell, and a width where they do not say otherwise."""
     return Part(
         PPLCNet,
         arguments={"stem_stride": stem_stride, "stride": stride},
-        parameters={"width": Parameter(LAST, told_by=Size("backbone.blocks6.1.pw_conv.conv.weight", 0))},
+        parameters={"width": Parameter(width, told_by=Size("backbone.blocks6.1.pw_conv.conv.weight", 0))},
         renames=(("conv1.<rest>", "backbone.conv1.<rest>"), ("blocks<n>.<rest>", "backbone.blocks<n>.<rest>")),
     )
 
@@ -180,7 +186,7 @@ register(
         "cls",
         "text line orientation: PP-LCNet with a narrow head and another stem, as first released (0°, 180°)",
         source=SOURCE,
-        backbone=backbone(stem_stride=(1, 2), stride=(2, 1)),
+        backbone=backbone(stem_stride=(1, 2), stride=(2, 1), width=128),
         head=head(2, last_conv=False),
         preprocessing=preprocessing.LINE_ORIENTATION,
     ),

@@ -11,6 +11,7 @@ Upstream: PaddleOCR `ppocr/modeling/backbones/rec_lcnetv4.py`, `necks/{db_fpn,rn
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -20,15 +21,14 @@ from torch.nn import functional as F
 
 from .. import preprocessing
 from ..folding import Foldable, dilate_kernel, folded_conv, fuse_conv_norm, fuse_norm, identity_kernel, pad_kernel
-from ..heads import CTCHead, DBBranch
-from ..layers import Hardsigmoid02, Pair, SqueezeExcite, conv_norm_act
+from ..heads import CTCHead
+from ..layers import Hardsigmoid02, Pair, SqueezeExcite
 from ..necks import RSELayer, fuse, top_down
-from ..pfhead import IntraCLBlock
+from ..pfhead import FoldableDBBranch, IntraCLBlock
 from ..registry import Architecture, Count, Parameter, Part, Present, Size, register
 from ..sequence import SVTRBlock, map_to_sequence
 from ..svtr import NRTR_HEAD, MultiHead, RowEncoder, TimeStepPool, unit
 
-NAMES = ("conv", "bn")
 KERNEL = 3
 EXPANSION = 2
 
@@ -98,28 +98,44 @@ def variant_of(width: int, variants: dict[int, Variant]) -> Variant:
 # ---- backbone ----------------------------------------------------------------------------------------------------
 
 
+class ConvNorm(nn.Module):
+    """A convolution without bias and its batch norm, padded to keep the size at stride 1.
+
+    Shape: (N, `in_channels`, H, W) → (N, `out_channels`, H/stride, W/stride), rounded up.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: Pair = 1, groups: int = 1
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
+        )
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))
+
+    def folded(self) -> nn.Conv2d:
+        """The one convolution that computes the same."""
+        return folded_conv(self.conv, *fuse_conv_norm(self.conv, self.bn))
+
+
+def conv_norm(
+    in_channels: int, out_channels: int, kernel_size: int, *, stride: Pair = 1, groups: int = 1, folded: bool
+) -> nn.Module:
+    """`ConvNorm`, or the convolution that takes its place in the folded layout."""
+    if folded:
+        return nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups)
+    return ConvNorm(in_channels, out_channels, kernel_size, stride, groups)
+
+
 def absorb_norm(owner: nn.Module, conv: str, norm: str) -> None:
     """Takes a module's batch norm into its convolution; a module that has it no more stays as it is."""
     old, batch_norm = getattr(owner, conv), getattr(owner, norm)
     if isinstance(batch_norm, nn.BatchNorm2d):
         setattr(owner, conv, folded_conv(old, *fuse_conv_norm(old, batch_norm)))
         setattr(owner, norm, nn.Identity())
-
-
-def conv_norm(
-    in_channels: int, out_channels: int, kernel_size: int, *, stride: Pair = 1, groups: int = 1, folded: bool
-) -> nn.Module:
-    """A convolution and its batch norm, or the convolution with a bias that they fold into."""
-    if folded:
-        return nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups)
-    return conv_norm_act(in_channels, out_channels, kernel_size, stride=stride, groups=groups, names=NAMES)
-
-
-def folded_unit(layer: nn.Module) -> nn.Module:
-    """What `conv_norm` makes, folded."""
-    if isinstance(layer, nn.Sequential):
-        return folded_conv(layer.conv, *fuse_conv_norm(layer.conv, layer.bn))
-    return layer
 
 
 class StemUnit(Foldable):
@@ -182,11 +198,7 @@ def simple_stem(channels: int, out_channels: int) -> nn.Sequential:
 
     Shape: (N, 3, H, W) → (N, `out_channels`, H/4, W/4), rounded up.
     """
-    return nn.Sequential(
-        conv_norm_act(3, channels, 3, stride=2, names=NAMES),
-        nn.GELU(),
-        conv_norm_act(channels, out_channels, 3, stride=2, names=NAMES),
-    )
+    return nn.Sequential(ConvNorm(3, channels, 3, stride=2), nn.GELU(), ConvNorm(channels, out_channels, 3, stride=2))
 
 
 class RepDWConv(Foldable):
@@ -204,7 +216,7 @@ class RepDWConv(Foldable):
         if folded:
             self.reparam_conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
         else:
-            self.conv = conv_norm_act(channels, channels, kernel_size, groups=channels, names=NAMES)
+            self.conv = ConvNorm(channels, channels, kernel_size, groups=channels)
             self.conv1 = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
             self.bn = nn.BatchNorm2d(channels)
 
@@ -218,7 +230,8 @@ class RepDWConv(Foldable):
             return
         conv = self.conv.conv
         weight, bias = fuse_conv_norm(conv, self.conv.bn)
-        weight = weight + pad_kernel(self.conv1.weight.detach().double(), conv.kernel_size) + identity_kernel(conv)
+        height, width = conv.kernel_size
+        weight = weight + pad_kernel(self.conv1.weight.detach().double(), (height, width)) + identity_kernel(conv)
         self.reparam_conv = folded_conv(conv, *fuse_norm(weight, bias, self.bn))
         del self.conv, self.conv1, self.bn
         self.folded = True
@@ -261,19 +274,21 @@ class Block(Foldable):
         return x + y if self.residual else y
 
     def fold(self) -> None:
-        if not self.residual:
-            self.token_mixer.dw_conv = folded_unit(self.token_mixer.dw_conv)
-        self.channel_mixer.expand = folded_unit(self.channel_mixer.expand)
-        self.channel_mixer.compress = folded_unit(self.channel_mixer.compress)
+        for mixer in (self.token_mixer, self.channel_mixer):
+            for name, layer in mixer.named_children():
+                if isinstance(layer, ConvNorm):
+                    setattr(mixer, name, layer.folded())
 
 
-def make_stage(in_channels: int, stage: Stage, folded: bool) -> nn.Sequential:
-    """The blocks of one stage."""
-    first, *rest = stage.se
-    return nn.Sequential(
-        Block(in_channels, stage.out, stage.stride, first, folded),
-        *(Block(stage.out, stage.out, 1, se, folded) for se in rest),
-    )
+def make_stages(channels: int, stages: tuple[Stage, ...], folded: bool) -> Iterator[nn.Sequential]:
+    """The blocks of each stage, for an input of so many channels."""
+    for stage in stages:
+        first, *rest = stage.se
+        yield nn.Sequential(
+            Block(channels, stage.out, stage.stride, first, folded),
+            *(Block(stage.out, stage.out, 1, se, folded) for se in rest),
+        )
+        channels = stage.out
 
 
 class DetectionPPLCNetV4(nn.Module):
@@ -293,11 +308,8 @@ class DetectionPPLCNetV4(nn.Module):
         super().__init__()
         variant = variant_of(width, DETECTION_VARIANTS)
         self.stem = Stem(variant.stem, width, folded)
-        self.out_channels = []
-        for index, stage in enumerate(variant.stages, 1):
-            self.add_module(f"blocks_s{index}", make_stage(width, stage, folded))
-            width = stage.out
-            self.out_channels.append(width)
+        self.blocks_s1, self.blocks_s2, self.blocks_s3, self.blocks_s4 = make_stages(width, variant.stages, folded)
+        self.out_channels = [stage.out for stage in variant.stages]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         fine = self.blocks_s1(self.stem(x))
@@ -323,10 +335,8 @@ class RecognitionPPLCNetV4(nn.Module):
         super().__init__()
         variant = variant_of(width, RECOGNITION_VARIANTS)
         self.conv1 = simple_stem(variant.stem, width) if variant.simple_stem else Stem(variant.stem, width, folded)
-        for index, stage in enumerate(variant.stages, 2):
-            self.add_module(f"blocks{index}", make_stage(width, stage, folded))
-            width = stage.out
-        self.out_channels = width
+        self.blocks2, self.blocks3, self.blocks4, self.blocks5 = make_stages(width, variant.stages, folded)
+        self.out_channels = variant.stages[-1].out
         self.pool = TimeStepPool()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -402,12 +412,13 @@ class DilatedReparamBlock(Foldable):
         return getattr(self, f"dil_conv_k{size}_{dilation}"), getattr(self, f"dil_bn_k{size}_{dilation}")
 
     def fold(self) -> None:
-        if not self.branches:
+        if not isinstance(self.origin_bn, nn.BatchNorm2d):
             return
         weight, bias = fuse_conv_norm(self.lk_origin, self.origin_bn)
+        height, width = self.lk_origin.kernel_size
         for size, dilation in self.branches:
             branch_weight, branch_bias = fuse_conv_norm(*self.branch(size, dilation))
-            weight = weight + pad_kernel(dilate_kernel(branch_weight, dilation), self.lk_origin.kernel_size)
+            weight = weight + pad_kernel(dilate_kernel(branch_weight, dilation), (height, width))
             bias = bias + branch_bias
             delattr(self, f"dil_conv_k{size}_{dilation}")
             delattr(self, f"dil_bn_k{size}_{dilation}")
@@ -502,8 +513,7 @@ class RepLKPAN(nn.Module):
             nn.Conv2d(quarter, quarter, 3, stride=2, padding=1, bias=False) for _ in levels[1:]
         )
         self.pan_lat_conv = nn.ModuleList(large(quarter) for _ in levels)
-        for level in levels:
-            self.add_module(f"incl{level + 1}", IntraCLBlock(quarter))
+        self.incl1, self.incl2, self.incl3, self.incl4 = (IntraCLBlock(quarter) for _ in levels)
 
     def forward(self, maps: list[Tensor]) -> Tensor | Pyramid:
         summed = top_down([conv(x) for conv, x in zip(self.ins_conv, maps, strict=True)])
@@ -523,20 +533,6 @@ def _output(mixed: list[Tensor], summed: list[Tensor], training: bool) -> Tensor
 
 
 # ---- head of the detectors ---------------------------------------------------------------------------------------
-
-
-class FoldableDBBranch(DBBranch, Foldable):
-    """A branch of the DB head whose norms can go into the convolutions before them; see `DBBranch`."""
-
-    def __init__(self, in_channels: int, folded: bool) -> None:
-        super().__init__(in_channels, kernel_size=3)
-        if folded:
-            self.conv1 = nn.Conv2d(in_channels, in_channels // 4, 3, padding=1)
-            self.conv_bn1, self.conv_bn2 = nn.Identity(), nn.Identity()
-
-    def fold(self) -> None:
-        absorb_norm(self, "conv1", "conv_bn1")
-        absorb_norm(self, "conv2", "conv_bn2")
 
 
 # The levels that have auxiliary branches, and by how much each is enlarged before them.
