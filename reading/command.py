@@ -74,8 +74,9 @@ def read(
     results: list[dict[str, Any]] = []
     failed = 0
     with ExitStack() as stack:
-        models = {"det": None if det == NONE else det, "cls": None if cls == NONE else cls, "rec": rec}
-        reader = open_reader(models, dictionary, engine, access, stack)
+        reader = open_reader(
+            None if det == NONE else det, None if cls == NONE else cls, rec, dictionary, engine, access, stack
+        )
         for path in images:
             try:
                 lines = read_one(reader, path, targets.get(path), font)
@@ -95,17 +96,23 @@ def read(
 
 
 def open_reader(
-    models: dict[str, str | None], dictionary: Path | None, engine: str, access: Access, stack: ExitStack
+    det: str | None,
+    cls: str | None,
+    rec: str,
+    dictionary: Path | None,
+    engine: str,
+    access: Access,
+    stack: ExitStack,
 ) -> Reader:
     """The reader, and in `stack` what has to be closed after it."""
     fetcher = access.fetcher()
     if engine == "paddle":
         from paddle2torch.reading.paddle import PaddleSession
 
-        return stack.enter_context(PaddleSession(fetcher)).reader(**models, dictionary=dictionary)
+        return stack.enter_context(PaddleSession(fetcher)).reader(det, cls, rec, dictionary=dictionary)
     from paddle2torch.reading import Reader
 
-    return Reader(**models, dictionary=dictionary, fetcher=fetcher)
+    return Reader(det, cls, rec, dictionary=dictionary, fetcher=fetcher)
 
 
 def drawings(images: tuple[Path, ...], out: Path) -> dict[Path, Path]:

@@ -63,9 +63,10 @@ def publish(
         for name, (size, _) in each.files.items():
             where = f"{organisation}/{each.name}/{name}" if organisation else output / each.name / name
             note(f"  {size:>12,}  {where}")
-    for each in publications if hub else ():
-        if not each.error:
-            click.echo(hub.push(output / each.name))
+    if hub is not None:
+        for each in publications:
+            if not each.error:
+                click.echo(hub.push(output / each.name))
     finish(outcomes, rows=False)
 
 

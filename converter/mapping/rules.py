@@ -51,9 +51,11 @@ def _compile(template: str) -> re.Pattern[str]:
 def _apply(name: str, table: Iterable[tuple[str, str]]) -> str:
     """The name as the first template that matches it says, or unchanged."""
     for source, target in table:
-        match = _compile(source).fullmatch(name)
-        if match:
-            return re.sub(r"<(\w+)>", lambda placeholder, found=match: found[placeholder[1]], target)
+        found = _compile(source).fullmatch(name)
+        if found:
+            for placeholder, text in found.groupdict().items():
+                target = target.replace(f"<{placeholder}>", text)
+            return target
     return name
 
 
@@ -243,11 +245,11 @@ def _seeded(
 
     model = architecture.build_empty(parameters)
     owners = list(dict.fromkeys(key.rpartition(".")[0] for key in keys))
-    state = {}
+    state: dict[str, torch.Tensor] = {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         for path in owners:
-            module = model.get_submodule(path).to_empty(device="cpu")
+            module: Any = model.get_submodule(path).to_empty(device="cpu")
             module.reset_parameters()
             state |= {f"{path}.{leaf}": tensor for leaf, tensor in module.state_dict().items()}
     return state

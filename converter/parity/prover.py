@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib import resources
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from paddle2torch.converter import zoo
@@ -51,8 +52,10 @@ class Prover:
             self._worker = self._stack.enter_context(PaddleWorker())
         return self
 
-    def __exit__(self, *details: object) -> None:
-        self._stack.__exit__(*details)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
 
     @property
     def oracle(self) -> str:

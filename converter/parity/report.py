@@ -468,7 +468,7 @@ def to_png(result: ParityResult) -> bytes:
     label = f"tolerance for double precision: {result.tolerance:g}"
     canvas.text(right, top + plot.limit - 6, label, colours["bad"], anchor="rb")
 
-    start = left
+    start = float(left)
     for part, count in plot.parts().items():
         end = start + plot.width * count / len(plot.rows)
         canvas.line(start, bottom + 14, end - 2, bottom + 14, colours["muted"], width=2)
@@ -496,7 +496,7 @@ class _Canvas:
 
     def __init__(self, size: tuple[int, int], background: str) -> None:
         self._size = size
-        self._image = Image.new("RGB", tuple(SMOOTHING * side for side in size), background)
+        self._image = Image.new("RGB", (SMOOTHING * size[0], SMOOTHING * size[1]), background)
         self._draw = ImageDraw.Draw(self._image)
 
     def line(self, x0: float, y0: float, x1: float, y1: float, colour: str, width: float = 1) -> None:

@@ -204,8 +204,8 @@ class ParityResult:
     @property
     def worst_third(self) -> float | None:
         """The largest error between the graph and the other two, anywhere; None where the graph was not asked."""
-        thirds = [part.third for case in self.cases for part in (case, *case.layers) if part.third is not None]
-        return max((third.error for third in thirds), default=None)
+        thirds = [part for case in self.cases for part in (case.third, *(layer.third for layer in case.layers))]
+        return max((third.error for third in thirds if third is not None), default=None)
 
     def _describe(self, found: Divergence) -> str:
         result, layer = found.result, found.result.layer

@@ -96,7 +96,7 @@ def verify(
             name=conversion.name,
             task=task.name,
             architecture=conversion.network.name,
-            parameters=conversion.network.parameters,
+            parameters=dict(conversion.network.parameters),
             tolerance=tolerance,
             cases=results,
             source=WeightFile(conversion.source.path.name, conversion.source.sha256),

@@ -101,7 +101,7 @@ def card(conversion: Conversion, result: ParityResult, files: Mapping[str, str],
 def metadata(conversion: Conversion, model: Model) -> dict[str, Any]:
     """The card's metadata, as the Hub wants it."""
     tags = [LANGUAGES[language] for language in model.languages]
-    base = BASE_MODELS.get(_parameters_sha256(conversion))
+    base = BASE_MODELS.get(_parameters_sha256(conversion) or "")
     subtags = dict.fromkeys(tag.partition("-")[0] for tag in tags)
     regional = [tag for tag in tags if "-" in tag]
     return {
