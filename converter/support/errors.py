@@ -7,11 +7,19 @@ class's code; the README lists the codes.
 
 from __future__ import annotations
 
+from paddle2torch.converter.support.terminal import clean_lines
+
 
 class ConverterError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose.
+
+    Its text may have names in it that come from anywhere; nothing in it acts on a terminal.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return clean_lines(super().__str__())
 
 
 class SourceError(ConverterError):
