@@ -89,7 +89,6 @@ def lock(names: tuple[str, ...], jobs: int, access: Access) -> None:
     for name, kind in lock_zoo(zoo_path(), measured):
         click.echo(f"{name} {kind} {measured[name, kind].sha256}")
     note(f"{len(measured)} tarballs measured")
-    for error in errors:
-        note(f"error: {error}")
     if errors:
-        raise DownloadError(f"{len(errors)} tarballs could not be fetched; the others were measured")
+        listed = "".join(f"\n  {error}" for error in errors)
+        raise DownloadError(f"{len(errors)} tarballs could not be fetched; the others were measured:{listed}")

@@ -21,7 +21,7 @@ MOST_LINES = 1000
 MOST_CHARACTERS = 48_000
 """Of what is printed at a time; the rest is counted."""
 
-# C0, delete and C1; line and paragraph separator; bidirectional embeddings, overrides and isolates; halves of surrogates.
+# C0, delete, C1; line and paragraph separator; bidirectional embeddings, overrides, isolates; halves of surrogates.
 _HARMFUL = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 _IN_A_LINE = re.compile(f"[{_HARMFUL}]")
 _IN_A_TEXT = re.compile(rf"(?![\n\t])[{_HARMFUL}]")
