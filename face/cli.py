@@ -18,6 +18,7 @@ from paddle2torch.converter import __version__
 from paddle2torch.converter.cli import downloads, export, models, publish, verify, zoo
 from paddle2torch.converter.support.errors import ConverterError
 from paddle2torch.converter.support.interrupts import remembered
+from paddle2torch.converter.support.processes import safe_variables
 from paddle2torch.converter.support.terminal import clean_output, message
 from paddle2torch.reading.command import read
 
@@ -90,7 +91,7 @@ def main(debug: bool) -> None:
       paddle2torch convert my_model/best_accuracy.pdparams --dict my_dict.txt
     """
     # Processes that are started from here do not look for modules in the working folder either.
-    os.environ["PYTHONSAFEPATH"] = "1"
+    os.environ.update(safe_variables())
     handler = logging.StreamHandler()
     handler.setFormatter(NoteFormatter())
     logger = logging.getLogger("paddle2torch")

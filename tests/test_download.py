@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import resource
 import shutil
 import signal
@@ -149,7 +148,9 @@ def test_a_file_that_changed_between_tries_is_downloaded_anew(server: Server, fe
 
 
 @pytest.mark.parametrize(
-    ("body", "etag"), [(tarball(200_000, seed=2), '"second"'), (OTHER, '"first"')], ids=["another etag", "another length"]
+    ("body", "etag"),
+    [(tarball(200_000, seed=2), '"second"'), (OTHER, '"first"')],
+    ids=["another etag", "another length"],
 )
 def test_a_changed_file_is_noticed_where_if_range_is_ignored(
     server: Server, fetcher: Fetcher, body: bytes, etag: str

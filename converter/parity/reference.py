@@ -20,6 +20,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from paddle2torch.converter.support.errors import PaddleError
+from paddle2torch.converter.support.processes import safe_variables
 
 START_LIMIT = 120.0  # seconds; importing Paddle from a cold disk takes a while
 REQUEST_LIMIT = 300.0  # seconds; the slowest request seen takes about three
@@ -292,15 +293,10 @@ class _Process:
 
 
 def _environment() -> dict[str, str]:
-    """The caller's environment, with half of the cores for Paddle unless the caller has set its threads.
-
-    Empty and relative entries of PYTHONPATH, which mean the working folder or what lies in it, are left out.
-    """
-    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    """The caller's environment, with half of the cores for Paddle unless the caller has set its threads."""
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(entry for entry in entries if Path(entry).is_absolute()),
-        "PYTHONSAFEPATH": "1",
+        **safe_variables(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(half_of_the_cores())),
     }
 

@@ -40,6 +40,19 @@ class DownloadError(ConverterError):
     exit_code = 5
 
 
+class UnknownHostError(DownloadError):
+    """No address is known for a host, and none will be a moment later.
+
+    Args:
+        text: the message.
+        host: its name.
+    """
+
+    def __init__(self, text: str, host: str | None = None) -> None:
+        super().__init__(text)
+        self.host = host
+
+
 class ArchiveError(ConverterError):
     """An archive is broken, refused as unsafe, or does not hold a model."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from paddle2torch.converter.support.digests import sha256_of
-from paddle2torch.converter.support.errors import ConverterError, DownloadError, SourceError
+from paddle2torch.converter.support.errors import ConverterError, DownloadError, SourceError, UnknownHostError
 from paddle2torch.converter.support.terminal import without_users
 from paddle2torch.converter.zoo.cache import Cache, writing
 from paddle2torch.converter.zoo.catalog import EMBEDDED, Artifact, Dictionary
@@ -21,7 +22,7 @@ from paddle2torch.converter.zoo.opening import LARGEST_DICTIONARY, unfit
 
 if TYPE_CHECKING:
     from paddle2torch.converter.support.progress import Overall
-    from paddle2torch.converter.zoo.transfer import Policy, Session, Transfer, UnknownHostError
+    from paddle2torch.converter.zoo.transfer import Policy, Session, Transfer
 
 WAYS_ON = (
     "ways on: a mirror (--mirror DIR_OR_URL), a tarball on disk as SOURCE, "
@@ -30,6 +31,12 @@ WAYS_ON = (
 
 _LAST_WORDS = 0.1
 """Seconds that an interrupted program gives each of its downloads to end by itself."""
+
+_UNKNOWN_FOR = 60.0
+"""Seconds for which a host that nobody knows is not asked for again, in this process."""
+
+_unknown_hosts: dict[str, float] = {}
+"""Host → when it was found to be unknown."""
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +85,6 @@ class Fetcher:
         self._policy = policy
         self._threads = threading.local()
         self._stop = threading.Event()
-        self._unknown_hosts: set[str] = set()
 
     def fetch(self, artifact: Artifact | Dictionary) -> Fetched:
         """The artifact's file: from where it is already, else downloaded, its alternatives tried in order on 404.
@@ -202,41 +208,22 @@ class Fetcher:
 
     def _download(self, artifact: Artifact | Dictionary, remote: dict[str, str], overall: Overall | None) -> Fetched:
         """Download from the first URL that has the file."""
-        from paddle2torch.converter.zoo.transfer import MissingError, UnknownHostError, UnreachableError
+        from paddle2torch.converter.zoo.transfer import MissingError, UnreachableError
 
         missing = []
         for url, place in remote.items():
             try:
-                self._refuse_unknown_host(place)
+                _refuse_unknown_host(place)
                 with self.cache.lock(place):
                     # Another process may have brought it while this one waited.
                     return self._here(artifact, {url: place}) or self._download_one(artifact, url, place, overall)
             except MissingError as error:
                 missing.append(str(error))
             except UnknownHostError as error:
-                raise self._told_once(error, place) from error
+                raise _told_once(error, place) from error
             except UnreachableError as error:
                 raise DownloadError(f"{error}; {WAYS_ON}") from error
         raise DownloadError("; ".join(missing) + f"; {WAYS_ON}")
-
-    def _refuse_unknown_host(self, place: str) -> None:
-        """A host that is not known is not known a moment later: nobody waits for it again."""
-        from paddle2torch.converter.zoo.transfer import UnknownHostError
-
-        host = urlsplit(place).hostname
-        if host in self._unknown_hosts:
-            raise UnknownHostError(f"{place}: not tried, for the host's name is unknown", host)
-
-    def _told_once(self, error: UnknownHostError, place: str) -> UnknownHostError:
-        """The error, with what can be done about it where that has not been said yet."""
-        from paddle2torch.converter.zoo.transfer import UnknownHostError
-
-        host = urlsplit(place).hostname
-        if host is None or host in self._unknown_hosts:
-            return error
-        if error.host == host:
-            self._unknown_hosts.add(host)
-        return UnknownHostError(f"{error}; {WAYS_ON}", error.host)
 
     def _download_one(self, artifact: Artifact | Dictionary, url: str, place: str, overall: Overall | None) -> Fetched:
         from paddle2torch.converter.support.progress import Bar
@@ -313,6 +300,29 @@ def _mirror(given: str | Path | None) -> tuple[Path | str | None, tuple[str, str
     if given == "" or not folder.is_dir():
         raise SourceError(f"{given or '--mirror'}: no such folder for a mirror; give a folder or an http(s) URL")
     return folder, None
+
+
+def _is_unknown(host: str | None) -> bool:
+    return host in _unknown_hosts and time.monotonic() - _unknown_hosts[host] < _UNKNOWN_FOR
+
+
+def _refuse_unknown_host(place: str) -> None:
+    """A host that is not known is not known a moment later: nobody waits for it once per model.
+
+    Raises:
+        UnknownHostError: it was asked for before.
+    """
+    if _is_unknown(host := urlsplit(place).hostname):
+        raise UnknownHostError(f"{place}: not tried, for the host's name is unknown", host)
+
+
+def _told_once(error: UnknownHostError, place: str) -> UnknownHostError:
+    """The error, with what can be done about it where that has not been said yet."""
+    if error.host is None or _is_unknown(error.host):
+        return error
+    if error.host == urlsplit(place).hostname:  # and not one that it redirects to
+        _unknown_hosts[error.host] = time.monotonic()
+    return UnknownHostError(f"{error}; {WAYS_ON}", error.host)
 
 
 def _label(url: str) -> str:

@@ -27,7 +27,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from paddle2torch.converter import __version__
-from paddle2torch.converter.support.errors import DownloadError, OutputError
+from paddle2torch.converter.support.errors import DownloadError, OutputError, UnknownHostError
 from paddle2torch.converter.support.files import atomic_write
 from paddle2torch.converter.support.progress import Bar
 from paddle2torch.converter.support.terminal import shortened, without_users
@@ -97,19 +97,6 @@ class MissingError(DownloadError):
 
 class UnreachableError(DownloadError):
     """The server does not answer, or not well, however often it is asked."""
-
-
-class UnknownHostError(UnreachableError):
-    """No address is known for the host.
-
-    Args:
-        text: for people.
-        host: its name.
-    """
-
-    def __init__(self, text: str, host: str | None = None) -> None:
-        super().__init__(text)
-        self.host = host
 
 
 class UnwantedError(DownloadError):
