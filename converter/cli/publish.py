@@ -64,7 +64,7 @@ def publish(
             note(f"  {size:>12,}  {where}")
     for each in publications if hub else ():
         if not each.error:
-            click.echo(hub.push(output / each.name))
+            listing([hub.push(output / each.name)])
     finish(outcomes, rows=False)
 
 
