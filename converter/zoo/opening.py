@@ -43,7 +43,10 @@ def unfit(path: Path, url: str, artifact: Artifact | Dictionary, *, told_its_end
     try:
         _open_model(path, url)
     except ConverterError as error:
-        return f"is not what it should be ({str(error).removeprefix(f'{path}: ').partition(chr(10))[0]})"
+        # Its name at present is nobody's business.
+        name = url.rpartition("/")[2]
+        problem = str(error).replace(str(path), name).replace(path.name, name).partition("\n")[0]
+        return f"is not what it should be ({problem})"
     return None
 
 
