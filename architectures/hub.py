@@ -35,7 +35,12 @@ class Place:
 def is_converted(text: str) -> bool:
     """Whether `locate` is for this: a file of PyTorch weights, a folder that `publish` made, or a model of the Hub."""
     path = Path(text)
-    return text.startswith(SCHEME) or path.suffix in SUFFIXES or (path / WEIGHTS).is_file() or any(path.glob(f"*{PTH}"))
+    if text.startswith(SCHEME) or path.suffix in SUFFIXES:
+        return True
+    try:
+        return (path / WEIGHTS).is_file() or any(path.glob(f"*{PTH}"))
+    except OSError:  # a name that is too long, say, or a folder that cannot be read
+        return False
 
 
 def locate(path: str | PathLike[str]) -> Place:
@@ -54,9 +59,13 @@ def locate(path: str | PathLike[str]) -> Place:
     if text.startswith(SCHEME):
         return _fetch(text)
     path = Path(path)
-    if path.is_dir():
+    try:
+        folder, file = path.is_dir(), path.is_file()
+    except OSError as error:  # the name is too long, say
+        raise FileNotFoundError(f"{path}: cannot be opened ({error.strerror}); check the path") from error
+    if folder:
         return _look_in(path, str(path))
-    if not path.is_file():
+    if not file:
         raise FileNotFoundError(f"{path}: there is no such file")
     return Place(path, path.with_suffix(".json"))
 
@@ -107,6 +116,14 @@ def _download(address: str, repository: str, revision: str, files: list[str]) ->
         raise FileNotFoundError(
             f"{address}: not in the cache, and the Hub cannot be reached or does not give it; check network and login"
         ) from error
-    except (errors.HTTPError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise FileNotFoundError(f"{address}: cannot be fetched from the Hub ({reason})") from error
+    except errors.HFValidationError as error:
+        raise ValueError(f"{address}: expected hf:ORG/NAME or hf:ORG/NAME@REVISION") from error
+    except Exception as error:  # whatever a server's answer makes the library raise
+        raise FileNotFoundError(f"{address}: cannot be fetched from the Hub ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in words that are nobody else's: an error's own may be a server's, or tell a password."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    words = f"it answers {status}" if status is not None else getattr(error, "strerror", None)
+    return str(words or type(error).__name__)

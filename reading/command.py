@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from paddle2torch.converter.cli.common import as_json, fetching, note, print_json
+from paddle2torch.converter.cli.common import as_json, fetching, listing, note, print_json
 from paddle2torch.converter.conversion.choice import Access
 from paddle2torch.converter.support.errors import ConverterError, SourceError
 from paddle2torch.reading.defaults import AUTO, CLASSIFIER, DETECTOR, RECOGNISER
@@ -154,9 +154,9 @@ def save(drawing: Image.Image, target: Path) -> None:
 def show(path: Path, lines: list[Line], alone: bool) -> None:
     """The lines for a person."""
     if not alone:
-        click.echo(f"{path}:")
+        listing([f"{path}:"])
     for line in lines:
         corners = " ".join(f"{x},{y}" for x, y in line.box)
-        click.echo(f"{line.score:.3f}  {corners}  {line.text}")
+        listing([f"{line.score:.3f}  {corners}  {line.text}"])
     if not lines:
         note(f"{path}: no text found")

@@ -17,6 +17,7 @@ import numpy as np
 
 from paddle2torch.converter.parity.programs import find_reference, prepare_program
 from paddle2torch.converter.parity.reference import PaddleWorker
+from paddle2torch.converter.support.scratch import Scratch
 from paddle2torch.reading.defaults import AUTO, DETECTOR, RECOGNISER, classifier
 from paddle2torch.reading.network import Network, convert_source, from_conversion, users_fetcher
 from paddle2torch.reading.reader import Reader
@@ -41,7 +42,7 @@ class PaddleSession:
 
     def __enter__(self) -> PaddleSession:
         self._worker = self._stack.enter_context(PaddleWorker())
-        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="paddle2torch-")))
+        self._folder = Path(self._stack.enter_context(Scratch()))
         return self
 
     def __exit__(self, *details: object) -> None:

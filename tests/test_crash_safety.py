@@ -28,6 +28,7 @@ from paddle2torch.converter.zoo.cache import Cache
 from paddle2torch.converter.zoo.catalog import load_zoo, zoo_path
 from support import http_server, victims
 from support.http_server import Page, Server
+from support.tarballs import tarball
 from support.victims import Victims
 
 EMBEDDED = Path(download.__file__).with_name("embedded")
@@ -164,7 +165,7 @@ def server() -> Iterator[Server]:
         for name in DOWNLOADED:
             for artifact in load_zoo().get(name).artifacts.values():
                 path = artifact.url.removeprefix("https://paddleocr.bj.bcebos.com")
-                server.pages[path] = Page(random.Random(path).randbytes(150_000), pause=0.005)
+                server.pages[path] = Page(tarball(150_000, seed=path), pause=0.005)
         yield server
 
 

@@ -6,8 +6,6 @@ import hashlib
 import io
 import json
 import logging
-import os
-import random
 import resource
 import shutil
 import signal
@@ -30,9 +28,10 @@ from paddle2torch.converter.zoo.download import Fetched, Fetcher
 from paddle2torch.converter.zoo.transfer import Policy
 from support import http_server
 from support.http_server import Page, Server
+from support.tarballs import tarball
 
-BODY = random.Random(0).randbytes(200_000)
-OTHER = random.Random(1).randbytes(150_000)
+BODY = tarball(200_000, seed=0)
+OTHER = tarball(150_000, seed=1)
 QUICK = Policy(connect_timeout=5, read_timeout=5, attempts=3, backoff=0.001, longest_wait=0.01)
 TAR = "/models/x_infer.tar"
 
@@ -149,7 +148,9 @@ def test_a_file_that_changed_between_tries_is_downloaded_anew(server: Server, fe
 
 
 @pytest.mark.parametrize(
-    ("body", "etag"), [(BODY[::-1], '"second"'), (OTHER, '"first"')], ids=["another etag", "another length"]
+    ("body", "etag"),
+    [(tarball(200_000, seed=2), '"second"'), (OTHER, '"first"')],
+    ids=["another etag", "another length"],
 )
 def test_a_changed_file_is_noticed_where_if_range_is_ignored(
     server: Server, fetcher: Fetcher, body: bytes, etag: str
@@ -431,9 +432,9 @@ def test_the_same_file_comes_again_without_a_word(server: Server, fetcher: Fetch
 def test_several_files_come_in_the_order_asked_for(server: Server, fetcher: Fetcher) -> None:
     paths = [f"/models/{number}.tar" for number in range(8)]
     for path in paths:
-        server.pages[path] = Page(path.encode())
+        server.pages[path] = Page(tarball(4096, member=f"{path[1:]}.pdparams"))
     fetched = fetcher.fetch_all([artifact(path) for path in paths], jobs=3)
-    assert [file.path.read_bytes().decode() for file in fetched] == paths
+    assert [file.path.read_bytes() for file in fetched] == [server.pages[path].body for path in paths]
 
 
 def test_several_files_come_at_the_same_time(server: Server, fetcher: Fetcher) -> None:
@@ -481,10 +482,8 @@ Fetcher(cache_dir=Path(cache), mirror=mirror).fetch_all(artifacts)
 
 def in_another_process(server: Server, cache: Path, *paths: str) -> subprocess.Popen[bytes]:
     """A process that fetches the paths."""
-    root = Path(__file__).resolve().parent.parent
-    environment = os.environ | {"PYTHONPATH": str(root)}
     command = [sys.executable, "-c", FETCH, str(cache), server.url, *paths]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, stderr=subprocess.PIPE)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -42,8 +42,7 @@ class Command:
         self._temporary = folder / "temporary"
         self._temporary.mkdir()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PADDLE2TORCH_")}
-        root = Path(__file__).resolve().parent.parent
-        environment |= {"TMPDIR": str(self._temporary), "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+        environment |= {"TMPDIR": str(self._temporary), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "paddle2torch", *arguments]
         self.process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, text=True

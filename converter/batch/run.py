@@ -16,9 +16,17 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from paddle2torch.converter.support.collection import collect_rarely, give_back
-from paddle2torch.converter.support.errors import ConverterError, DownloadError, PaddleError, SchedulerError
+from paddle2torch.converter.support.errors import (
+    ConverterError,
+    DownloadError,
+    PaddleError,
+    SchedulerError,
+    UnknownHostError,
+)
 from paddle2torch.converter.support.extras import require
 from paddle2torch.converter.support.interrupts import heed
+from paddle2torch.converter.support.processes import safe_children
+from paddle2torch.converter.support.terminal import clean_streams
 
 TRIES = 2
 CONNECT_LIMIT = 20  # seconds for a scheduler to answer
@@ -168,7 +176,8 @@ def attempt(task: Task, tries: int, debug: bool = False) -> Outcome:
         heed(error)
         if debug:
             raise
-        seconds, passing = time.monotonic() - started, isinstance(error, PASSING)
+        seconds = time.monotonic() - started
+        passing = isinstance(error, PASSING) and not isinstance(error, UnknownHostError)
         return Outcome(task.name, None, str(error), error.exit_code, passing, seconds, tries)
     finally:
         give_back()
@@ -185,7 +194,8 @@ def _executor(jobs: int, scheduler: str | None) -> Iterator[Executor | None]:
         from concurrent.futures import ProcessPoolExecutor
 
         # Fresh processes: a fork would inherit threads of PyTorch that do not run in it.
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), collect_rarely) as executor:
+        context = multiprocessing.get_context("spawn")
+        with safe_children(), ProcessPoolExecutor(jobs, context, _begin) as executor:
             try:
                 yield executor
             except BaseException:
@@ -193,6 +203,12 @@ def _executor(jobs: int, scheduler: str | None) -> Iterator[Executor | None]:
                 raise
     else:
         yield None
+
+
+def _begin() -> None:
+    """What each process of a pool does first."""
+    clean_streams()
+    collect_rarely()
 
 
 @contextmanager

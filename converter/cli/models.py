@@ -15,6 +15,7 @@ from paddle2torch.converter.cli.common import (
     choosing_with_labels,
     everything,
     fetching,
+    listing,
     note,
     open_zoo,
     output_to,
@@ -39,8 +40,7 @@ def inspect(path: str, choice: Choice, access: Access, as_json: bool) -> None:
     if as_json:
         print_json(report.as_dict())
     else:
-        for line in report.lines():
-            click.echo(line)
+        listing(report.lines())
 
 
 @click.command()
@@ -109,8 +109,7 @@ def compare(first: str, second: str, choice: Choice, access: Access, as_json: bo
     if as_json:
         print_json(asdict(comparison))
     else:
-        for difference in comparison.differences:
-            click.echo(f"{difference.what:<10} {difference.name}  {difference.detail}")
+        listing(f"{each.what:<10} {each.name}  {each.detail}" for each in comparison.differences)
         click.echo(f"{comparison.same} tensors are bit-identical, {len(comparison.differences)} differ")
     if comparison.differences:
         click.get_current_context().exit(1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from paddle2torch.converter.batch.run import Outcome
-from paddle2torch.converter.cli.common import KINDS, everything, fetching, note, output_to
+from paddle2torch.converter.cli.common import KINDS, everything, fetching, listing, note, output_to
 from paddle2torch.converter.cli.spread import Spread, chosen, finish, spreading
 from paddle2torch.converter.conversion.choice import Access
 
@@ -57,8 +57,7 @@ def publish(
     publications = [publication(outcome) for outcome in outcomes]
     if not dry_run:
         publishing.write_lists(output, [each.name for each in publications if not each.error])
-    for line in summary(publications):
-        click.echo(line)
+    listing(summary(publications))
     for each in publications if dry_run else ():
         for name, (size, _) in each.files.items():
             where = f"{organisation}/{each.name}/{name}" if organisation else output / each.name / name
@@ -66,7 +65,7 @@ def publish(
     if hub is not None:
         for each in publications:
             if not each.error:
-                click.echo(hub.push(output / each.name))
+                listing([hub.push(output / each.name)])
     finish(outcomes, rows=False)
 
 

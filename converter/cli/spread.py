@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import click
 
 from paddle2torch.converter.batch.run import TRIES, Outcome, Task, run_tasks, table
-from paddle2torch.converter.cli.common import gathering, note, open_zoo
+from paddle2torch.converter.cli.common import gathering, listing, note, open_zoo
 from paddle2torch.converter.support.errors import ConverterError
 
 
@@ -89,8 +89,7 @@ def finish(outcomes: Sequence[Outcome], rows: bool = True) -> None:
     """
     failed = [outcome for outcome in outcomes if not outcome.passed]
     if rows and len(outcomes) > 1:
-        for line in table(outcomes):
-            click.echo(line)
+        listing(table(outcomes))
     if not failed:
         return
     lines = [f"{len(failed)} of {len(outcomes)} models failed: {', '.join(each.name for each in failed)}"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from paddle2torch.converter.cli.common import KINDS, TASKS, as_json, fetching, note, open_zoo, print_json
+from paddle2torch.converter.cli.common import KINDS, TASKS, as_json, fetching, listing, note, open_zoo, print_json
 from paddle2torch.converter.conversion.choice import Access
 from paddle2torch.converter.support.errors import DownloadError
 
@@ -34,8 +34,7 @@ def list_command(task: str | None, release: str | None, language: str | None, as
         for m in models
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    listing("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     note(f"{len(models)} models")
 
 
@@ -48,8 +47,7 @@ def info(name: str, as_json: bool) -> None:
     if as_json:
         print_json(asdict(model))
         return
-    for line in describe(model):
-        click.echo(line)
+    listing(describe(model))
 
 
 def describe(model: Model) -> list[str]:
@@ -91,7 +89,6 @@ def lock(names: tuple[str, ...], jobs: int, access: Access) -> None:
     for name, kind in lock_zoo(zoo_path(), measured):
         click.echo(f"{name} {kind} {measured[name, kind].sha256}")
     note(f"{len(measured)} tarballs measured")
-    for error in errors:
-        note(f"error: {error}")
     if errors:
-        raise DownloadError(f"{len(errors)} tarballs could not be fetched; the others were measured")
+        listed = "".join(f"\n  {error}" for error in errors)
+        raise DownloadError(f"{len(errors)} tarballs could not be fetched; the others were measured:{listed}")

@@ -122,6 +122,17 @@ def open_model_files(path: Path, member: str | None = None) -> ModelFiles:
     return _opened(container, chosen, others)
 
 
+def require_model(path: Path) -> None:
+    """See that an archive is whole and holds a model, one or more, without reading them.
+
+    Raises:
+        ArchiveError: it does not, is broken, or is refused.
+    """
+    container = open_container(path)
+    if not _candidates(container.sizes):
+        raise _nothing_found(container)
+
+
 def _role(name: str) -> tuple[str, str] | None:
     """(name without its suffix, role) of a model's file; None for any other."""
     for suffix, role in _ROLES.items():

@@ -20,6 +20,8 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from paddle2torch.converter.support.errors import PaddleError
+from paddle2torch.converter.support.processes import safe_variables
+from paddle2torch.converter.support.scratch import Scratch
 
 START_LIMIT = 120.0  # seconds; importing Paddle from a cold disk takes a while
 REQUEST_LIMIT = 300.0  # seconds; the slowest request seen takes about three
@@ -98,7 +100,7 @@ class PaddleWorker:
         self._started_so_far: list[_Process] = []
         self._lock = threading.Lock()
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="paddle")
-        self._folder = tempfile.TemporaryDirectory(prefix="paddle2torch-")
+        self._folder = Scratch()
 
     def __enter__(self) -> PaddleWorker:
         self._start()
@@ -110,7 +112,7 @@ class PaddleWorker:
         self.close()
 
     def _start(self) -> _Process:
-        self._process = _Process(self._command)
+        self._process = _Process(self._command, Path(self._folder.name))
         self._started_so_far.append(self._process)
         return self._process
 
@@ -202,11 +204,10 @@ class PaddleWorker:
 
 
 class _Process:
-    """One run of the worker process, and the file that its stderr goes to."""
+    """One run of the worker process, and the file that its stderr goes to, in a folder that is there."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        # Opened for good: the file outlives this object when something went wrong, so that the user can read it.
-        descriptor, log = tempfile.mkstemp(prefix="paddle2torch-paddle-", suffix=".log")
+    def __init__(self, command: Sequence[str], folder: Path) -> None:
+        descriptor, log = tempfile.mkstemp(dir=folder, suffix=".log")
         self._log = Path(log)
         self.versions: dict[str, str] | None = None
         try:
@@ -268,10 +269,14 @@ class _Process:
     def _words(self) -> str:
         """What the process last wrote to stderr, as further lines of a message."""
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-STDERR_TAIL:]
-        return "".join(f"\n  {line}" for line in [*lines, f"(all of its stderr: {self._log})"])
+        # A copy that stays, so that the user can read it.
+        descriptor, kept = tempfile.mkstemp(prefix="paddle2torch-paddle-", suffix=".log")
+        with os.fdopen(descriptor, "wb") as copy:
+            copy.write(self._log.read_bytes())
+        return "".join(f"\n  {line}" for line in [*lines, f"(all of its stderr: {kept})"])
 
     def kill(self) -> None:
-        """Stop the process at once and keep its log."""
+        """Stop the process at once."""
         self._popen.kill()
         self._popen.wait()
 
@@ -292,15 +297,10 @@ class _Process:
 
 
 def _environment() -> dict[str, str]:
-    """The caller's environment, with half of the cores for Paddle unless the caller has set its threads.
-
-    Empty and relative entries of PYTHONPATH, which mean the working folder or what lies in it, are left out.
-    """
-    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    """The caller's environment, with half of the cores for Paddle unless the caller has set its threads."""
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(entry for entry in entries if Path(entry).is_absolute()),
-        "PYTHONSAFEPATH": "1",
+        **safe_variables(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(half_of_the_cores())),
     }
 

@@ -15,7 +15,6 @@ import copy
 import hashlib
 import math
 import platform
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -37,6 +36,7 @@ from paddle2torch.converter.parity.result import TOLERANCE, CaseResult, LayerRes
 from paddle2torch.converter.sources import Source
 from paddle2torch.converter.support.digests import sha256_of
 from paddle2torch.converter.support.errors import MappingError, ParityError, SourceError
+from paddle2torch.converter.support.scratch import Scratch
 from paddle2torch.converter.tasks import find_task
 from paddle2torch.converter.writing.artifacts import metadata, stream_safetensors
 
@@ -174,7 +174,7 @@ class Session:
             )
         self.reference = reference
         self._conversion = conversion
-        self._folder = tempfile.TemporaryDirectory(prefix="paddle2torch-program-")
+        self._folder = Scratch()
         prepared = prepare_program(conversion, reference)
         engines: list[Engine] = []
         if worker is not None:

@@ -26,6 +26,19 @@ EMBEDDED = "embedded:"
 
 
 @dataclass(frozen=True)
+class KnownFile:
+    """A release of a file that others have seen.
+
+    Attributes:
+        sha256: its hash in lower-case hex.
+        size: its length in bytes.
+    """
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
 class Artifact:
     """One tarball of a model.
 
@@ -35,6 +48,7 @@ class Artifact:
         alternatives: URLs to try in order where `url` has nothing.
         sha256: its hash in lower-case hex, where the zoo pins one.
         size: its length in bytes, where the zoo pins one.
+        known: its releases that are known; one of them is taken whatever was there before, and others may be, too.
     """
 
     kind: str
@@ -42,6 +56,7 @@ class Artifact:
     alternatives: tuple[str, ...] = ()
     sha256: str | None = None
     size: int | None = None
+    known: tuple[KnownFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -391,6 +406,11 @@ def _is_usable(url: str) -> bool:
         return False
     if url.startswith(EMBEDDED):
         return re.fullmatch(_NAME, url.removeprefix(EMBEDDED)) is not None
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        at_a_port = parts.port != 0
+    except ValueError:
+        return False
     path = PurePosixPath(parts.path)
-    return parts.scheme == "https" and bool(parts.hostname) and path.name != "" and ".." not in path.parts
+    named = path.name != "" and ".." not in path.parts
+    return parts.scheme == "https" and bool(parts.hostname) and "@" not in parts.netloc and at_a_port and named

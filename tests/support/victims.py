@@ -79,7 +79,8 @@ class Victims:
 def ready(*within: str) -> Iterator[Victims]:
     """The forking process, for as long as the block lasts; started by the command line `within`, where one is given."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PADDLE2TORCH_")}
-    environment |= {"PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OMP_NUM_THREADS": "1"}
+    places = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, places)), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         [*within, sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
