@@ -68,6 +68,19 @@ def fuse_norm(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tupl
     return weight.detach().double() * gain.view(-1, 1, 1, 1), beta + shift * gain
 
 
+def absorb_norm(owner: nn.Module, conv: str, norm: str) -> None:
+    """Puts the batch norm of a module into its convolution, in place; a module without that norm stays as it is.
+
+    Args:
+        owner: has both.
+        conv, norm: their names in it. An `nn.Identity` takes the norm's place.
+    """
+    old, batch_norm = getattr(owner, conv), getattr(owner, norm)
+    if isinstance(batch_norm, nn.BatchNorm2d):
+        setattr(owner, conv, folded_conv(old, *fuse_conv_norm(old, batch_norm)))
+        setattr(owner, norm, nn.Identity())
+
+
 def identity_kernel(conv: nn.Conv2d) -> Tensor:
     """The kernel with which a convolution of stride 1 returns its input, in float64.
 

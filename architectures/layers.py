@@ -55,7 +55,7 @@ class SqueezeExcite(nn.Module):
 def conv_norm_act(
     in_channels: int,
     out_channels: int,
-    kernel_size: int,
+    kernel_size: Pair,
     *,
     stride: Pair = 1,
     groups: int = 1,
@@ -66,19 +66,23 @@ def conv_norm_act(
     """A convolution without bias, its batch norm and perhaps an activation, padded to keep the size at stride 1.
 
     Args:
+        kernel_size: with odd sides; an even one is padded by too little, which is left to the caller.
         names: the names of convolution and batch norm; they differ between upstream's families.
         before: a parameterless layer ahead of the convolution.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if before is not None:
         layers["pool"] = before
-    layers[names[0]] = nn.Conv2d(
-        in_channels, out_channels, kernel_size, stride, (kernel_size - 1) // 2, groups=groups, bias=False
-    )
+    padding = tuple((side - 1) // 2 for side in _as_pair(kernel_size))
+    layers[names[0]] = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
     layers[names[1]] = nn.BatchNorm2d(out_channels)
     if activation is not None:
         layers["act"] = activation()
     return nn.Sequential(layers)
+
+
+def _as_pair(size: Pair) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
 
 
 def runs_eagerly() -> bool:

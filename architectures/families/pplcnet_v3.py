@@ -297,24 +297,17 @@ RECOGNITION = Part(
     ignored=LEFT_OVER,
 )
 
+SOURCE = "PP-OCRv4, https://github.com/PaddlePaddle/PaddleOCR/blob/release/2.7/doc/doc_en/PP-OCRv4_introduction_en.md"
+
 register(
     Architecture(
-        "det_pplcnet_v3_rsefpn",
-        "det",
-        "detector: PPLCNetV3 ×0.75 + RSEFPN + DB head (PP-OCRv4 and PP-OCRv5 mobile)",
-        source="PP-OCRv4, https://github.com/PaddlePaddle/PaddleOCR/blob/release/2.7/doc/doc_en/PP-OCRv4_introduction_en.md",
-        backbone=DETECTION,
-        neck=necks.RSE_FPN,
-        head=heads.DB,
-        preprocessing=preprocessing.DETECTION,
+        "det_pplcnet_v3_rsefpn", "det",
+        "detector: PPLCNetV3 ×0.75 + RSEFPN + DB head (PP-OCRv4 and PP-OCRv5 mobile)", SOURCE,
+        backbone=DETECTION, neck=necks.RSE_FPN, head=heads.DB, preprocessing=preprocessing.DETECTION,
     ),
     Architecture(
-        "rec_pplcnet_v3_svtr_ctc",
-        "rec",
-        "recogniser: PPLCNetV3 ×0.95 + SVTR + CTC (PP-OCRv4 and PP-OCRv5 mobile)",
-        source="PP-OCRv4, https://github.com/PaddlePaddle/PaddleOCR/blob/release/2.7/doc/doc_en/PP-OCRv4_introduction_en.md",
-        backbone=RECOGNITION,
-        head=svtr.SVTR_CTC,
-        preprocessing=preprocessing.RECOGNITION_48,
+        "rec_pplcnet_v3_svtr_ctc", "rec",
+        "recogniser: PPLCNetV3 ×0.95 + SVTR + CTC (PP-OCRv4 and PP-OCRv5 mobile)", SOURCE,
+        backbone=RECOGNITION, head=svtr.svtr_ctc(6625), preprocessing=preprocessing.RECOGNITION_48,
     ),
-)
+)  # fmt: skip
