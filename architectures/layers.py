@@ -73,16 +73,13 @@ def conv_norm_act(
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if before is not None:
         layers["pool"] = before
-    padding = tuple((side - 1) // 2 for side in _as_pair(kernel_size))
+    height, width = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+    padding = ((height - 1) // 2, (width - 1) // 2)
     layers[names[0]] = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
     layers[names[1]] = nn.BatchNorm2d(out_channels)
     if activation is not None:
         layers["act"] = activation()
     return nn.Sequential(layers)
-
-
-def _as_pair(size: Pair) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size
 
 
 def runs_eagerly() -> bool:

@@ -43,10 +43,12 @@ class DBFPN(nn.Module):
     def __init__(self, in_channels: list[int], out_channels: int) -> None:
         super().__init__()
         self.out_channels = out_channels
-        for level, channels in enumerate(in_channels, 2):
-            self.add_module(f"in{level}_conv", nn.Conv2d(channels, out_channels, 1, bias=False))
-        for level in (5, 4, 3, 2):
-            self.add_module(f"p{level}_conv", nn.Conv2d(out_channels, out_channels // 4, 3, padding=1, bias=False))
+        self.in2_conv, self.in3_conv, self.in4_conv, self.in5_conv = (
+            nn.Conv2d(channels, out_channels, 1, bias=False) for channels in in_channels
+        )
+        self.p5_conv, self.p4_conv, self.p3_conv, self.p2_conv = (
+            nn.Conv2d(out_channels, out_channels // 4, 3, padding=1, bias=False) for _ in in_channels
+        )
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         c2, c3, c4, c5 = maps

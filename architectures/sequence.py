@@ -16,11 +16,17 @@ def map_to_sequence(x: Tensor) -> Tensor:
     return x.squeeze(2).transpose(1, 2)
 
 
-class RowEncoder(nn.Module):
+class Encoder(nn.Module):
+    """Makes a sequence of one row: (N, C, 1, T) → (N, T, `out_channels`)."""
+
+    out_channels: int
+
+
+class RowEncoder(Encoder):
     """Checks that the backbone left one row, then encodes it.
 
     Args:
-        encoder: takes one row and has `out_channels`.
+        encoder: takes that row.
         height: of the images that leave one row, for the message.
 
     Shape: (N, C, 1, T) → (N, T, `out_channels`).
@@ -29,7 +35,7 @@ class RowEncoder(nn.Module):
         ValueError: there are more rows.
     """
 
-    def __init__(self, encoder: nn.Module, height: int) -> None:
+    def __init__(self, encoder: Encoder, height: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.height = height
@@ -44,7 +50,7 @@ class RowEncoder(nn.Module):
         return self.encoder(x)
 
 
-class BiLSTM(nn.Module):
+class BiLSTM(Encoder):
     """Two-layer bidirectional LSTM (CRNN, Shi et al., https://arxiv.org/abs/1507.05717).
 
     Shape: (N, `in_channels`, 1, T) → (N, T, 2·`hidden_size`).

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from .heads import CTCHead, ctc_classes
 from .layers import Pair, conv_norm_act, runs_eagerly
 from .registry import Ignored, Part
-from .sequence import RowEncoder, map_to_sequence
+from .sequence import Encoder, RowEncoder, map_to_sequence
 
 HEIGHT = 48
 
@@ -98,7 +98,7 @@ class SVTRBlock(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class SVTREncoder(nn.Module):
+class SVTREncoder(Encoder):
     """Two transformer blocks on a narrowed map, and the backbone's map beside them.
 
     Upstream stops its gradient from PP-OCRv4 on (`use_guide`), because there the NRTR head trains the backbone; without
@@ -150,7 +150,7 @@ class MultiHead(nn.Module):
     Shape: (N, `in_channels`, 1, T) → (N, T, `classes`); probabilities in evaluation, logits in training.
     """
 
-    def __init__(self, in_channels: int, classes: int, encoder: Callable[[int], nn.Module] = SVTREncoder) -> None:
+    def __init__(self, in_channels: int, classes: int, encoder: Callable[[int], Encoder] = SVTREncoder) -> None:
         super().__init__()
         self.ctc_encoder = RowEncoder(encoder(in_channels), HEIGHT)
         self.ctc_head = CTCHead(self.ctc_encoder.out_channels, classes)

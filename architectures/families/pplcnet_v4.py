@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from .. import preprocessing
 from ..folding import (
+    ConvNorm,
     Foldable,
     absorb_norm,
     dilate_kernel,
@@ -34,7 +35,7 @@ from ..hgnet import Stem
 from ..layers import Hardsigmoid02, Pair, SqueezeExcite
 from ..necks import LKPAN, RSELayer, fuse, pyramid_width, top_down
 from ..registry import Architecture, Count, Parameter, Part, Present, Size, register
-from ..sequence import RowEncoder, map_to_sequence
+from ..sequence import Encoder, RowEncoder, map_to_sequence
 from ..svtr import HEIGHT, NRTR_HEAD, MultiHead, SVTRBlock, TimeStepPool, unit
 
 KERNEL = 3
@@ -106,29 +107,6 @@ def variant_of(width: int, variants: dict[int, Variant]) -> Variant:
 # ---- backbone ----------------------------------------------------------------------------------------------------
 
 
-class ConvNorm(nn.Module):
-    """A convolution without bias and its batch norm, padded to keep the size at stride 1.
-
-    Shape: (N, `in_channels`, H, W) → (N, `out_channels`, H/stride, W/stride), rounded up.
-    """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: Pair = 1, groups: int = 1
-    ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
-        )
-        self.bn = nn.BatchNorm2d(out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv(x))
-
-    def folded(self) -> nn.Conv2d:
-        """The one convolution that computes the same."""
-        return folded_conv(self.conv, *fuse_conv_norm(self.conv, self.bn))
-
-
 def conv_norm(
     in_channels: int, out_channels: int, kernel_size: int, *, stride: Pair = 1, groups: int = 1, folded: bool
 ) -> nn.Module:
@@ -198,7 +176,7 @@ class RepDWConv(Foldable):
         if self.folded:
             return
         conv = self.conv.conv
-        weight, bias = fuse_conv_norm(conv, self.conv.bn)
+        weight, bias = self.conv.fused()
         height, width = conv.kernel_size
         weight = weight + pad_kernel(self.conv1.weight.detach().double(), (height, width)) + identity_kernel(conv)
         self.reparam_conv = folded_conv(conv, *fuse_norm(weight, bias, self.bn))
@@ -546,7 +524,7 @@ class SupervisedDBHead(DBHead):
 # ---- heads of the recognisers ------------------------------------------------------------------------------------
 
 
-class LightSVTR(nn.Module):
+class LightSVTR(Encoder):
     """The encoder of the small and the medium recogniser: transformer blocks on a narrowed map, and a way around them.
 
     It has no paper; blocks as in SVTR (Du et al., https://arxiv.org/abs/2205.00159). Its convolutions are not folded
@@ -607,7 +585,7 @@ class LightSVTRHead(MultiHead):
         super().__init__(in_channels, classes, encoder)
 
 
-class RowToSequence(nn.Module):
+class RowToSequence(Encoder):
     """No encoder: (N, `channels`, 1, T) → (N, T, `channels`)."""
 
     def __init__(self, channels: int) -> None:
