@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,6 @@ from .. import preprocessing
 from ..layers import Pair, SqueezeExcite, conv_norm_act, make_divisible
 from ..registry import Architecture, Parameter, Part, Size, register
 
-NAMES = ("conv", "bn")
 STEM = 16
 
 
@@ -42,11 +42,8 @@ STAGES = (
 LAST = STAGES[-1][-1].out
 
 
-def unit(in_channels: int, out_channels: int, kernel_size: int, *, stride: Pair = 1, groups: int = 1) -> nn.Sequential:
-    """Convolution without bias, batch norm and hard swish."""
-    return conv_norm_act(
-        in_channels, out_channels, kernel_size, stride=stride, groups=groups, activation=nn.Hardswish, names=NAMES
-    )
+unit = partial(conv_norm_act, activation=nn.Hardswish, names=("conv", "bn"))
+"""Convolution without bias, batch norm and hard swish."""
 
 
 def block(in_channels: int, out_channels: int, row: Row, stride: Pair) -> nn.Sequential:
@@ -164,30 +161,19 @@ SOURCE = "PP-LCNet, https://arxiv.org/abs/2109.15099"
 # The first two differ in strides alone: the weights of a network with two classes do not tell which of them it is.
 register(
     Architecture(
-        "cls_pp_lcnet_textline",
-        "cls",
-        "text line orientation: PP-LCNet whose stages halve the height alone (0°, 180°)",
-        source=SOURCE,
-        backbone=backbone(stem_stride=2, stride=(2, 1)),
-        head=head(2),
-        preprocessing=preprocessing.LINE_ORIENTATION,
+        "cls_pp_lcnet_textline", "cls",
+        "text line orientation: PP-LCNet whose stages halve the height alone (0°, 180°)", SOURCE,
+        backbone=backbone(stem_stride=2, stride=(2, 1)), head=head(2), preprocessing=preprocessing.LINE_ORIENTATION,
     ),
     Architecture(
-        "cls_pp_lcnet_page",
-        "cls",
-        "page orientation, kind of table: PP-LCNet (0°, 90°, 180°, 270°; with or without ruled lines)",
-        source=SOURCE,
-        backbone=backbone(stem_stride=2, stride=2),
-        head=head(4),
-        preprocessing=preprocessing.PAGE_ORIENTATION,
+        "cls_pp_lcnet_page", "cls",
+        "page orientation, kind of table: PP-LCNet (0°, 90°, 180°, 270°; with or without ruled lines)", SOURCE,
+        backbone=backbone(stem_stride=2, stride=2), head=head(4), preprocessing=preprocessing.PAGE_ORIENTATION,
     ),
     Architecture(
-        "cls_pp_lcnet_textline_2025_05",
-        "cls",
-        "text line orientation: PP-LCNet with a narrow head and another stem, as first released (0°, 180°)",
-        source=SOURCE,
-        backbone=backbone(stem_stride=(1, 2), stride=(2, 1), width=128),
-        head=head(2, last_conv=False),
+        "cls_pp_lcnet_textline_2025_05", "cls",
+        "text line orientation: PP-LCNet with a narrow head and another stem, as first released (0°, 180°)", SOURCE,
+        backbone=backbone(stem_stride=(1, 2), stride=(2, 1), width=128), head=head(2, last_conv=False),
         preprocessing=preprocessing.LINE_ORIENTATION,
     ),
-)
+)  # fmt: skip
