@@ -26,6 +26,7 @@ from paddle2torch.converter.support.errors import (
 from paddle2torch.converter.support.extras import require
 from paddle2torch.converter.support.interrupts import heed
 from paddle2torch.converter.support.processes import safe_children
+from paddle2torch.converter.support.table import table_lines
 from paddle2torch.converter.support.terminal import clean_streams
 
 TRIES = 2
@@ -231,5 +232,4 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
         (each.name, "done" if each.passed else "FAILED", f"{each.seconds:.1f}", str(each.tries), each.summary)
         for each in outcomes
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return table_lines(rows)

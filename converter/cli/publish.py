@@ -11,6 +11,7 @@ from paddle2torch.converter.batch.run import Outcome
 from paddle2torch.converter.cli.common import KINDS, everything, fetching, listing, note, output_to
 from paddle2torch.converter.cli.spread import Spread, chosen, finish, spreading
 from paddle2torch.converter.conversion.choice import Access
+from paddle2torch.converter.support.table import table_lines
 
 if TYPE_CHECKING:
     from paddle2torch.converter.release.publish import Publication
@@ -82,5 +83,4 @@ def summary(publications: list[Publication]) -> list[str]:
     """A table of what became of each model."""
     rows = [("NAME", "OUTCOME", "FILES", "BYTES", "PARITY")]
     rows += [(p.name, p.outcome, str(len(p.files)), f"{p.size:,}", p.verdict or p.error) for p in publications]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return table_lines(rows)

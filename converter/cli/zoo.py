@@ -10,6 +10,7 @@ import click
 from paddle2torch.converter.cli.common import KINDS, TASKS, as_json, fetching, listing, note, open_zoo, print_json
 from paddle2torch.converter.conversion.choice import Access
 from paddle2torch.converter.support.errors import DownloadError
+from paddle2torch.converter.support.table import table_lines
 
 if TYPE_CHECKING:
     from paddle2torch.converter.zoo.catalog import Model
@@ -33,8 +34,7 @@ def list_command(task: str | None, release: str | None, language: str | None, as
         (m.name, m.task, m.release, m.size, ", ".join(sorted(m.artifacts, key=KIND_ORDER.get)), ", ".join(m.languages))
         for m in models
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    listing("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    listing(table_lines(rows))
     note(f"{len(models)} models")
 
 

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from html import escape
 from importlib import resources
@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from paddle2torch.converter.parity.compare import Difference
 from paddle2torch.converter.parity.result import CaseResult, LayerResult, ParityResult, Third
 from paddle2torch.converter.support.files import atomic_write
+from paddle2torch.converter.support.table import table_lines
 from paddle2torch.converter.tasks import Answer
 
 SCHEMA_VERSION = 1
@@ -46,9 +47,9 @@ def format_table(result: ParityResult) -> str:
         f" tolerance {result.tolerance:g} in double precision",
         *_third_line(result),
         "",
-        *_indented(_layer_rows(result)),
+        *table_lines(_layer_rows(result), indent=2),
         "",
-        *_indented(_answer_rows(result)),
+        *table_lines(_answer_rows(result), indent=2),
     ]
     return "\n".join(lines)
 
@@ -110,11 +111,6 @@ def _agreement(answer: Answer) -> str:
 
 def _shortened(text: str, limit: int = 40) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _indented(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _number(value: float) -> str:
