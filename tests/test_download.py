@@ -21,6 +21,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from paddle2torch.cli import main
+from paddle2torch.converter.support.blob import FileState
 from paddle2torch.converter.support.errors import DownloadError, OutputError, SourceError
 from paddle2torch.converter.zoo.cache import LOCK, PARTIAL, RECORD, Cache, default_folder
 from paddle2torch.converter.zoo.catalog import Artifact, Dictionary
@@ -230,7 +231,7 @@ def test_a_killed_download_leaves_no_file_and_is_resumed(server: Server, fetcher
 def test_leftovers_of_a_killed_process_are_swept_away(server: Server, fetcher: Fetcher) -> None:
     target = fetcher.cache.path(server.url + TAR)
     target.parent.mkdir(parents=True)
-    (target.parent / f".{target.name}{RECORD}.k1ll3d__.part").write_bytes(b"half")
+    (target.parent / f".{target.name}{RECORD}.k1ll3d__.part" / "new").mkdir(parents=True)
     (target.parent / f"{target.name}{PARTIAL}").write_bytes(b"of a file about which nothing is known")
     assert fetcher.fetch(artifact()).path.read_bytes() == BODY
     assert files(fetcher.cache.folder) == COMPLETE
@@ -615,7 +616,7 @@ def test_downloads_are_listed_locked_and_cleaned(run: Callable[..., Result], ser
     (entry,) = json.loads(run("cache", "list", "--json").stdout)
     assert (entry["url"], entry["size"], entry["complete"]) == (server.url + TAR, len(BODY), True)
     assert run("zoo", "lock").stdout == f"x inference {sha256(BODY)}\n"
-    assert f'sha256: "{sha256(BODY)}"' in (tmp_path / "zoo.yaml").read_text()
+    assert f'"sha256": "{sha256(BODY)}"' in (tmp_path / "zoo.lock.json").read_text()
     assert "removed 1 files, 200,000 bytes" in run("cache", "clean").stderr
     assert run("cache", "list").stdout == ""
     assert len(server.requests) == 1
@@ -675,7 +676,8 @@ def test_a_mirror_s_folder_is_used_in_place(tmp_path: Path) -> None:
     place.write_bytes(BODY)
     fetcher = Fetcher(cache_dir=tmp_path / "cache", mirror=tmp_path)
     misspelt = artifact("/models/misspelt.tar", TAR)
-    assert fetcher.fetch(misspelt) == Fetched(place, "https://zoo.example" + TAR, sha256(BODY), len(BODY))
+    state = FileState.of(place)
+    assert fetcher.fetch(misspelt) == Fetched(place, "https://zoo.example" + TAR, sha256(BODY), len(BODY), state)
     assert not (tmp_path / "cache").exists()
     with pytest.raises(DownloadError, match="the zoo says 1"):
         fetcher.fetch(artifact(size=1))

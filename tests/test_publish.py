@@ -33,7 +33,7 @@ from paddle2torch.converter.release.card import LANGUAGES, SIZES
 from paddle2torch.converter.release.publish import Options, Publication, publish_one
 from paddle2torch.converter.sources import load_source
 from paddle2torch.converter.support.errors import OutputError, PaddleError, ParityError
-from paddle2torch.converter.support.folders import replace_folder, staging
+from paddle2torch.converter.support.files import replace_folder, staging
 from paddle2torch.converter.zoo.catalog import Zoo, load_zoo
 from paddle2torch.converter.zoo.download import Fetcher
 
@@ -383,9 +383,8 @@ def test_an_error_midway_leaves_nothing(tmp_path: Path, failing: Recorded) -> No
 
 
 def test_leftovers_of_a_killed_run_are_taken_away(tmp_path: Path) -> None:
-    killed = "import os; from pathlib import Path; from paddle2torch.converter.support.folders import staging\nwith staging(Path('model')): os.kill(os.getpid(), 9)"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    subprocess.run([sys.executable, "-c", killed], cwd=tmp_path, env=environment, check=False)
+    killed = "import os; from pathlib import Path; from paddle2torch.converter.support.files import staging\nwith staging(Path('model')): os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", killed], cwd=tmp_path, check=False)
     assert [path.name[:7] for path in tmp_path.iterdir()] == [".model."]
     with staging(tmp_path / "model") as mine, staging(tmp_path / "model"):
         assert mine.is_dir()  # what a living process makes is left alone

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from paddle2torch.converter.support.collection import collect_rarely, give_back
 from paddle2torch.converter.support.errors import (
     ConverterError,
     DownloadError,
@@ -24,7 +23,7 @@ from paddle2torch.converter.support.errors import (
     UnknownHostError,
 )
 from paddle2torch.converter.support.extras import require
-from paddle2torch.converter.support.interrupts import heed
+from paddle2torch.converter.support.interrupts import raise_pending
 from paddle2torch.converter.support.processes import safe_children
 from paddle2torch.converter.support.table import table_lines
 from paddle2torch.converter.support.terminal import clean_streams
@@ -63,10 +62,6 @@ class Task(Protocol):
     @property
     def name(self) -> str:
         """What to call it."""
-        ...
-
-    def prepare(self) -> None:
-        """Begin with what can be done while another task runs; at once, and without errors."""
         ...
 
     def run(self) -> Report:
@@ -146,9 +141,7 @@ def run_tasks(
 def _stream(executor: Executor | None, tasks: Sequence[Task], tries: int, debug: bool) -> Iterator[Outcome]:
     """Outcomes as they come in."""
     if executor is None:
-        for place, task in enumerate(tasks):
-            for following in tasks[place + 1 : place + 2]:
-                following.prepare()
+        for task in tasks:
             yield attempt(task, tries, debug)
         return
     futures = {executor.submit(attempt, task, tries, debug): task for task in tasks}
@@ -172,16 +165,14 @@ def attempt(task: Task, tries: int, debug: bool = False) -> Outcome:
     try:
         with _ALONE:
             report = task.run()
-        heed()
+        raise_pending()
     except ConverterError as error:
-        heed(error)
+        raise_pending(error)
         if debug:
             raise
         seconds = time.monotonic() - started
         passing = isinstance(error, PASSING) and not isinstance(error, UnknownHostError)
         return Outcome(task.name, None, str(error), error.exit_code, passing, seconds, tries)
-    finally:
-        give_back()
     return Outcome(task.name, report, "", report.exit_code, False, time.monotonic() - started, tries)
 
 
@@ -196,7 +187,7 @@ def _executor(jobs: int, scheduler: str | None) -> Iterator[Executor | None]:
 
         # Fresh processes: a fork would inherit threads of PyTorch that do not run in it.
         context = multiprocessing.get_context("spawn")
-        with safe_children(), ProcessPoolExecutor(jobs, context, _begin) as executor:
+        with safe_children(), ProcessPoolExecutor(jobs, context, clean_streams) as executor:
             try:
                 yield executor
             except BaseException:
@@ -204,12 +195,6 @@ def _executor(jobs: int, scheduler: str | None) -> Iterator[Executor | None]:
                 raise
     else:
         yield None
-
-
-def _begin() -> None:
-    """What each process of a pool does first."""
-    clean_streams()
-    collect_rarely()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from multiprocessing.util import Finalize
@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from paddle2torch.converter.batch.run import Report
 from paddle2torch.converter.conversion.choice import Access, Choice
-from paddle2torch.converter.support.digests import hash_ahead
-from paddle2torch.converter.support.errors import ConverterError, ParityError
+from paddle2torch.converter.support.errors import ParityError
 
 if TYPE_CHECKING:
     from paddle2torch.converter.conversion.convert import Conversion
@@ -55,9 +54,6 @@ class ConvertTask:
     @property
     def name(self) -> str:
         return self.text
-
-    def prepare(self) -> None:
-        _look_ahead(self.text, self.choice.kind, self.access)
 
     def run(self) -> Report:
         """Do it.
@@ -107,9 +103,6 @@ class VerifyTask:
     @property
     def name(self) -> str:
         return self.text
-
-    def prepare(self) -> None:
-        _look_ahead(self.text, self.choice.kind, self.access)
 
     def run(self) -> Report:
         """Do it.
@@ -173,9 +166,6 @@ class PublishTask:
     name: str
     options: Options
 
-    def prepare(self) -> None:
-        _look_ahead(self.name, self.options.kind, self.options.access)
-
     def run(self) -> Report:
         """Do it.
 
@@ -186,16 +176,6 @@ class PublishTask:
 
         publication = publish_or_raise(self.name, self.options, _publishing(self.options))
         return Report(f"{publication.outcome}: parity {publication.verdict}", data={"publication": publication})
-
-
-def _look_ahead(text: str, kind: str | None, access: Access) -> None:
-    """Have a model's file hashed meanwhile, where it is here already."""
-    with suppress(ConverterError, OSError):  # the task itself will tell
-        model = _zoo().models.get(text)
-        artifact = model.artifacts.get(kind or "inference") if model is not None else None
-        path = Path(text) if model is None else _fetcher(access).local(artifact) if artifact is not None else None
-        if path is not None and path.is_file():
-            hash_ahead(path)
 
 
 def _convert(text: str, choice: Choice, access: Access) -> Conversion:

@@ -73,7 +73,7 @@ def describe(model: Model) -> list[str]:
 
 @click.group("zoo")
 def zoo_group() -> None:
-    """Look after model_zoo.yaml."""
+    """Look after model_zoo.yaml and its lock file."""
 
 
 @zoo_group.command()
@@ -81,12 +81,13 @@ def zoo_group() -> None:
 @click.option("--jobs", type=click.IntRange(1, 32), default=4, show_default=True, help="Downloads at a time.")
 @fetching
 def lock(names: tuple[str, ...], jobs: int, access: Access) -> None:
-    """Fetch tarballs and write their sha256 and size into model_zoo.yaml; comments and order stay."""
+    """Fetch tarballs and write their size and sha256 into model_zoo.lock.json."""
     from paddle2torch.converter.zoo.catalog import zoo_path
-    from paddle2torch.converter.zoo.lock import lock_zoo, measure
+    from paddle2torch.converter.zoo.lock import lock_path, measure, write_lock
 
-    measured, errors = measure(open_zoo(), access.fetcher(), names or None, jobs)
-    for name, kind in lock_zoo(zoo_path(), measured):
+    zoo = open_zoo()
+    measured, errors = measure(zoo, access.fetcher(), names or None, jobs)
+    for name, kind in write_lock(lock_path(zoo_path()), zoo, measured):
         click.echo(f"{name} {kind} {measured[name, kind].sha256}")
     note(f"{len(measured)} tarballs measured")
     if errors:

@@ -87,7 +87,7 @@ class _Candidate:
 
 
 def open_model_files(path: Path, member: str | None = None) -> ModelFiles:
-    """Find the files of one model and map them, without unpacking anything.
+    """Find the files of one model, without unpacking anything to the disk.
 
     Args:
         path: a .tar, .tar.gz or .zip, a folder (the model may lie at any depth), or a file of the model

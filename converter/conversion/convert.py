@@ -17,7 +17,7 @@ from paddle2torch.converter.mapping.branches import census, choose
 from paddle2torch.converter.mapping.config import Config
 from paddle2torch.converter.mapping.labels import Labels, match_labels, read_dictionary
 from paddle2torch.converter.mapping.recognition import describe, find_architecture, identify
-from paddle2torch.converter.mapping.rules import Mapped, execute, plan
+from paddle2torch.converter.mapping.rules import Mapped, execute, plan, with_memory
 from paddle2torch.converter.sources import Source
 from paddle2torch.converter.support.errors import MappingError, SourceError
 from paddle2torch.converter.tasks import find_task
@@ -41,7 +41,8 @@ class Conversion:
         mapped: the state dict, with the origin of each tensor.
         branch: of a training checkpoint; empty for none.
         branches: all that the checkpoint holds.
-        tensors: structured name without the branch's prefix → array, what was mapped.
+        tensors: structured name without the branch's prefix → array, what was mapped. Read-only arrays share memory
+            with the state dict where the layouts agree.
         recognised_by: how the architecture was recognised; None where it was given.
         labels: what the classes stand for, or why that is not known; None for detectors.
         notes: what the user should know.
@@ -69,9 +70,9 @@ class Conversion:
         return self.mapped.origins
 
     def build(self) -> nn.Module:
-        """The module with the converted weights, in evaluation mode; it shares memory with `state`."""
+        """The module with the converted weights, in evaluation mode and in memory of its own."""
         model = self.network.build_empty()
-        model.load_state_dict(self.state, strict=True, assign=True)
+        model.load_state_dict({key: value.clone() for key, value in self.state.items()}, strict=True, assign=True)
         return model.eval()
 
 
@@ -175,7 +176,7 @@ def require_same_graph(
     from paddle2torch.converter.graph.conformity import input_shape, require_conformity
     from paddle2torch.converter.graph.program import graph_from_program
 
-    model = entry.build_empty(parameters).to_empty(device="cpu").eval()  # memory that nobody touches
+    model = with_memory(entry.build_empty(parameters)).eval()
     keys = {source.variables[name]: key for key, name in origins.items()}
     graph = graph_from_program(source.program, file=source.path.name)
     require_conformity(graph, model, keys, input_shape(entry.task, entry.preprocessing), source.path.name)

@@ -286,8 +286,8 @@ def _pool() -> descriptor_pool.DescriptorPool:
 
 def _parse(blob: Blob) -> Any:
     refuse_foreign(blob, PROGRAM, "a .pdmodel program")
-    if len(blob.data) > MAX_PROGRAM_BYTES:
-        raise FormatError(blob.name, f"{len(blob.data)} bytes are too many for a program (at most {MAX_PROGRAM_BYTES})")
+    if blob.size > MAX_PROGRAM_BYTES:
+        raise FormatError(blob.name, f"{blob.size} bytes are too many for a program (at most {MAX_PROGRAM_BYTES})")
     program = parse_message("Program", blob.data)
     if program is None:
         raise FormatError(

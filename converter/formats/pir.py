@@ -65,8 +65,8 @@ def read_pir(blob: Blob) -> Program:
 
 
 def _parsed(blob: Blob) -> object:
-    if len(blob.data) > MAX_PROGRAM_BYTES:
-        raise FormatError(blob.name, f"{len(blob.data)} bytes are too many for a program (at most {MAX_PROGRAM_BYTES})")
+    if blob.size > MAX_PROGRAM_BYTES:
+        raise FormatError(blob.name, f"{blob.size} bytes are too many for a program (at most {MAX_PROGRAM_BYTES})")
     try:
         return json.loads(str(blob.data, "utf-8"))
     except json.JSONDecodeError as error:

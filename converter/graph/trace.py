@@ -28,7 +28,7 @@ from paddle2torch.architectures.graph.form import Graph, GraphError, Node
 from paddle2torch.architectures.graph.module import arguments, check_operators
 from paddle2torch.architectures.graph.operators import OPERATORS, SEVERAL_RESULTS, torch_dtype
 from paddle2torch.converter.support.errors import FormatError
-from paddle2torch.converter.support.interrupts import heed
+from paddle2torch.converter.support.interrupts import raise_pending
 
 Shape = tuple[int, ...]
 
@@ -158,7 +158,7 @@ def _trace(
         with _one_thread(), torch.no_grad(), recorder:
             result = run(inputs)
     except Exception as error:  # what a network's own code raises is part of the finding
-        heed(error)
+        raise_pending(error)
         return Trace(recorder.steps, [], str(error).strip().partition("\n")[0] or type(error).__name__)
     results = result if isinstance(result, (tuple, list)) else (result,)
     return Trace(recorder.steps, [recorder.operand(each) for each in results])
@@ -209,7 +209,7 @@ class _GraphRun:
 
     Attributes:
         parameters: variable → tensor, each a single zero. The weights of linear layers lie as PyTorch has them, that
-            is, as their arrays are mapped.
+            is, as their arrays are converted.
         value: that is being computed.
     """
 

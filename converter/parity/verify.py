@@ -38,7 +38,7 @@ from paddle2torch.converter.support.digests import sha256_of
 from paddle2torch.converter.support.errors import MappingError, ParityError, SourceError
 from paddle2torch.converter.support.scratch import Scratch
 from paddle2torch.converter.tasks import find_task
-from paddle2torch.converter.writing.artifacts import metadata, stream_safetensors
+from paddle2torch.converter.writing.artifacts import metadata, safetensors_bytes
 
 if TYPE_CHECKING:
     from paddle2torch.converter.conversion.convert import Conversion
@@ -347,9 +347,8 @@ def _digest(path: Path) -> WeightFile:
 
 def _digest_of_conversion(conversion: Conversion) -> WeightFile:
     """That of the file which `convert` writes, whether it has been written or not."""
-    digest = hashlib.sha256()
-    stream_safetensors(conversion.state, metadata(conversion), digest.update)
-    return WeightFile(f"{conversion.name}.safetensors", digest.hexdigest())
+    content = safetensors_bytes(conversion.state, metadata(conversion))
+    return WeightFile(f"{conversion.name}.safetensors", hashlib.sha256(content).hexdigest())
 
 
 def _versions(worker: PaddleWorker | None) -> dict[str, str]:

@@ -25,8 +25,7 @@ from paddle2torch.converter.conversion.choice import Access, Choice
 from paddle2torch.converter.release.card import LICENCE, card
 from paddle2torch.converter.support.digests import sha256_of
 from paddle2torch.converter.support.errors import ConverterError, OutputError, ParityError
-from paddle2torch.converter.support.files import write_together
-from paddle2torch.converter.support.folders import remove_folder, replace_folder, staging
+from paddle2torch.converter.support.files import remove_folder, replace_folder, staging, write_together
 from paddle2torch.converter.support.scratch import Scratch
 from paddle2torch.converter.writing import artifacts
 from paddle2torch.converter.zoo.cache import read_json

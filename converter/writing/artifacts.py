@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,6 @@ from paddle2torch.architectures.loading import GRAPH, HEADER_KEY
 from paddle2torch.converter import __version__
 from paddle2torch.converter.conversion.convert import Conversion
 from paddle2torch.converter.support.files import write_together
-from paddle2torch.converter.writing.streaming import Write, save_pth, save_safetensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,14 +76,52 @@ def write_files(state: Mapping[str, Tensor], account: Mapping[str, Any], folder:
     paths = [stem.with_name(stem.name + suffix) for suffix in (".pth", ".safetensors", ".json")]
     text = json.dumps(account, ensure_ascii=False, indent=1) + "\n"
     contents = (
-        lambda file: save_pth(state, file.write),
-        lambda file: stream_safetensors(state, account, file.write),
+        lambda file: _save_pth(state, file),
+        lambda file: _save_safetensors(state, account, file),
         text.encode(),
     )
     write_together(dict(zip(paths, contents, strict=True)))
     return paths
 
 
-def stream_safetensors(state: Mapping[str, Tensor], account: Mapping[str, Any], write: Write) -> None:
-    """The content of a `.safetensors`, the same at every conversion of the same weights; see `save_safetensors`."""
-    save_safetensors(state, {HEADER_KEY: json.dumps(account, ensure_ascii=False)}, write)
+def safetensors_bytes(state: Mapping[str, Tensor], account: Mapping[str, Any]) -> bytes:
+    """The content of the `.safetensors`, the same at every conversion of the same weights."""
+    from safetensors.torch import save
+
+    return save(_contiguous(state), _header(account))
+
+
+def _save_pth(state: Mapping[str, Tensor], file: Path) -> None:
+    import torch
+
+    with file.open("wb") as stream:
+        try:
+            torch.save(dict(state), stream)
+        except RuntimeError as error:
+            # PyTorch's writer goes on after the stream's error, and raises one of its own at the end.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def _save_safetensors(state: Mapping[str, Tensor], account: Mapping[str, Any], file: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(_contiguous(state), file, _header(account))
+    except SafetensorError as error:
+        # The library tells the system's errors in its text alone.
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        raise
+
+
+def _header(account: Mapping[str, Any]) -> dict[str, str]:
+    """The metadata of a `.safetensors`: one entry, since the library writes several in an order that varies."""
+    return {HEADER_KEY: json.dumps(account, ensure_ascii=False)}
+
+
+def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as the library takes them; copied only where their elements do not lie in order."""
+    return {name: tensor.detach().contiguous() for name, tensor in state.items()}

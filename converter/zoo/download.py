@@ -8,11 +8,12 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from paddle2torch.converter.support.blob import FileState
 from paddle2torch.converter.support.digests import sha256_of
 from paddle2torch.converter.support.errors import ConverterError, DownloadError, SourceError, UnknownHostError
 from paddle2torch.converter.support.terminal import without_users
@@ -50,12 +51,14 @@ class Fetched:
         url: which of the zoo's URLs it answers (the zoo's own, also where a mirror stood in for it).
         sha256: its hash in lower-case hex.
         size: its bytes.
+        state: what it was like before it was hashed.
     """
 
     path: Path
     url: str
     sha256: str
     size: int
+    state: FileState = field(compare=False)
 
 
 class Fetcher:
@@ -94,12 +97,6 @@ class Fetcher:
             OutputError: the cache cannot be written.
         """
         return self._fetch(artifact, None)
-
-    def local(self, artifact: Artifact | Dictionary) -> Path | None:
-        """Where the artifact's file lies, if it is here already; it has not been looked into."""
-        places = map(self._place, (artifact.url, *artifact.alternatives))
-        paths = (place if isinstance(place, Path) else self.cache.path(place) for place in places)
-        return next(filter(Path.is_file, paths), None)
 
     def fetch_all(self, artifacts: Sequence[Artifact | Dictionary], jobs: int = 4) -> list[Fetched]:
         """The files of all artifacts, in their order, `jobs` at a time.
@@ -199,12 +196,20 @@ class Fetcher:
                     if difference := _difference(artifact, fetched):
                         raise DownloadError(f"{place}: {difference}")
                     return fetched
-            elif record := self.cache.held(place):
-                fetched = Fetched(self.cache.path(place), url, record.sha256, record.size)
-                if _difference(artifact, fetched) is None:
-                    self.cache.tidy(fetched.path)
-                    return fetched
+            elif (cached := self._cached(place, url)) and _difference(artifact, cached) is None:
+                self.cache.tidy(cached.path)
+                return cached
         return None
+
+    def _cached(self, place: str, url: str) -> Fetched | None:
+        """The file of a place in the cache, where it is there and sound."""
+        path = self.cache.path(place)
+        try:
+            state = FileState.of(path)
+        except SourceError:
+            return None
+        record = self.cache.held(place)
+        return Fetched(path, url, record.sha256, record.size, state) if record else None
 
     def _download(self, artifact: Artifact | Dictionary, remote: dict[str, str], overall: Overall | None) -> Fetched:
         """Download from the first URL that has the file."""
@@ -330,7 +335,8 @@ def _label(url: str) -> str:
 
 
 def _measured(path: Path, url: str) -> Fetched:
-    return Fetched(path, url, sha256_of(path), path.stat().st_size)
+    state = FileState.of(path)
+    return Fetched(path, url, sha256_of(path), state.size, state)
 
 
 def _is_known(artifact: Artifact | Dictionary, fetched: Fetched) -> bool:

@@ -137,7 +137,7 @@ def have_no_paddle() -> None:
                 name=conversion.name,
                 task=conversion.network.task,
                 architecture=conversion.network.name,
-                parameters=conversion.parameters,
+                parameters=conversion.network.parameters,
                 tolerance=1.0,
                 cases=(CaseResult(case, 1.0, (layer,), none, 1.0, answers),),
                 source=file,
