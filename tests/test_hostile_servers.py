@@ -384,6 +384,20 @@ def test_no_link_in_the_cache_is_followed(
     assert not target.is_symlink()
 
 
+@pytest.mark.parametrize("make", [Path.symlink_to, Path.hardlink_to], ids=["symbolic", "hard"])
+def test_no_linked_partial_file_is_gone_on_with(
+    make: Callable[[Path, Path], None], fetch: Callable[..., Path], outside: Path, tmp_path: Path
+) -> None:
+    with answering(lambda connection: part_of_body(server, connection, len(BODY))) as server:
+        url = server.url + "/models/x_infer.tar"
+        target = Cache(tmp_path / "cache").path(url)
+        target.parent.mkdir(parents=True)
+        make(target.with_name(target.name + PARTIAL), outside)
+        target.with_name(target.name + STATE).write_text(json.dumps({"url": url, "etag": '"a"', "total": len(BODY)}))
+        assert fetch(server).read_bytes() == BODY
+    assert outside.read_text() == "precious"
+
+
 @pytest.mark.parametrize("suffix", ["", PARTIAL, STATE, RECORD])
 def test_no_link_into_a_cached_file_s_place_is_believed(
     suffix: str, fetch: Callable[..., Path], outside: Path, tmp_path: Path
