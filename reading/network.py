@@ -107,7 +107,7 @@ def users_fetcher() -> Fetcher:
     """Who gets files where nothing else is said: the user's cache, and PADDLE2TORCH_MIRROR as on the command line."""
     from paddle2torch.converter.conversion.choice import Access
 
-    return Access(mirror=os.environ.get("PADDLE2TORCH_MIRROR")).fetcher()
+    return Access(mirror=os.environ.get("PADDLE2TORCH_MIRROR") or None).fetcher()
 
 
 def convert_source(text: str, dictionary: Path | None = None, fetcher: Fetcher | None = None) -> Conversion:

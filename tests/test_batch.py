@@ -51,6 +51,11 @@ def test_what_may_pass_is_tried_once_more_at_the_end(scripted: Callable[..., Scr
     assert (outcomes[2].error, outcomes[2].exit_code) == ("always: no luck", DownloadError.exit_code)
 
 
+def test_a_download_alone_is_not_tried_again(scripted: Callable[..., Scripted], tmp_path: Path) -> None:
+    (outcome,) = run_tasks([scripted("once", 1)])
+    assert (outcome.passed, outcome.tries, runs(tmp_path, "once")) == (False, 1, 1)
+
+
 def test_a_process_that_dies_costs_one_try(scripted: Callable[..., Scripted], tmp_path: Path) -> None:
     outcomes = run_tasks([scripted("killed", 1, "killed"), scripted("other")], jobs=2)
     assert all(outcome.passed for outcome in outcomes)

@@ -192,10 +192,23 @@ def test_a_server_that_drips_is_given_up(head: bytes, fetch: Callable[..., Path]
     impatient = Policy(patience=0.7, attempts=5, backoff=0.001)
     with answering(drip) as server:
         started = time.monotonic()
-        with pytest.raises(DownloadError, match="the server is too slow, less than 512 bytes a second; gave up"):
+        with pytest.raises(DownloadError, match="too slow: less than 512 bytes a second came for 0.7 s; gave up"):
             fetch(server, policy=impatient)
         assert time.monotonic() - started < 5
         assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("says", ["nothing", "busy"])
+def test_a_server_that_brings_nothing_is_given_up_whatever_it_says(says: str, fetch: Callable[..., Path]) -> None:
+    def silent(connection: socket.socket) -> None:
+        server.over.wait(30)
+
+    with answering(silent if says == "nothing" else http(status="503 Busy", Retry_After="1")) as server:
+        started = time.monotonic()
+        with pytest.raises(DownloadError, match="too slow|come back in 1 s"):
+            fetch(server, policy=Policy(read_timeout=0.5, patience=1.7, attempts=100, backoff=0.01))
+        assert time.monotonic() - started < 5
+        assert 2 <= len(server.requests) <= 5
 
 
 def part_of_body(server: RawServer, connection: socket.socket, length: int, told: int | None = None) -> None:
@@ -217,7 +230,7 @@ def test_a_server_that_brings_little_in_each_connection_is_given_up(fetch: Calla
         assert fetch(server).read_bytes() == BODY
         server.requests.clear()
         other = Artifact("inference", f"{HOST}/models/other.tar")
-        with pytest.raises(DownloadError, match="too slow, less than 500000 bytes a second"):
+        with pytest.raises(DownloadError, match="too slow: less than 500000 bytes a second"):
             fetch(server, other, Policy(patience=1, slowest=500_000, attempts=5, backoff=0.4))
         assert 2 <= len(server.requests) <= 5
 
@@ -382,6 +395,20 @@ def test_no_link_in_the_cache_is_followed(
     assert outside.read_text() == "precious"
     assert list(outside.parent.iterdir()) == [outside]
     assert not target.is_symlink()
+
+
+@pytest.mark.parametrize("make", [Path.symlink_to, Path.hardlink_to], ids=["symbolic", "hard"])
+def test_no_linked_partial_file_is_gone_on_with(
+    make: Callable[[Path, Path], None], fetch: Callable[..., Path], outside: Path, tmp_path: Path
+) -> None:
+    with answering(lambda connection: part_of_body(server, connection, len(BODY))) as server:
+        url = server.url + "/models/x_infer.tar"
+        target = Cache(tmp_path / "cache").path(url)
+        target.parent.mkdir(parents=True)
+        make(target.with_name(target.name + PARTIAL), outside)
+        target.with_name(target.name + STATE).write_text(json.dumps({"url": url, "etag": '"a"', "total": len(BODY)}))
+        assert fetch(server).read_bytes() == BODY
+    assert outside.read_text() == "precious"
 
 
 @pytest.mark.parametrize("suffix", ["", PARTIAL, STATE, RECORD])

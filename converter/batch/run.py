@@ -133,7 +133,9 @@ def run_tasks(
                 outcomes[outcome.name] = outcome
                 done(outcome)
         waiting = [task for task in waiting if outcomes[task.name].passing]
-        if not waiting:
+        # A download was tried several times; alone, it would be tried again at once, and not later.
+        alone = len(tasks) == 1 and outcomes[tasks[0].name].exit_code == DownloadError.exit_code
+        if not waiting or alone:
             break
     return [outcomes[task.name] for task in tasks]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from importlib import resources
 from string import Template
@@ -12,6 +13,7 @@ import yaml
 
 from paddle2torch.converter.conversion.convert import Conversion
 from paddle2torch.converter.parity.result import ParityResult
+from paddle2torch.converter.support.terminal import clean
 from paddle2torch.converter.tasks import find_task
 from paddle2torch.converter.zoo.catalog import Model
 
@@ -67,6 +69,10 @@ SIZES = {
     "stretch": "{height} high and {width} wide, the ratio not kept",
     "crop": "the shorter side {short_side} pixels, of that the middle, {height} high and {width} wide",
 }
+
+
+_MARKDOWN = re.compile(r"[\\`*\[\]<>|!#&]|(?<=:)//")
+"""What makes images, links, code and HTML of a name."""
 
 
 def card(conversion: Conversion, result: ParityResult, files: Mapping[str, str], organisation: str | None) -> str:
@@ -204,12 +210,17 @@ def _answers(result: ParityResult) -> tuple[int, int]:
     return sum(answers), len(answers)
 
 
+def _plain(text: str) -> str:
+    """Words with names of others among them, as Markdown that shows them and does no more."""
+    return _MARKDOWN.sub(lambda found: f"\\{found[0]}", clean(text))
+
+
 def _origin(conversion: Conversion) -> str:
     source = conversion.source
     facts = [
-        f"- file: {source.url if source.url and '://' in source.url else source.path.name}",
+        f"- file: {source.url if source.url and '://' in source.url else _plain(source.path.name)}",
         f"- sha256: `{source.sha256}`",
-        *(f"- {note}" for note in conversion.notes),
+        *(f"- {_plain(note)}" for note in conversion.notes),
         "- licence: Apache-2.0",
     ]
     return "\n".join(facts)

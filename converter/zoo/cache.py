@@ -38,7 +38,7 @@ NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 """To open what is a file, and no link to one or pipe; Windows has no such flag, and lets few people make links."""
 
 _LARGEST_RECORD = 64 * 1024  # bytes
-_LONGEST_URL = 2000
+_LONGEST_URL = 1500
 
 logger = logging.getLogger(__name__)
 

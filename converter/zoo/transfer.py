@@ -73,17 +73,17 @@ class Policy:
     Attributes:
         connect_timeout: seconds to wait for a connection.
         read_timeout: seconds to wait for the next bytes.
-        patience: seconds to wait for the whole head of an answer, and for a fair share of a body.
-        slowest: bytes a second that make a fair share; who sends less is given up.
+        patience: seconds within which something new must come, however often it is tried, and waits among them.
+        slowest: bytes a second of that time that are something; a server that sends less is given up.
         attempts: failures in a row after which to give up; a failure after new bytes arrived counts as the first.
         backoff: seconds to wait after the first failure; twice as long after each further one, with jitter.
-        longest_wait: seconds to wait at most; a server that asks for more is given up.
+        longest_wait: seconds to wait between tries at most; a server that asks for more is given up.
         largest: bytes that no file may exceed.
     """
 
     connect_timeout: float = 10.0
-    read_timeout: float = 20.0
-    patience: float = 25.0
+    read_timeout: float = 15.0
+    patience: float = 30.0
     slowest: int = 512
     attempts: int = 5
     backoff: float = 0.5
@@ -133,7 +133,7 @@ class _State:
 
 
 class _Pace:
-    """Whether bytes come fast enough, over all connections of a transfer."""
+    """Whether bytes come fast enough, over all tries of a transfer and the waits between them."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -267,14 +267,11 @@ class Transfer:
                 return self.partial
             except _PassingError as failure:
                 have = self._have()
-                progress = have > furthest
-                failures = 1 if progress else failures + 1
+                failures = 1 if have > furthest else failures + 1
                 furthest = max(furthest, have)
                 if failures >= self.policy.attempts:
                     raise UnreachableError(f"{self.url}: {failure}; gave up after {failures} tries") from failure
                 self._wait(failure, failures)
-                if failure.wait is not None or not progress:
-                    self._pace.begin()
 
     def discard(self) -> None:
         """Remove the partial file and what is known of it."""
@@ -298,7 +295,7 @@ class Transfer:
     def _wait(self, failure: _PassingError, failures: int) -> None:
         wait = min(self.policy.backoff * 2 ** (failures - 1), self.policy.longest_wait) * random.uniform(0.5, 1)
         if failure.wait is not None:
-            if failure.wait > self.policy.longest_wait:
+            if failure.wait > min(self.policy.longest_wait, self._pace.left):
                 long = f"{failure.wait:.0f} s" if failure.wait < _DAY else "more than a day"
                 raise DownloadError(f"{self.url}: {failure}, and asks to come back in {long}; try again then")
             wait = failure.wait
@@ -336,7 +333,8 @@ class Transfer:
                 return apart(function, self._pace.left)
             except _LateError as error:
                 raise UnreachableError(
-                    f"{self.url}: the server is too slow, less than {self.policy.slowest} bytes a second; gave up"
+                    f"{self.url}: too slow: less than {self.policy.slowest} bytes a second came for "
+                    f"{self.policy.patience:g} s; gave up"
                 ) from error
 
     def _open(self, headers: dict[str, str]) -> requests.Response:
