@@ -57,8 +57,15 @@ def locate(path: str | PathLike[str]) -> Place:
     if path.is_dir():
         return _look_in(path, str(path))
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
+        raise FileNotFoundError(
+            f"{path}: there is no such file{'; check the path' if path.suffix in SUFFIXES else _how_to_get(text)}"
+        )
     return Place(path, path.with_suffix(".json"))
+
+
+def _how_to_get(text: str) -> str:
+    """What to do about a text that names no converted file, but may be something that can be converted."""
+    return f"; a model of the zoo, or of Paddle's, is converted first: paddle2torch convert {text}"
 
 
 def _look_in(folder: Path, name: str) -> Place:
@@ -67,7 +74,9 @@ def _look_in(folder: Path, name: str) -> Place:
         return Place(folder / WEIGHTS, account)
     found = sorted(folder.glob(f"*{PTH}"))
     if not found:
-        raise FileNotFoundError(f"{name}: has neither {WEIGHTS} nor NAME-xxxxxxxx.pth; it is no published model")
+        raise FileNotFoundError(
+            f"{name}: has neither {WEIGHTS} nor NAME-xxxxxxxx.pth; it is no published model{_how_to_get(name)}"
+        )
     if len(found) > 1:
         raise ValueError(f"{name}: holds {' and '.join(file.name for file in found)}; name one of them")
     return Place(found[0], account)

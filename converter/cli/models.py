@@ -86,8 +86,12 @@ def convert(
         return
     from paddle2torch.converter.batch.tasks import ConvertTask
 
-    texts = chosen(sources, everything, choice.kind)
-    finish(spread.run([ConvertTask(text, choice, access, output, proving, reference) for text in texts]))
+    names = chosen(sources, everything, choice.kind, choice.branch)
+    finish(
+        spread.run(
+            [ConvertTask(text, choice, access, output, proving, reference, name) for text, name in names.items()]
+        )
+    )
 
 
 @click.command()
@@ -118,10 +122,12 @@ def compare(first: str, second: str, choice: Choice, access: Access, as_json: bo
 
 def comparable(text: str, choice: Choice, access: Access) -> dict[str, Any]:
     """Module key → array of what a file really holds."""
-    if Path(text).suffix in (".pth", ".safetensors"):
+    from paddle2torch.architectures.hub import is_converted
+
+    if is_converted(text):
         from paddle2torch.converter.writing.to_paddle import state_arrays
 
-        return state_arrays(Path(text))
+        return state_arrays(text)
     name, _, own_kind = text.rpartition(":")
     if own_kind in KINDS and name:
         text, choice = name, replace(choice, kind=own_kind)
@@ -132,11 +138,12 @@ def comparable(text: str, choice: Choice, access: Access) -> dict[str, Any]:
 def convert_back(sources: tuple[str, ...], output: Path, reference: str | None, access: Access) -> None:
     """The way to Paddle."""
     from paddle2torch.converter.sources import load_source
+    from paddle2torch.converter.support.names import result_names
     from paddle2torch.converter.writing.to_paddle import read_converted, write_checkpoint, write_inference
 
     program = load_source(reference, open_zoo(), access.fetcher(), weights=False) if reference else None
-    for text in sources:
-        weights = read_converted(Path(text))
+    for text, name in result_names(sources).items():
+        weights = read_converted(text, name)
         note(f"{weights.name}: {weights.architecture.name}, {len(weights.tensors)} tensors")
         click.echo(write_checkpoint(weights, output))
         if program is not None:

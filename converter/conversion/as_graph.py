@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from paddle2torch.architectures.graph.form import Graph
 from paddle2torch.architectures.graph.module import lay_out
 from paddle2torch.architectures.records import Preprocessing
 from paddle2torch.architectures.registry import Task
 from paddle2torch.converter.conversion.convert import Conversion, find_labels
 from paddle2torch.converter.conversion.network import GraphNetwork
+from paddle2torch.converter.conversion.values import note_values, require_range
 from paddle2torch.converter.graph.build import build_module
 from paddle2torch.converter.graph.program import graph_from_program
 from paddle2torch.converter.graph.trace import trace_graph
@@ -53,6 +56,7 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
     settings = read_settings(source.files.settings) if source.files.settings is not None else None
     if settings is not None and settings.steps:
         preprocessing = settings.preprocessing(preprocessing)
+    require_range(source.tensors, source.path.name)
     module = build_module(graph, source.path.name, source.tensors)
     known = graph.tensor_names()
     origins = {key: known[origin.variable] for key, origin in lay_out(graph).origins.items()}
@@ -62,7 +66,9 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
         if settings is not None and settings.steps
         else "the usual one of its kind, which the program does not tell: compare it with the model's documentation"
     )
+    state = module.state_dict()
     notes = [f"the network is the program itself; its preprocessing is {told}"]
+    notes += note_values(state, origins, source.path.name, constants=True)
     if source.named_by is None:
         notes.append("there is no .info that names the tensors; they have the names of the program's variables")
     return Conversion(
@@ -70,11 +76,12 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
         name=source.name,
         network=GraphNetwork(graph, source.path.name, task, parameters, preprocessing),
         mapped=Mapped(
-            state=module.state_dict(),
+            state=state,
             origins=origins,
             ignored=dict.fromkeys(source.tensors.keys() - set(origins.values()), "the program does not read it"),
             initialised=(),
-            widened={key: str(array.dtype) for key, array in arrays.items() if array.dtype.name in ("float16",)},
+            widened={key: str(array.dtype) for key, array in arrays.items() if array.dtype == np.float16},
+            narrowed={key: str(array.dtype) for key, array in arrays.items() if array.dtype == np.float64},
         ),
         branch="",
         branches=("",),

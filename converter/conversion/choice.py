@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,11 +56,16 @@ class Choice:
     config: Path | None = None
     as_graph: bool = False
 
-    def load(self, text: str, zoo: Zoo, fetcher: Fetcher) -> Source:
-        """Find and read a model; see `paddle2torch.converter.sources.load_source` for `text` and errors."""
+    def load(self, text: str, zoo: Zoo, fetcher: Fetcher, name: str | None = None) -> Source:
+        """Find and read a model; see `paddle2torch.converter.sources.load_source` for `text` and errors.
+
+        Args:
+            name: of the result, where it has to be told apart from others'; see `paddle2torch.converter.support.names`.
+        """
         from paddle2torch.converter.sources import load_source
 
-        return load_source(text, zoo, fetcher, self.kind, self.member)
+        source = load_source(text, zoo, fetcher, self.kind, self.member)
+        return source if name is None else replace(source, name=name)
 
     def convert(self, source: Source, fetcher: Fetcher | None = None) -> Conversion:
         """Convert a model in memory; without a fetcher the zoo's dictionary is left alone. See

@@ -99,7 +99,7 @@ def write_together(contents: Mapping[Path, Content]) -> None:
     # At the same time: what makes the content of one file leaves time for another's way to the disk.
     writers = ThreadPoolExecutor(WRITERS)
     try:
-        with ExitStack() as stack:
+        with ExitStack() as moving, ExitStack() as stack:
             # What is entered last is moved first.
             for path, content in reversed(contents.items()):
                 written[path] = writers.submit(_fill, stack.enter_context(_atomic_write(path)), content)
@@ -108,10 +108,28 @@ def write_together(contents: Mapping[Path, Content]) -> None:
                     done.result()
                 except OSError as error:
                     raise _unwritten(path, error) from error
+            # Others who write the same files wait, so that all are of one writer at the end.
+            for folder in sorted({path.parent.resolve() for path in contents}):
+                moving.enter_context(_alone_in(folder))
     finally:
         # After an error or an interrupt the files are closed by now, and whoever still writes soon ends.
         with held_back():
             writers.shutdown()
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, which ends with the process at the latest."""
+    if fcntl is None:  # Windows, where a folder cannot be locked
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # there are file systems without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sweep(path: Path) -> None:
