@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,9 @@ from paddle2torch.converter.cli.common import (
 from paddle2torch.converter.cli.spread import Spread, chosen, finish, spreading
 from paddle2torch.converter.conversion.choice import Access, Choice
 
+if TYPE_CHECKING:
+    from paddle2torch.converter.conversion.inspection import Inspection, WeightsInspection
+
 
 @click.command()
 @click.argument("path", metavar="PATH")
@@ -31,11 +34,16 @@ from paddle2torch.converter.conversion.choice import Access, Choice
 @fetching
 @as_json
 def inspect(path: str, choice: Choice, access: Access, as_json: bool) -> None:
-    """Say what a file, folder, tarball or zoo model holds, without converting it."""
-    from paddle2torch.converter.conversion.inspection import inspect_source
+    """Say what a file, folder, tarball or zoo model holds, without converting it; also a converted file."""
+    from paddle2torch.architectures.hub import is_converted
+    from paddle2torch.converter.conversion.inspection import inspect_source, inspect_weights
 
-    source = choice.load(path, open_zoo(), access.fetcher())
-    report = inspect_source(source, branch=choice.branch, architecture=choice.architecture)
+    report: Inspection | WeightsInspection
+    if is_converted(path) and path not in open_zoo().models:
+        report = inspect_weights(path)
+    else:
+        source = choice.load(path, open_zoo(), access.fetcher())
+        report = inspect_source(source, branch=choice.branch, architecture=choice.architecture)
     if as_json:
         print_json(report.as_dict())
     else:
@@ -124,7 +132,7 @@ def comparable(text: str, choice: Choice, access: Access) -> dict[str, Any]:
     """Module key → array of what a file really holds."""
     from paddle2torch.architectures.hub import is_converted
 
-    if is_converted(text):
+    if is_converted(text) and text not in open_zoo().models:
         from paddle2torch.converter.writing.to_paddle import state_arrays
 
         return state_arrays(text)

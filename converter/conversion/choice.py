@@ -62,8 +62,16 @@ class Choice:
         Args:
             name: of the result, where it has to be told apart from others'; see `paddle2torch.converter.support.names`.
         """
+        from paddle2torch.architectures.hub import is_converted
         from paddle2torch.converter.sources import load_source
+        from paddle2torch.converter.support.errors import SourceError
 
+        if text not in zoo.models and Path(text).exists() and is_converted(text):
+            raise SourceError(
+                f"{text}: holds PyTorch weights already: paddle2torch.load_model loads them, `paddle2torch inspect "
+                f"{text}` says what they are, `verify SOURCE --weights {text}` compares them with what they were "
+                "converted from"
+            )
         source = load_source(text, zoo, fetcher, self.kind, self.member)
         return source if name is None else replace(source, name=name)
 

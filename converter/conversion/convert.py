@@ -12,7 +12,7 @@ import numpy as np
 
 from paddle2torch.architectures.registry import Architecture
 from paddle2torch.converter.conversion.network import NamedNetwork, Network
-from paddle2torch.converter.conversion.values import note_values, require_range
+from paddle2torch.converter.conversion.values import require_sound
 from paddle2torch.converter.graph.naming import named
 from paddle2torch.converter.mapping.branches import census, choose
 from paddle2torch.converter.mapping.config import Config
@@ -127,11 +127,12 @@ def convert(
         planned = plan(tensors, entry, settled)
     if source.program is not None:
         require_same_graph(source, entry, settled, planned.origins)
-    require_range(tensors, source.path.name)
+    variances = {name for key, name in planned.origins.items() if key.endswith("running_var")}
+    value_notes = require_sound({name: tensors[name] for name in planned.origins.values()}, variances, source.path.name)
     mapped = execute(planned)
 
     notes = _notes(source, [b.name for b in branches], chosen.name, mapped)
-    notes += note_values(mapped.state, mapped.origins, source.path.name)
+    notes += value_notes
     if listed and exported:
         notes += [
             f"the zoo lists {key} = {value} for {listed.name}, this file has {settled[key]}; the file was followed"

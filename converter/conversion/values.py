@@ -2,82 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from paddle2torch.architectures.matching import shorten
 from paddle2torch.converter.support.errors import MappingError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 # Of all batch norms of PaddleOCR; a variance below its negative has no root.
 EPSILON = 1e-5
-SMALLEST = float(np.finfo(np.float32).tiny)
-LARGEST = float(np.finfo(np.float32).max)
-_VARIANCES = ("running_var", "_variance")
+SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
-def require_range(arrays: Mapping[str, np.ndarray], file: str) -> None:
-    """Raise MappingError where float64 values do not fit into float32.
+@dataclass(frozen=True)
+class Findings:
+    """What there is to say of the values of a model.
+
+    Attributes:
+        fatal: why the network would answer NaN, a clause each.
+        notes: what else the user should know.
+    """
+
+    fatal: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def require_sound(
+    arrays: Mapping[str, np.ndarray], variances: Collection[str], file: str, constants: bool = False
+) -> tuple[str, ...]:
+    """What a user should know of the values; arguments as for `look_at`.
+
+    Args:
+        file: what to call the source.
+
+    Raises:
+        MappingError: values are NaN, infinite or too large, or variances negative.
+    """
+    found = look_at(arrays, variances, constants)
+    if found.fatal:
+        raise MappingError(
+            f"{file}: {'; '.join(found.fatal)}; the network would answer NaN to every image: take a checkpoint from "
+            "before training diverged; nothing was written"
+        )
+    return found.notes
+
+
+def look_at(arrays: Mapping[str, np.ndarray], variances: Collection[str], constants: bool = False) -> Findings:
+    """Look for values that are none, or will not be in single precision.
 
     Args:
         arrays: structured name → array as it stands in the file.
-        file: what to call it.
-    """
-    for name, array in arrays.items():
-        if array.dtype == np.float64 and np.any(np.isfinite(array) & (np.abs(array) > LARGEST)):
-            raise MappingError(f"{file}: {name} has float64 values that are too large for float32; nothing was written")
-
-
-def note_values(
-    state: Mapping[str, Tensor], origins: Mapping[str, str], file: str, constants: bool = False
-) -> list[str]:
-    """What a user should know of the values.
-
-    Args:
-        state: module key → tensor.
-        origins: module key → structured name, for what was read.
-        file: what to call the source.
+        variances: names of the running variances of batch norms.
         constants: whether infinity may be meant, as it is in a mask that a program has among its parameters.
-
-    Raises:
-        MappingError: values are NaN or infinite, or variances negative, so that the network answers with NaN.
     """
-    notes = []
-    nans, infinities, negative, denormal, count = [], [], [], [], 0
-    for key, name in origins.items():
-        if not state[key].is_floating_point():
+    tensors: dict[str, list[str]] = {}
+    denormal = 0
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
             continue
-        values = state[key].numpy()
-        size = np.abs(values)
+        size = np.abs(array)
         if not size.max(initial=0) <= LARGEST:  # NaN neither
-            nans += [name] if np.isnan(size).any() else []
-            infinities += [name] if np.isinf(size).any() else []
-        if key.endswith(_VARIANCES) and values.min(initial=0) < 0:
-            negative.append((name, float(values.min())))
-        if found := int(np.count_nonzero((size < SMALLEST) & (size > 0))):
-            denormal.append(name)
-            count += found
-    below = [f"{name} (down to {value:.2g})" for name, value in negative if value <= -EPSILON]
-    problems = [("NaN", nans), ("negative variances", below)] + [("infinity", infinities)] * (not constants)
-    for what, names in problems:
-        if names:
-            raise MappingError(
-                f"{file}: {len(names)} tensors hold {what}: {shorten(names)}; the network would answer NaN to every "
-                "image; take a checkpoint from before training diverged; nothing was written"
-            )
-    if negative:
-        notes.append(
-            f"{len(negative)} tensors hold variances just below zero: {shorten([name for name, _ in negative])}"
-        )
-    if infinities:
-        notes.append(f"{len(infinities)} tensors hold infinity, as masks do: {shorten(infinities)}")
-    if denormal:
-        notes.append(
-            f"{count} values in {len(denormal)} tensors are denormal (below {SMALLEST:.1e}), which some processors "
-            f"take for 0: {shorten(denormal)}"
-        )
-    return notes
+            nans, infinities = np.isnan(size).any(), np.isinf(size).any()
+            tensors.setdefault("NaN", []).extend([name] * bool(nans))
+            tensors.setdefault("infinity", []).extend([name] * bool(infinities))
+            if not (nans or infinities):
+                tensors.setdefault("values too large for float32", []).append(name)
+        lowest = array.min(initial=0) if name in variances else 0.0
+        if lowest < 0:
+            what = "negative variances" if lowest <= -EPSILON else "variances just below zero"
+            tensors.setdefault(what, []).append(name)
+        count = int(np.count_nonzero((size < SMALLEST) & (size > 0)))
+        denormal += count
+        tensors.setdefault("denormal values", []).extend([name] * bool(count))
+    told = {what: f"{len(names)} tensors hold {what} ({shorten(names)})" for what, names in tensors.items() if names}
+    if "denormal values" in told:
+        told["denormal values"] += f": {denormal} below {SMALLEST:.1e}, which some processors take for 0"
+    fatal = {"NaN", "values too large for float32", "negative variances"} | ({"infinity"} if not constants else set())
+    return Findings(
+        tuple(text for what, text in told.items() if what in fatal),
+        tuple(text for what, text in told.items() if what not in fatal),
+    )

@@ -27,6 +27,7 @@ import numpy as np
 from paddle2torch.architectures.loading import GRAPH, HEADER_KEY, build_model
 from paddle2torch.architectures.records import Preprocessing
 from paddle2torch.architectures.registry import get
+from paddle2torch.converter.conversion.weights import open_weights
 from paddle2torch.converter.parity.compare import Difference, compare_answers, measure
 from paddle2torch.converter.parity.inputs import Case, text_case
 from paddle2torch.converter.support.digests import sha256_of
@@ -35,7 +36,6 @@ from paddle2torch.converter.support.extras import require
 from paddle2torch.converter.support.files import atomic_write
 from paddle2torch.converter.support.names import result_name
 from paddle2torch.converter.tasks import find_task
-from paddle2torch.converter.writing.to_paddle import open_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -131,7 +131,7 @@ def open_converted(path: str | os.PathLike[str], name: str | None = None) -> tup
             `paddle2torch.converter.support.names`.
 
     Raises:
-        SourceError, FormatError: see `paddle2torch.converter.writing.to_paddle.open_weights`.
+        SourceError, FormatError: see `paddle2torch.converter.conversion.weights.open_weights`.
     """
     name = name or result_name(path)
     weights = open_weights(path)

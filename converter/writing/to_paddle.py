@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddle2torch.architectures.loading import GRAPH, Weights, read_weights
+from paddle2torch.architectures.loading import GRAPH
 from paddle2torch.architectures.matching import COUNTER, expected_tensors
 from paddle2torch.architectures.registry import Architecture, get
+from paddle2torch.converter.conversion.weights import open_weights
 from paddle2torch.converter.formats.pdparams import write_pdparams
 from paddle2torch.converter.mapping.rules import assign, to_paddle
-from paddle2torch.converter.support.errors import FormatError, MappingError, SourceError
+from paddle2torch.converter.support.errors import FormatError, MappingError
 from paddle2torch.converter.support.files import atomic_write, write_together
 from paddle2torch.converter.support.names import result_name
 from paddle2torch.converter.writing.programs import keys_by_variable, with_weights
@@ -40,21 +41,6 @@ class PaddleWeights:
     architecture: Architecture
     parameters: dict[str, Any]
     tensors: dict[str, np.ndarray]
-
-
-def open_weights(path: str | os.PathLike[str]) -> Weights:
-    """`paddle2torch.architectures.loading.read_weights`, with the errors of this package.
-
-    Raises:
-        SourceError: there is no such file.
-        FormatError: it is not a file of weights of one of our architectures.
-    """
-    try:
-        return read_weights(path)
-    except OSError as error:
-        raise SourceError(str(error)) from error
-    except (ValueError, ImportError) as error:
-        raise FormatError(str(path), str(error).removeprefix(f"{path}: ")) from error
 
 
 def state_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
