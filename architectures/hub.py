@@ -35,7 +35,10 @@ class Place:
 def is_converted(text: str) -> bool:
     """Whether `locate` is for this: a file of PyTorch weights, a folder that `publish` made, or a model of the Hub."""
     path = Path(text)
-    return text.startswith(SCHEME) or path.suffix in SUFFIXES or (path / WEIGHTS).is_file() or any(path.glob(f"*{PTH}"))
+    if text.startswith(SCHEME) or path.suffix in SUFFIXES:
+        return True
+    # Not by the path's own methods: they raise errors for what no path can be.
+    return os.path.isdir(path) and (os.path.isfile(path / WEIGHTS) or any(path.glob(f"*{PTH}")))  # noqa: PTH112, PTH113
 
 
 def locate(path: str | PathLike[str]) -> Place:
@@ -56,7 +59,7 @@ def locate(path: str | PathLike[str]) -> Place:
     path = Path(path)
     if path.is_dir():
         return _look_in(path, str(path))
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 (False for what no path can be)
         raise FileNotFoundError(
             f"{path}: there is no such file{'; check the path' if path.suffix in SUFFIXES else _how_to_get(text)}"
         )

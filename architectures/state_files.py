@@ -247,12 +247,16 @@ def _problem_of(archive: zipfile.ZipFile, size: int, check: bool) -> str | None:
 
 
 def _state_dicts(content: object, place: tuple[str, ...], seen: set[int]) -> Iterator[StateDict]:
-    """The dictionaries that hold tensors, from the outside in."""
+    """The dictionaries (and lists) that hold tensors, from the outside in."""
     import torch
 
-    if not isinstance(content, dict) or id(content) in seen or len(place) > DEEPEST:
+    if id(content) in seen or len(place) > DEEPEST:
         return
     seen.add(id(content))
+    if isinstance(content, list | tuple):
+        content = {f"[{index}]": value for index, value in enumerate(content)}
+    if not isinstance(content, dict):
+        return
     named = {key: value for key, value in content.items() if isinstance(key, str)}
     tensors = {key: value for key, value in named.items() if isinstance(value, torch.Tensor)}
     if tensors:

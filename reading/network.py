@@ -153,7 +153,7 @@ def from_module(module: nn.Module, name: str | None = None, dictionary: Path | N
     network = Network(name, metadata["task"], torch_run(module), preprocessing, metadata["labels"])
     if dictionary is None or not find_task(network.task).reads:
         return network
-    labels = given_labels(dictionary, metadata["parameters"]["classes"]).labels
+    labels = given_labels(dictionary, network.task, metadata["parameters"]).labels
     return replace(network, labels=labels)
 
 

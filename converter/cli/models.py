@@ -40,6 +40,7 @@ def inspect(path: str, choice: Choice, access: Access, as_json: bool) -> None:
 
     report: Inspection | WeightsInspection
     if is_converted(path) and path not in open_zoo().models:
+        choice.require_none(path)
         report = inspect_weights(path)
     else:
         source = choice.load(path, open_zoo(), access.fetcher())
@@ -87,9 +88,15 @@ def convert(
     With --to paddle a SOURCE is a converted file, and NAME.pdparams is written; with --reference also the folder NAME
     with the reference's program and these weights, which Paddle's predictor runs.
     """
+    if reference is not None and not proving and target == "torch":
+        raise click.UsageError("--reference goes with --verify, or with --to paddle")
     if target == "paddle":
-        if not sources:
+        if not sources or everything:
             raise click.UsageError("name a converted .pth or .safetensors")
+        if proving:
+            raise click.UsageError("--verify goes with --to torch")
+        for text in sources:
+            choice.require_none(text)
         convert_back(sources, output, reference, access)
         return
     from paddle2torch.converter.batch.tasks import ConvertTask

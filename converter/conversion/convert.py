@@ -231,15 +231,13 @@ def find_labels(
         MappingError: a dictionary was given for what is no recogniser, or one of another length.
         SourceError: the dictionary cannot be read.
     """
-    if dictionary is not None and not find_task(task).reads:
-        raise MappingError(f"--dict {dictionary}: only recognisers have a dictionary; leave it out")
+    if dictionary is not None:
+        return given_labels(dictionary, task, parameters)
     known = find_task(task).labels_of(parameters)
     if known is not None:
         return Labels(known, "labels: text angle in degrees")
     if not find_task(task).reads:
         return None
-    if dictionary is not None:
-        return given_labels(dictionary, parameters["classes"])
     space = None
     if config is not None and config.dictionary is None:
         return match_labels(list(DEFAULT_CHARACTERS), parameters["classes"], False, f"{config.path.name}, by default")
@@ -259,16 +257,18 @@ def find_labels(
     )
 
 
-def given_labels(dictionary: Path, classes: int) -> Labels:
+def given_labels(dictionary: Path, task: str, parameters: Mapping[str, Any]) -> Labels:
     """What the classes stand for by a dictionary that the user insists on.
 
     Raises:
         SourceError: it cannot be read.
         FormatError: it is no UTF-8 text.
-        MappingError: it is of another length.
+        MappingError: it is of another length, or the model is no recogniser.
     """
+    if not find_task(task).reads:
+        raise MappingError(f"--dict {dictionary}: only recognisers have a dictionary; leave it out")
     data = read_given(dictionary, "dictionary")
-    labels = match_labels(read_dictionary(data, dictionary.name), classes, None, dictionary.name)
+    labels = match_labels(read_dictionary(data, dictionary.name), parameters["classes"], None, dictionary.name)
     if labels.labels is None:
         raise MappingError(f"--dict: {labels.note.removeprefix('no labels bundled: ')}; nothing was written")
     return labels
