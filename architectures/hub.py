@@ -37,10 +37,8 @@ def is_converted(text: str) -> bool:
     path = Path(text)
     if text.startswith(SCHEME) or path.suffix in SUFFIXES:
         return True
-    try:
-        return (path / WEIGHTS).is_file() or any(path.glob(f"*{PTH}"))
-    except OSError:  # a name that is too long, say, or a folder that cannot be read
-        return False
+    # Not by the path's own methods: they raise errors for what no path can be.
+    return os.path.isdir(path) and (os.path.isfile(path / WEIGHTS) or any(path.glob(f"*{PTH}")))  # noqa: PTH112, PTH113
 
 
 def locate(path: str | PathLike[str]) -> Place:
@@ -59,15 +57,18 @@ def locate(path: str | PathLike[str]) -> Place:
     if text.startswith(SCHEME):
         return _fetch(text)
     path = Path(path)
-    try:
-        folder, file = path.is_dir(), path.is_file()
-    except OSError as error:  # the name is too long, say
-        raise FileNotFoundError(f"{path}: cannot be opened ({error.strerror}); check the path") from error
-    if folder:
+    if os.path.isdir(path):  # noqa: PTH112 (False for what no path can be)
         return _look_in(path, str(path))
-    if not file:
-        raise FileNotFoundError(f"{path}: there is no such file")
+    if not os.path.isfile(path):  # noqa: PTH113 (False for what no path can be)
+        raise FileNotFoundError(
+            f"{path}: there is no such file{'; check the path' if path.suffix in SUFFIXES else _how_to_get(text)}"
+        )
     return Place(path, path.with_suffix(".json"))
+
+
+def _how_to_get(text: str) -> str:
+    """What to do about a text that names no converted file, but may be something that can be converted."""
+    return f"; a model of the zoo, or of Paddle's, is converted first: paddle2torch convert {text}"
 
 
 def _look_in(folder: Path, name: str) -> Place:
@@ -76,7 +77,9 @@ def _look_in(folder: Path, name: str) -> Place:
         return Place(folder / WEIGHTS, account)
     found = sorted(folder.glob(f"*{PTH}"))
     if not found:
-        raise FileNotFoundError(f"{name}: has neither {WEIGHTS} nor NAME-xxxxxxxx.pth; it is no published model")
+        raise FileNotFoundError(
+            f"{name}: has neither {WEIGHTS} nor NAME-xxxxxxxx.pth; it is no published model{_how_to_get(name)}"
+        )
     if len(found) > 1:
         raise ValueError(f"{name}: holds {' and '.join(file.name for file in found)}; name one of them")
     return Place(found[0], account)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -20,13 +21,12 @@ from paddle2torch.converter.formats.pir import read_pir
 from paddle2torch.converter.support.blob import unchanged
 from paddle2torch.converter.support.digests import sha256_of
 from paddle2torch.converter.support.errors import FormatError, SourceError
+from paddle2torch.converter.support.names import MODEL_SUFFIXES, result_name
 
 if TYPE_CHECKING:
     from paddle2torch.converter.support.blob import Blob
     from paddle2torch.converter.zoo.catalog import Model, Zoo
     from paddle2torch.converter.zoo.download import Fetcher
-
-SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip", ".pdparams", ".pdmodel", ".pdiparams", ".json")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Source:
     """A Paddle model that was found and read.
 
     Attributes:
-        name: stem of the output files.
+        name: stem of the output files, see `paddle2torch.converter.support.names`.
         kind: "inference", "trained" or "pretrained".
         path: the local tarball, folder or file.
         files: the model's files in it.
@@ -84,15 +84,15 @@ def load_source(
         DownloadError, ArchiveError, FormatError: see there.
     """
     model = zoo.models.get(text)
-    if model is None and not Path(text).exists():
-        if "/" in text or text.endswith(SUFFIXES):
+    if model is None and not os.path.exists(text):  # noqa: PTH110 (False for what no path can be)
+        if "/" in text or text.endswith(MODEL_SUFFIXES):
             raise SourceError(f"{text}: there is no such file or folder; check the path")
         model = zoo.get(text)  # raises, with names that are near
     if model is None:
         path = Path(text)
         # Each file of a folder is looked after by itself; others may be written beside them.
         with unchanged(path) if path.is_file() else nullcontext():
-            return _read(_stem(path), open_model_files(path, member), path, weights=weights)
+            return _read(result_name(path), open_model_files(path, member), path, weights=weights)
     kind = kind or "inference"
     artifact = model.artifacts.get(kind)
     if artifact is None:
@@ -101,11 +101,6 @@ def load_source(
     with unchanged(fetched.path, fetched.state):
         files = open_model_files(fetched.path, member)
         return _read(model.name, files, fetched.path, kind, model, fetched.url, fetched.sha256)
-
-
-def _stem(path: Path) -> str:
-    name = path.resolve().name
-    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.endswith(suffix)), name)
 
 
 def _read(

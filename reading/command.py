@@ -83,7 +83,8 @@ def read(
             except ConverterError as error:
                 if len(images) == 1:
                     raise
-                note(f"error: {error}")
+                told = str(error)
+                note(f"error: {told}" if str(path) in told else f"error: {path}: {told}")
                 failed += 1
                 continue
             results.append({"image": str(path), "lines": [line.as_dict() for line in lines]})
@@ -119,16 +120,18 @@ def drawings(images: tuple[Path, ...], out: Path) -> dict[Path, Path]:
     """Where each picture's drawing goes: `out` itself for one picture, a file of its name in that folder for several.
 
     Raises:
-        click.UsageError: two pictures have one name, or the suffix is none of FORMATS.
+        click.UsageError: the suffix is none of FORMATS.
+        SourceError: see `paddle2torch.converter.support.names.result_names`.
     """
     if len(images) == 1 and not out.is_dir():
         if out.suffix.lower() not in FORMATS:
             raise click.UsageError(f"--draw {out}: end its name in one of {', '.join(FORMATS)}")
         return {images[0]: out}
-    targets = {path: out / f"{path.stem}.png" for path in images}
-    if len(set(targets.values())) < len(targets):
-        raise click.UsageError(f"--draw {out}: several pictures have the same name; draw them one at a time")
-    return targets
+    from paddle2torch.converter.support.names import result_names
+
+    suffixes = {path.suffix.casefold() for path in images} - {""}
+    names = result_names([str(path) for path in images], suffixes=tuple(suffixes))
+    return {path: out / f"{names[str(path)]}.png" for path in images if str(path) in names}
 
 
 def read_one(reader: Reader, path: Path, target: Path | None, font: Path | None) -> list[Line]:

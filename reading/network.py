@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paddle2torch.architectures.records import Preprocessing
-from paddle2torch.converter.support.errors import MappingError, SourceError
+from paddle2torch.converter.support.errors import SourceError
 from paddle2torch.converter.tasks import find_task
 
 if TYPE_CHECKING:
@@ -145,13 +145,16 @@ def from_module(module: nn.Module, name: str | None = None, dictionary: Path | N
         SourceError: the module is none of ours, or the dictionary cannot be read.
         MappingError: the dictionary does not fit its classes.
     """
+    from paddle2torch.converter.conversion.convert import given_labels
+
     name = name or type(module).__name__
     metadata = getattr(module, "metadata", None) or _recognised(module, name)
     preprocessing = Preprocessing.from_json(metadata["preprocessing"], name)
     network = Network(name, metadata["task"], torch_run(module), preprocessing, metadata["labels"])
     if dictionary is None or not find_task(network.task).reads:
         return network
-    return replace(network, labels=_read_labels(dictionary, metadata["parameters"]["classes"]))
+    labels = given_labels(dictionary, network.task, metadata["parameters"]).labels
+    return replace(network, labels=labels)
 
 
 def _recognised(module: nn.Module, name: str) -> dict[str, Any]:
@@ -172,19 +175,6 @@ def _recognised(module: nn.Module, name: str) -> dict[str, Any]:
         "labels": find_task(entry.task).labels_of(exact[0].parameters),
         "parameters": exact[0].parameters,
     }
-
-
-def _read_labels(dictionary: Path, classes: int) -> list[str]:
-    from paddle2torch.converter.mapping.labels import match_labels, read_dictionary
-
-    try:
-        data = dictionary.read_bytes()
-    except OSError as error:
-        raise SourceError(f"{dictionary}: the dictionary cannot be read ({error.strerror}); check the path") from error
-    found = match_labels(read_dictionary(data, dictionary.name), classes, None, dictionary.name)
-    if found.labels is None:
-        raise MappingError(found.note)
-    return found.labels
 
 
 def torch_run(module: nn.Module) -> Run:

@@ -326,12 +326,13 @@ def test_user_sees_no_warning_of_the_exporters(
 def test_converted_files_ours_and_others_are_taken(run: Run, tmp_path: Path) -> None:
     run("convert", "embedded_rec", "--output", tmp_path)
     torch.save(network(SMALLEST).state_dict(), tmp_path / "theirs.pth")
-    sources = [tmp_path / name for name in ("embedded_rec.pth", "embedded_rec.safetensors", "theirs.pth")]
-    result = run("export", *sources, "--format", "torchscript", "--output", tmp_path / "out")
-    assert result.exit_code == 0, result.stderr
-    assert "no labels" not in result.stderr  # a classifier needs none
-    assert len(json.loads(read_torchscript(tmp_path / "out" / "embedded_rec.torchscript"))["labels"]) == 63
-    said = json.loads(read_torchscript(tmp_path / "out" / "theirs.torchscript"))
+    for ours in ("embedded_rec.pth", "embedded_rec.safetensors"):
+        out = tmp_path / f"out_of_{ours}"
+        result = run("export", tmp_path / ours, tmp_path / "theirs.pth", "--format", "torchscript", "--output", out)
+        assert result.exit_code == 0, result.stderr
+        assert "no labels" not in result.stderr  # a classifier needs none
+        assert len(json.loads(read_torchscript(out / "embedded_rec.torchscript"))["labels"]) == 63
+    said = json.loads(read_torchscript(out / "theirs.torchscript"))
     assert (said["architecture"], said["labels"], said["source"]["file"]) == (SMALLEST, None, "theirs.pth")
 
 

@@ -709,7 +709,16 @@ def mistake(node: Node) -> str | None:
         | {name for name, value in node.attributes.items() if not fits(value, expected.attributes.get(name, ()))}
         | single
     )
-    return f"the operator {node.type} has wrong, missing or computed {', '.join(sorted(wrong))}" if wrong else None
+    if wrong:
+        return f"the operator {node.type} has wrong, missing or computed {', '.join(sorted(wrong))}"
+    return _lstm_mistake(node) if node.type == "lstm" else None
+
+
+def _lstm_mistake(node: Node) -> str | None:
+    """A count of layers that is not that of the weights; whoever believes it may count for ever."""
+    given, weights = node.attributes, len(node.inputs["weights"])
+    wanted = 4 * given["num_layers"] * (1 + given["bidirectional"])
+    return f"the operator lstm has {weights} weights, and {wanted} belong to its layers" if weights != wanted else None
 
 
 def fits(value: Any, kinds: Sequence[str]) -> bool:

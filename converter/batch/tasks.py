@@ -42,6 +42,8 @@ class ConvertTask:
         output: folder for the results.
         verify: whether to compare with Paddle first, and to write nothing if it disagrees.
         reference: for that; see `paddle2torch.converter.parity.prover.Prover`.
+        result: name of the result, where it has to be told apart from others'; see
+            `paddle2torch.converter.support.names.result_names`.
     """
 
     text: str
@@ -50,6 +52,7 @@ class ConvertTask:
     output: Path
     verify: bool = False
     reference: str | None = None
+    result: str | None = None
 
     @property
     def name(self) -> str:
@@ -64,7 +67,7 @@ class ConvertTask:
         from paddle2torch.converter.writing import artifacts
 
         prover = _prover(self.access, self.reference) if self.verify else None  # Paddle starts while we convert
-        conversion = _convert(self.text, self.choice, self.access)
+        conversion = _convert(self.text, self.choice, self.access, self.result)
         lines: list[str] = []
         if prover is not None:
             logger.info("comparing with %s, layer by layer", prover.oracle)
@@ -82,7 +85,7 @@ class VerifyTask:
     """Compare one model with Paddle.
 
     Attributes:
-        text, choice, access, reference: as for `ConvertTask`.
+        text, choice, access, reference, result: as for `ConvertTask`.
         weights: a converted file to check in place of a conversion.
         images: the user's pictures.
         tolerance: largest relative error allowed for a layer.
@@ -99,6 +102,7 @@ class VerifyTask:
     tolerance: float | None = None
     report: Path | None = None
     command: str | None = None
+    result: str | None = None
 
     @property
     def name(self) -> str:
@@ -111,7 +115,7 @@ class VerifyTask:
             ConverterError: any but that of a model that does not pass.
         """
         prover = _prover(self.access, self.reference)
-        source = self.choice.load(self.text, _zoo(), _fetcher(self.access))
+        source = self.choice.load(self.text, _zoo(), _fetcher(self.access), self.result)
         conversion = self.choice.convert(source, _fetcher(self.access))
         result = prover.prove(conversion, weights=self.weights, images=self.images, tolerance=self.tolerance)
         paths = prover.report(result, self.report, self.command) if self.report else []
@@ -178,9 +182,9 @@ class PublishTask:
         return Report(f"{publication.outcome}: parity {publication.verdict}", data={"publication": publication})
 
 
-def _convert(text: str, choice: Choice, access: Access) -> Conversion:
+def _convert(text: str, choice: Choice, access: Access, name: str | None) -> Conversion:
     """Convert, and say what was done."""
-    source = choice.load(text, _zoo(), _fetcher(access))
+    source = choice.load(text, _zoo(), _fetcher(access), name)
     logger.info("converting %s", source.path.name)
     conversion = choice.convert(source, _fetcher(access))
     settled = ", ".join([conversion.network.name, *(f"{k} = {v}" for k, v in conversion.network.parameters.items())])

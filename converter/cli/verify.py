@@ -68,8 +68,8 @@ def verify(
     command = without_users(shlex.join(["paddle2torch", *sys.argv[1:]]))
     outcomes = spread.run(
         [
-            VerifyTask(text, choice, access, reference, weights, images, tolerance, report, command)
-            for text in chosen(sources, everything, choice.kind)
+            VerifyTask(text, choice, access, reference, weights, images, tolerance, report, command, name)
+            for text, name in chosen(sources, everything, choice.kind, choice.branch).items()
         ]
     )
     if summary_file is not None:

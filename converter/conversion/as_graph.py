@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
 from paddle2torch.architectures.graph.form import Graph
 from paddle2torch.architectures.graph.module import lay_out
 from paddle2torch.architectures.records import Preprocessing
 from paddle2torch.architectures.registry import Task
 from paddle2torch.converter.conversion.convert import Conversion, find_labels
 from paddle2torch.converter.conversion.network import GraphNetwork
+from paddle2torch.converter.conversion.values import require_sound
 from paddle2torch.converter.graph.build import build_module
 from paddle2torch.converter.graph.program import graph_from_program
 from paddle2torch.converter.graph.trace import trace_graph
@@ -53,16 +56,20 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
     settings = read_settings(source.files.settings) if source.files.settings is not None else None
     if settings is not None and settings.steps:
         preprocessing = settings.preprocessing(preprocessing)
-    module = build_module(graph, source.path.name, source.tensors)
     known = graph.tensor_names()
     origins = {key: known[origin.variable] for key, origin in lay_out(graph).origins.items()}
     arrays = {key: source.tensors[name] for key, name in origins.items()}
+    variances = {name for key, name in origins.items() if key.endswith("running_var")}
+    read = {name: source.tensors[name] for name in origins.values()}
+    value_notes = require_sound(read, variances, source.path.name, constants=True)
+    module = build_module(graph, source.path.name, source.tensors)
     told = (
         "that of its inference.yml"
         if settings is not None and settings.steps
         else "the usual one of its kind, which the program does not tell: compare it with the model's documentation"
     )
     notes = [f"the network is the program itself; its preprocessing is {told}"]
+    notes += value_notes
     if source.named_by is None:
         notes.append("there is no .info that names the tensors; they have the names of the program's variables")
     return Conversion(
@@ -74,7 +81,8 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
             origins=origins,
             ignored=dict.fromkeys(source.tensors.keys() - set(origins.values()), "the program does not read it"),
             initialised=(),
-            widened={key: str(array.dtype) for key, array in arrays.items() if array.dtype.name in ("float16",)},
+            widened={key: str(array.dtype) for key, array in arrays.items() if array.dtype == np.float16},
+            narrowed={key: str(array.dtype) for key, array in arrays.items() if array.dtype == np.float64},
         ),
         branch="",
         branches=("",),

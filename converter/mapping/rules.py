@@ -115,6 +115,7 @@ class Mapped:
         ignored: structured name → why it was left out.
         initialised: keys that the source lacks and that were drawn from a fixed seed.
         widened: module key → the narrower data type it was stored in.
+        narrowed: module key → the wider data type that it was rounded from.
     """
 
     state: dict[str, torch.Tensor]
@@ -122,6 +123,7 @@ class Mapped:
     ignored: dict[str, str]
     initialised: tuple[str, ...]
     widened: dict[str, str]
+    narrowed: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -193,8 +195,10 @@ def execute(plan: Plan) -> Mapped:
             state[key] = drawn[key]
         else:
             state[key] = torch.zeros((), dtype=torch.long)  # a batch norm's counter
-    widened = {key: str(array.dtype) for key, array in stored.items() if array.dtype != np.float32}
-    return Mapped(state, plan.origins, plan.ignored, plan.initialised, widened)
+    other = {key: array.dtype for key, array in stored.items() if array.dtype != np.float32}
+    widened = {key: str(dtype) for key, dtype in other.items() if dtype.itemsize < 4}
+    narrowed = {key: str(dtype) for key, dtype in other.items() if dtype.itemsize > 4}
+    return Mapped(state, plan.origins, plan.ignored, plan.initialised, widened, narrowed)
 
 
 def _check(

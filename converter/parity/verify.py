@@ -323,7 +323,7 @@ def load_weights(conversion: Conversion, path: Path) -> Any:
     if not path.is_file():
         raise SourceError(f"{path}: there is no such file; --weights takes a .pth or .safetensors")
     try:
-        state = read_state(path)
+        state = read_state(path, conversion.state)
     except (ValueError, OSError, ImportError) as error:
         raise SourceError(str(error)) from error
     model = conversion.build()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import os
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,17 +24,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddle2torch.architectures.loading import GRAPH, HEADER_KEY, load_model
+from paddle2torch.architectures.loading import GRAPH, HEADER_KEY, build_model
 from paddle2torch.architectures.records import Preprocessing
 from paddle2torch.architectures.registry import get
+from paddle2torch.converter.conversion.weights import open_weights
 from paddle2torch.converter.parity.compare import Difference, compare_answers, measure
 from paddle2torch.converter.parity.inputs import Case, text_case
 from paddle2torch.converter.support.digests import sha256_of
 from paddle2torch.converter.support.errors import FormatError, OutputError, ParityError
 from paddle2torch.converter.support.extras import require
 from paddle2torch.converter.support.files import atomic_write
+from paddle2torch.converter.support.names import result_name
 from paddle2torch.converter.tasks import find_task
-from paddle2torch.converter.writing.to_paddle import open_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -118,33 +120,36 @@ class Format:
     packages: tuple[str, ...] = ()
 
 
-def open_converted(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+def open_converted(path: str | os.PathLike[str], name: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a converted `.pth` or `.safetensors`, ours or anyone's, and its metadata.
 
     Of a file that came without our `.json` the metadata is what its architecture says; its labels are not known.
 
     Args:
         path: what `load_model` takes.
+        name: of the results, which the metadata then have; made from the path by default, see
+            `paddle2torch.converter.support.names`.
 
     Raises:
-        SourceError, FormatError: see `paddle2torch.converter.writing.to_paddle.open_weights`.
+        SourceError, FormatError: see `paddle2torch.converter.conversion.weights.open_weights`.
     """
+    name = name or result_name(path)
     weights = open_weights(path)
     try:
-        model = load_model(path)
+        model = build_model(weights)
     except ValueError as error:
-        raise FormatError(str(path), str(error).removeprefix(f"{path}: ")) from error
-    if model.metadata:
-        return model, model.metadata
+        raise FormatError(str(path), str(error).removeprefix(f"{weights.file}: ")) from error
+    if weights.metadata is not None:
+        return model, {**weights.metadata.to_json(), "name": name}
     entry = get(weights.architecture)
     return model, {
-        "name": path.stem,
+        "name": name,
         "task": entry.task,
         "architecture": entry.name,
         "parameters": weights.parameters,
         "preprocessing": entry.preprocessing.to_json(),
         "labels": None,
-        "source": {"file": path.name, "sha256": sha256_of(path)},
+        "source": {"file": weights.file.name, "sha256": sha256_of(weights.file)},
     }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddle2torch.architectures.digest import digest_of
 from paddle2torch.architectures.graph.form import graph_to_json
 from paddle2torch.architectures.loading import GRAPH, HEADER_KEY
 from paddle2torch.converter import __version__
@@ -26,7 +27,9 @@ def metadata(conversion: Conversion) -> dict[str, Any]:
 
     Keys: schema_version, name, task, architecture, graph (only where that is the architecture), parameters,
     preprocessing, labels (None where unknown), source (kind, file, url, sha256, branch, named_by), ignored (structured
-    name → reason), initialised (module keys), widened (module key → stored data type), converter (version).
+    name → reason), initialised (module keys), widened (module key → stored data type), narrowed (the same of
+    wider types; only where there are any), digest (of the tensors, see
+    `paddle2torch.architectures.digest`), converter (version).
     """
     source = conversion.source
     return {
@@ -49,13 +52,15 @@ def metadata(conversion: Conversion) -> dict[str, Any]:
         "ignored": conversion.mapped.ignored,
         "initialised": list(conversion.mapped.initialised),
         "widened": conversion.mapped.widened,
+        **({"narrowed": conversion.mapped.narrowed} if conversion.mapped.narrowed else {}),
+        "digest": digest_of(conversion.state),
         "converter": __version__,
     }
 
 
 def write(conversion: Conversion, folder: Path) -> list[Path]:
     """Write a conversion's three files; see `write_files`."""
-    return write_files(conversion.state, metadata(conversion), folder)
+    return _write(conversion.state, metadata(conversion), folder)
 
 
 def write_files(state: Mapping[str, Tensor], account: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -63,7 +68,7 @@ def write_files(state: Mapping[str, Tensor], account: Mapping[str, Any], folder:
 
     Args:
         state: a module's state dict.
-        account: what `metadata` returns; its "name" is the files' stem.
+        account: what `metadata` returns; its "name" is the files' stem. The digest is made anew.
         folder: where; made if need be. Files of an earlier conversion of the same name are replaced.
 
     Returns:
@@ -72,6 +77,10 @@ def write_files(state: Mapping[str, Tensor], account: Mapping[str, Any], folder:
     Raises:
         OutputError: something could not be written.
     """
+    return _write(state, {**account, "digest": digest_of(state)}, folder)
+
+
+def _write(state: Mapping[str, Tensor], account: Mapping[str, Any], folder: Path) -> list[Path]:
     stem = folder / account["name"]
     paths = [stem.with_name(stem.name + suffix) for suffix in (".pth", ".safetensors", ".json")]
     text = json.dumps(account, ensure_ascii=False, indent=1) + "\n"
