@@ -8,7 +8,6 @@ Needs `pip install 'paddle2torch[parity]'`.
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +40,6 @@ class PaddleSession:
 
     def __enter__(self) -> PaddleSession:
         self._worker = self._stack.enter_context(PaddleWorker())
-        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="paddle2torch-")))
         return self
 
     def __exit__(self, *details: object) -> None:
@@ -82,7 +80,7 @@ class PaddleSession:
         fetcher = self._fetcher or users_fetcher()
         conversion = convert_source(model, dictionary, fetcher)
         prepared = prepare_program(conversion, find_reference(conversion, load_zoo(), fetcher))
-        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        folder = Path(self._stack.enter_context(self._worker.folder()))
         prepared.write(folder)
         return from_conversion(conversion, lambda inputs: self._run(folder, prepared.form, inputs))
 

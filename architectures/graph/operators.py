@@ -105,9 +105,20 @@ def conv2d_transpose(
 
 
 def batch_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, *, epsilon: float, momentum: float
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    *,
+    epsilon: float,
+    momentum: float,
+    flat: bool = False,
 ) -> Tensor:
-    """With the statistics of training; `momentum` is the share of the old ones that an update keeps."""
+    """With the statistics of training; `momentum` is the share of the old ones that an update keeps.
+
+    `flat` says that x is (N, C, L), not (N, C, H, W).
+    """
     return F.batch_norm(x, mean, variance, weight, bias, momentum=1 - momentum, eps=epsilon)
 
 
@@ -788,7 +799,8 @@ def build_conv2d_transpose(node: Node, shapes: Shapes) -> nn.Module:
 
 def build_batch_norm(node: Node, shapes: Shapes) -> nn.Module:
     given = node.attributes
-    return nn.BatchNorm2d(shapes[node.inputs["weight"][0]][0], given["epsilon"], 1 - given["momentum"])
+    layer = nn.BatchNorm1d if given.get("flat") else nn.BatchNorm2d
+    return layer(shapes[node.inputs["weight"][0]][0], given["epsilon"], 1 - given["momentum"])
 
 
 def build_layer_norm(node: Node, shapes: Shapes) -> nn.Module:

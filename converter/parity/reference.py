@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,10 +21,12 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from paddle2torch.converter.support.errors import PaddleError
+from paddle2torch.converter.support.folders import staging
 
 START_LIMIT = 120.0  # seconds; importing Paddle from a cold disk takes a while
 REQUEST_LIMIT = 300.0  # seconds; the slowest request seen takes about three
 STDERR_TAIL = 5  # lines quoted in a message
+SCRATCH = "paddle2torch"  # what scratch folders are named after, in the folder for temporary files
 Precision = Literal["single", "double"]
 # By its path, and safely: with `-m` the working folder would come first where modules are looked for.
 WORKER_COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("paddle_worker.py")))
@@ -77,7 +80,9 @@ class PaddleWorker:
     """A Paddle process, started once and used for many models; a context manager.
 
     The process is started on entry without waiting for it, so that Paddle is imported while the caller does other
-    work, and started afresh by the next request if it died or was killed in an earlier one.
+    work, and started afresh by the next request if it died or was killed in an earlier one. It runs in a scratch folder
+    and, where the system offers that, may write nowhere else (see `paddle_worker`). A scratch folder that a killed
+    command left behind is removed by the next one that starts a process.
 
     Args:
         command: how to start the process.
@@ -98,7 +103,8 @@ class PaddleWorker:
         self._started_so_far: list[_Process] = []
         self._lock = threading.Lock()
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="paddle")
-        self._folder = tempfile.TemporaryDirectory(prefix="paddle2torch-")
+        self._stack = ExitStack()
+        self._scratch = self._stack.enter_context(staging(Path(tempfile.gettempdir()) / SCRATCH))
 
     def __enter__(self) -> PaddleWorker:
         self._start()
@@ -110,7 +116,7 @@ class PaddleWorker:
         self.close()
 
     def _start(self) -> _Process:
-        self._process = _Process(self._command)
+        self._process = _Process(self._command, self._scratch)
         self._started_so_far.append(self._process)
         return self._process
 
@@ -122,8 +128,7 @@ class PaddleWorker:
 
     def close(self) -> None:
         """End the process and remove its files, also where this is interrupted."""
-        with ExitStack() as stack:
-            stack.callback(self._folder.cleanup)
+        with self._stack as stack:
             stack.callback(self._end)
             self._background.shutdown(wait=True, cancel_futures=True)
 
@@ -131,6 +136,10 @@ class PaddleWorker:
         process, self._process = self._process, None
         if process is not None:
             process.close()
+
+    def folder(self) -> tempfile.TemporaryDirectory[str]:
+        """An empty folder for a program's files; it lasts until it is cleaned up, but no longer than this object."""
+        return tempfile.TemporaryDirectory(dir=self._scratch)
 
     @property
     def versions(self) -> dict[str, str]:
@@ -141,6 +150,16 @@ class PaddleWorker:
         """
         with self._lock:
             return dict(self._started().versions or {})
+
+    @property
+    def confined(self) -> bool:
+        """Whether the kernel keeps the process from writing elsewhere; see `paddle_worker`.
+
+        Raises:
+            PaddleError: see `load`.
+        """
+        with self._lock:
+            return self._started().confined
 
     def load(self, folder: Path, form: str) -> ReferenceProgram:
         """Load FOLDER/inference.pdmodel (form "pdmodel") or FOLDER/inference.json (form "pir") with its .pdiparams.
@@ -161,7 +180,7 @@ class PaddleWorker:
         Raises:
             PaddleError: see `load`.
         """
-        with tempfile.TemporaryDirectory(dir=self._folder.name) as name:
+        with self.folder() as name:
             folder = Path(name)
             np.save(folder / "inputs.npy", inputs, allow_pickle=False)
             answer = self._ask(
@@ -202,13 +221,13 @@ class PaddleWorker:
 
 
 class _Process:
-    """One run of the worker process, and the file that its stderr goes to."""
+    """One run of the worker process, in a folder that also has the file that its stderr goes to."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        # Opened for good: the file outlives this object when something went wrong, so that the user can read it.
-        descriptor, log = tempfile.mkstemp(prefix="paddle2torch-paddle-", suffix=".log")
+    def __init__(self, command: Sequence[str], folder: Path) -> None:
+        descriptor, log = tempfile.mkstemp(dir=folder, suffix=".log")
         self._log = Path(log)
         self.versions: dict[str, str] | None = None
+        self.confined = False
         try:
             self._popen = subprocess.Popen(
                 command,
@@ -217,7 +236,8 @@ class _Process:
                 stderr=descriptor,
                 text=True,
                 encoding="utf-8",
-                env=_environment(),
+                cwd=folder,
+                env=_environment(folder),
             )
         except OSError as error:
             raise PaddleError(f"the Paddle process cannot be started with {command[0]} ({error.strerror})") from error
@@ -259,6 +279,7 @@ class _Process:
             self._log.unlink(missing_ok=True)
             raise PaddleError(answer["unusable"])
         self.versions = answer.get("versions", self.versions)
+        self.confined = answer.get("confined", self.confined)
         return answer
 
     def _ending(self) -> str:
@@ -268,7 +289,11 @@ class _Process:
     def _words(self) -> str:
         """What the process last wrote to stderr, as further lines of a message."""
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-STDERR_TAIL:]
-        return "".join(f"\n  {line}" for line in [*lines, f"(all of its stderr: {self._log})"])
+        # Kept for the user to read.
+        descriptor, kept = tempfile.mkstemp(prefix="paddle2torch-paddle-", suffix=".log")
+        os.close(descriptor)
+        shutil.copyfile(self._log, kept)
+        return "".join(f"\n  {line}" for line in [*lines, f"(all of its stderr: {kept})"])
 
     def kill(self) -> None:
         """Stop the process at once and keep its log."""
@@ -291,16 +316,18 @@ class _Process:
             self.discard()
 
 
-def _environment() -> dict[str, str]:
+def _environment(folder: Path) -> dict[str, str]:
     """The caller's environment, with half of the cores for Paddle unless the caller has set its threads.
 
-    Empty and relative entries of PYTHONPATH, which mean the working folder or what lies in it, are left out.
+    Temporary files go to `folder`. Empty and relative entries of PYTHONPATH, which mean the working folder or what lies
+    in it, are left out.
     """
     entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(entry for entry in entries if Path(entry).is_absolute()),
         "PYTHONSAFEPATH": "1",
+        "TMPDIR": str(folder),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(half_of_the_cores())),
     }
 

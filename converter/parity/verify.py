@@ -15,7 +15,6 @@ import copy
 import hashlib
 import math
 import platform
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -173,11 +172,11 @@ class Session:
             )
         self.reference = reference
         self._conversion = conversion
-        self._folder = tempfile.TemporaryDirectory(prefix="paddle2torch-program-")
+        self._stack = ExitStack()
         prepared = prepare_program(conversion, reference)
         engines: list[Engine] = []
         if worker is not None:
-            engines.append(PaddleEngine(prepared, worker, Path(self._folder.name)))
+            engines.append(PaddleEngine(prepared, worker, Path(self._stack.enter_context(worker.folder()))))
         if conversion.network.graph is None:  # a graph is no witness for itself
             engines.append(GraphEngine(prepared))
         model = conversion.build()
@@ -195,7 +194,7 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
+        self._stack.close()
 
     def run(self, models: Mapping[Precision, Any], case: Case, labels: Sequence[str] | None = None) -> CaseResult:
         """Run one batch through all, Paddle at the same time as PyTorch, and compare.
