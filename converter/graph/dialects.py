@@ -166,6 +166,9 @@ LEGACY: Mapping[str, Row] = {
     "where": row("where", "condition=Condition x=X y=Y"),
 }  # fmt: skip
 
+# The operand that an operator overwrites without reading it.
+OVERWRITTEN = "overwritten"
+
 # `inference.json`: operands and results by their order, attributes by name.
 PIR: Mapping[str, Row] = {
     **{name: row(name, "x") for name in PLAIN},
@@ -173,7 +176,7 @@ PIR: Mapping[str, Row] = {
     **{name: row(name, "x axes", REDUCE_PIR) for name in REDUCTIONS},
     "argmax": row("argmax", "x axis", "axis keepdim=keepdims flatten dtype"),
     "assign": row("assign", "x"),
-    "assign_value": row("assign_value", "", "shape dtype values"),
+    "assign_value": row("assign_value", OVERWRITTEN, "shape dtype values"),
     "add_n": row("add_all", "x"),
     "batch_norm": row("batch_norm", "x mean variance weight bias", NORM),
     "bilinear_interp": row("resize", "x size sizes factor", RESIZE),
@@ -346,6 +349,7 @@ def _spell_pir(program: Program) -> Spelled:
         operands = [lists.get(value, (value,)) if value else () for value in _operands(each)]
         results = [lists.get(value, (value,)) for value in _results(each)]
         inputs = {slot: values for slot, values in zip(entry.inputs, operands, strict=False) if values}
+        inputs.pop(OVERWRITTEN, None)
         wanted = [values for place, values in enumerate(results) if str(place) in entry.outputs]
         outputs = tuple(value for values in wanted for value in values)
         nodes.append(_node(entry, each, inputs, outputs, set(map(str, range(len(entry.inputs))))))

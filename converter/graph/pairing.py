@@ -59,7 +59,7 @@ def names_from_graph(
     for entry in candidates:
         shape = input_shape(entry.task, entry.preprocessing)
         if shape not in graph_traces:
-            graph_traces[shape] = trace_graph(graph, {}, shape)
+            graph_traces[shape] = trace_graph(graph, {}, shape, file)
         try:
             found = _pairing(graph_traces[shape], entry, shape, dict(parameters or {}))
         except AmbiguousError as error:
@@ -106,7 +106,7 @@ def _pairing(graph: Trace, entry: Architecture, shape: tuple[int, ...], given: d
 
 
 def _module_trace(entry: Architecture, parameters: Mapping[str, Any], shape: tuple[int, ...]) -> Trace:
-    return trace_module(entry.build_empty(parameters).to_empty(device="cpu").eval(), shape)
+    return trace_module(entry.build_empty(parameters).eval(), shape)
 
 
 def _sizes(trace: Trace) -> dict[str, tuple[int, ...]]:
@@ -144,6 +144,8 @@ def pair_keys(one: Trace, other: Trace, look: Look, strict: bool) -> dict[str, s
         AmbiguousError: see there.
     """
     first, second = _Net(one), _Net(other)
+    if len(first.steps) != len(second.steps):
+        return None
     colours = _coloured([first, second], look)
     if Counter(colours[0]) != Counter(colours[1]):
         return None
