@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from paddle2torch.converter.formats.foreign import PROGRAM, refuse_foreign
 from paddle2torch.converter.formats.names import checked_name
 from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.boundary import guarded
 from paddle2torch.converter.support.errors import FormatError
 
 if TYPE_CHECKING:
@@ -242,6 +243,7 @@ def _column(end: Operator) -> int:
     return column if isinstance(column, int) else 0
 
 
+@guarded("a .pdmodel program")
 def read_pdmodel(blob: Blob) -> Program:
     """The program of a `.pdmodel` file.
 
@@ -261,6 +263,7 @@ def read_pdmodel(blob: Blob) -> Program:
     return Program(variables, tuple(_operator(blob, message) for message in main.ops), inner)
 
 
+@guarded("a .pdmodel program")
 def rebuilt_pdmodel(blob: Blob, operators: Sequence[int], shapes: Mapping[str, tuple[int, ...]] | None = None) -> bytes:
     """A program built again from some of the operators of another's main block, and of nothing else.
 

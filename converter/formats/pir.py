@@ -26,6 +26,7 @@ from paddle2torch.converter.formats.pdmodel import (
     check_count,
 )
 from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.boundary import guarded
 from paddle2torch.converter.support.errors import FormatError
 
 _DIALECTS: Mapping[str, str] = {"0": "builtin", "1": "pd_op", "2": "cf", "3": "custom_op", "4": "pd_dist"}
@@ -58,6 +59,7 @@ _NOT_FINITE: Mapping[str, float] = {"INF": float("inf"), "-INF": float("-inf"), 
 _MAX_NESTING = 16
 
 
+@guarded("an inference.json of Paddle 3")
 def read_pir(blob: Blob) -> Program:
     """The program of an `inference.json`.
 
@@ -73,6 +75,7 @@ def read_pir(blob: Blob) -> Program:
     return _Reader(blob).program(_parsed(blob))
 
 
+@guarded("an inference.json of Paddle 3")
 def rebuilt_pir(blob: Blob, operators: Sequence[int]) -> bytes:
     """A program built again from some of the operators of another's block, and of nothing else.
 

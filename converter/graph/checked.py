@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from paddle2torch.architectures.graph.form import Graph
 from paddle2torch.converter.formats.pdmodel import FEEDS, FETCHES, Program, read_pdmodel, rebuilt_pdmodel
 from paddle2torch.converter.formats.pir import read_pir, rebuilt_pir
 from paddle2torch.converter.graph.dialects import unlisted
@@ -25,11 +26,13 @@ class CheckedProgram:
     Attributes:
         content: of an `inference.pdmodel` or `inference.json`.
         program: what the content says.
+        graph: what the program computes.
         left_out: the operators of the original on which no output depends, by type.
     """
 
     content: bytes
     program: Program
+    graph: Graph
     left_out: Counter[str]
 
 
@@ -57,10 +60,10 @@ def checked_program(
     else:
         content = rebuilt_pdmodel(blob, places, shapes)
         rebuilt = read_pdmodel(Blob(blob.name, memoryview(content)))
-    graph_from_program(rebuilt, file=file)
+    graph = graph_from_program(rebuilt, file=file)
     left_out = Counter(each.type for each in (*program.operators, *program.inner))
     left_out.subtract(each.type for each in rebuilt.operators)
-    return CheckedProgram(content, rebuilt, +left_out)
+    return CheckedProgram(content, rebuilt, graph, +left_out)
 
 
 def needed(program: Program) -> list[int]:

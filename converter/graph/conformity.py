@@ -18,6 +18,7 @@ from paddle2torch.architectures.graph.form import Graph
 from paddle2torch.architectures.graph.operators import SAME
 from paddle2torch.architectures.records import Preprocessing
 from paddle2torch.converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
+from paddle2torch.converter.support.boundary import boundary
 from paddle2torch.converter.support.errors import MappingError
 
 # Sizes of pictures that every network of a task takes, unlike in height and width; batches of two.
@@ -95,7 +96,8 @@ def check_conformity(
     expected = trace_graph(graph, keys, shape, file)
     if expected.failure is not None:
         raise MappingError(f"the released graph takes no input of {list(shape)}: {expected.failure}")
-    return compare(expected, trace_module(model, shape))
+    with boundary(file, "a network"):  # one that is deeper than any, say
+        return compare(expected, trace_module(model, shape))
 
 
 def compare(graph: Trace, module: Trace) -> list[Difference]:

@@ -19,6 +19,7 @@ from paddle2torch.architectures.registry import Architecture, architectures
 from paddle2torch.converter.graph.conformity import input_shape
 from paddle2torch.converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
 from paddle2torch.converter.mapping.rules import structured_name
+from paddle2torch.converter.support.boundary import boundary
 from paddle2torch.converter.support.errors import MappingError
 
 Look = Callable[[Step], object]
@@ -53,7 +54,11 @@ def names_from_graph(
     Raises:
         MappingError: no network fits, or several do, or some operators of the network cannot be told apart.
     """
-    candidates = [architecture] if architecture else list(architectures())
+    with boundary(file, "a network"):  # one that is deeper than any, say
+        return _named(graph, file, [architecture] if architecture else list(architectures()), dict(parameters or {}))
+
+
+def _named(graph: Graph, file: str, candidates: list[Architecture], given: dict[str, Any]) -> Pairing:
     graph_traces: dict[tuple[int, ...], Trace] = {}
     fitting, ambiguous = [], []
     for entry in candidates:
@@ -61,7 +66,7 @@ def names_from_graph(
         if shape not in graph_traces:
             graph_traces[shape] = trace_graph(graph, {}, shape, file)
         try:
-            found = _pairing(graph_traces[shape], entry, shape, dict(parameters or {}))
+            found = _pairing(graph_traces[shape], entry, shape, given)
         except AmbiguousError as error:
             ambiguous.append(f"{entry.name} ({error})")
             continue

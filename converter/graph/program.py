@@ -10,6 +10,7 @@ from paddle2torch.converter.formats.pdmodel import Program
 from paddle2torch.converter.graph.dialects import UNKNOWN, spell, unlisted
 from paddle2torch.converter.graph.refine import Context, VariantError, constants_of, refined
 from paddle2torch.converter.graph.simplify import simplify
+from paddle2torch.converter.support.boundary import boundary
 from paddle2torch.converter.support.errors import FormatError, MappingError
 
 # How many kinds of operators a message lists before it only counts the rest.
@@ -47,6 +48,16 @@ def graph_from_program(program: Program, names: Mapping[str, str] | None = None,
             depends on them; they are listed, with counts.
         FormatError: it is inconsistent.
     """
+    with boundary(file, "a network"):
+        graph = _graph(program, names or {}, file)
+        try:
+            check_graph(graph, file)
+        except GraphError as error:
+            raise FormatError(file, error.problem) from error
+    return graph
+
+
+def _graph(program: Program, names: Mapping[str, str], file: str) -> Graph:
     spelled = spell(program)
     live = reachable(spelled.nodes, spelled.outputs)
     context = Context(spelled, constants_of(live))
@@ -61,14 +72,8 @@ def graph_from_program(program: Program, names: Mapping[str, str] | None = None,
             uncovered[str(variant)] += 1
     if uncovered:
         raise UncoveredError(file, uncovered)
-    names = names or {}
     parameters = {
         each.name: Parameter(names.get(each.name), each.shape or (), each.dtype or "float32")
         for each in program.parameters
     }
-    graph = simplify(Graph(spelled.inputs, spelled.outputs, tuple(nodes), parameters), context.rank)
-    try:
-        check_graph(graph, file)
-    except GraphError as error:
-        raise FormatError(file, error.problem) from error
-    return graph
+    return simplify(Graph(spelled.inputs, spelled.outputs, tuple(nodes), parameters), context.rank)

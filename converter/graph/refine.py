@@ -37,8 +37,8 @@ def constants_of(nodes: Sequence[Node]) -> dict[str, Any]:
         if node.type in ("full", "full_int_array", "assign_value") and not node.inputs:
             try:
                 known = _constant(node)
-            except (KeyError, IndexError, TypeError, ValueError):
-                continue  # an odd operator, of which `refined` tells
+            except Exception:  # it is an odd operator, of which `refined` tells
+                continue
             if known is not None:
                 constants[node.outputs[0]] = known
     return constants
@@ -119,8 +119,11 @@ def refined(node: Node, context: Context) -> list[Node]:
     refine = REFINE.get(node.type)
     try:
         nodes = list(refine(folded, context)) if refine else [folded]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise VariantError(f"{node.type} with an attribute or operand that is missing or odd ({error!r})") from error
+    except VariantError:
+        raise
+    except Exception as error:
+        odd = f"{error!r}"[:80]
+        raise VariantError(f"{node.type} with an attribute or operand that is missing or odd ({odd})") from error
     for each in nodes:
         problem = mistake(each)
         if problem:

@@ -1,7 +1,6 @@
 """What PyTorch's functions return, as far as shapes and data types go; nothing is computed.
 
-Tensors are stand-ins: one number stands for all of them, so that the largest takes no memory. How large they may get is
-bounded all the same, for what is converted is to be run.
+Tensors are stand-ins: one number stands for all of them, so that the largest takes no memory.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from torch import Tensor
 Shape = tuple[int, ...]
 Given = Mapping[str, Any]
 
-# Released networks have values of up to 27 million elements and five axes, in images of the size that they are for.
-MOST_ELEMENTS = 2**28
+# Where counts of elements begin to overflow is far from here; released networks have up to five axes.
+MOST_ELEMENTS = 2**40
 MOST_AXES = 16
 # Elements that a function without a rule may be given or make.
 MOST_COMPUTED = 2**22
@@ -36,7 +35,7 @@ def stand_in(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor
         RuntimeError: a size is negative.
     """
     if len(shape) > MOST_AXES or math.prod(shape) > MOST_ELEMENTS:
-        raise BudgetError(f"it computes a value of the sizes {list(shape)!s:.60}, which no network does")
+        raise BudgetError(f"it has a value of the sizes {list(shape)!s:.60}, as no network has")
     return torch.zeros((), dtype=dtype).expand(tuple(shape))
 
 

@@ -32,9 +32,12 @@ from paddle2torch.converter.graph.shapes import BudgetError, Shape, flat, result
 from paddle2torch.converter.support.errors import FormatError
 from paddle2torch.converter.support.interrupts import heed
 
-# The largest of the released networks makes 525 calls, and rearranges values of 0.3 million elements together.
+# What a network may do is bounded, for what is converted is to be run. Released ones make up to 525 calls; for each
+# pixel of an image a value has up to 112 elements, and 20 are rearranged. Some values do not depend on the image's size.
 MOST_CALLS = 6_000
-MOST_PLACES = 2**24
+MOST_ELEMENTS_OF_A_PIXEL, MOST_ELEMENTS_AT_ALL = 2_048, 2**22
+MOST_PLACES_OF_A_PIXEL, MOST_PLACES_AT_ALL = 512, 2**24
+MOST_PIXELS = 2**24
 
 # Hooks are called for the modules of all threads.
 _ONE_AT_A_TIME = threading.Lock()
@@ -159,7 +162,10 @@ def trace_graph(graph: Graph, keys: Mapping[str, str], shape: Shape, file: str =
 def _trace(
     run: Callable[[Tensor], Any], parameters: Mapping[int, str], where: Callable[[], str], shape: Shape
 ) -> Trace:
-    recorder = _Recorder(parameters, where)
+    pixels = math.prod(shape[2:])
+    if pixels > MOST_PIXELS:
+        raise BudgetError(f"it is for images of the sizes {list(shape[2:])!s:.60}")
+    recorder = _Recorder(parameters, where, shape[0] * pixels)
     inputs = stand_in(shape)
     recorder.know(inputs, Operand(0, shape))
     try:
@@ -240,13 +246,16 @@ class _Recorder(TorchFunctionMode):
     Args:
         parameters: identity of a tensor → its key.
         where: tells whose code is running.
+        pixels: how many there are in the images of the input.
     """
 
-    def __init__(self, parameters: Mapping[int, str], where: Callable[[], str]) -> None:
+    def __init__(self, parameters: Mapping[int, str], where: Callable[[], str], pixels: int) -> None:
         super().__init__()
         self.steps: list[Step] = []
         self._parameters, self._where = parameters, where
-        self._calls, self._places = MOST_CALLS, MOST_PLACES
+        self._calls = MOST_CALLS
+        self._places = MOST_PLACES_AT_ALL + MOST_PLACES_OF_A_PIXEL * pixels
+        self._elements = MOST_ELEMENTS_AT_ALL + MOST_ELEMENTS_OF_A_PIXEL * pixels
         # By identity, which is given away again once a tensor is gone.
         self._known: dict[int, tuple[weakref.ref[Tensor], Operand]] = {}
 
@@ -306,6 +315,7 @@ class _Recorder(TorchFunctionMode):
         if step.kind == "interpolate":  # however the size was asked for
             step.attributes["size"] = shapes[0][2:]
         for part, (result, shape) in enumerate(zip(results, shapes, strict=True)):
+            self._check(shape)
             operand = Operand(step, shape, part)
             if step.kind == "lstm" and part == 0 and arguments["batch_first"]:
                 operand = Operand(step, (shape[1], shape[0], *shape[2:])).rearranged(swapped)
@@ -322,9 +332,14 @@ class _Recorder(TorchFunctionMode):
         for operand in flat(moved):
             self._spend(0 if operand.places is None else operand.places.numel())
             shape = operand.shape if operand.places is None else operand.places.shape
+            self._check(shape)
             results.append(stand_in(shape, args[0].dtype))
             self.know(results[-1], operand)
         return tuple(results) if isinstance(moved, tuple) else results[0]
+
+    def _check(self, shape: Sequence[int]) -> None:
+        if math.prod(shape) > self._elements:
+            raise BudgetError(f"it computes a value of the sizes {list(shape)!s:.60}, which no network does")
 
     def _spend(self, places: int, kept: bool = True) -> None:
         """Take up memory for places, or see that there is some."""

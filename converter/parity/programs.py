@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from paddle2torch.architectures.graph.form import Graph
 from paddle2torch.architectures.graph.module import module_keys
-from paddle2torch.converter.formats.pdmodel import Program
+from paddle2torch.converter.graph.trace import trace_graph
 from paddle2torch.converter.parity.paddle_worker import STEM
 from paddle2torch.converter.sources import Source, load_source
 from paddle2torch.converter.support.errors import DownloadError, OutputError, SourceError
@@ -29,7 +30,7 @@ class PreparedProgram:
     Attributes:
         file: where the program is from, for messages.
         form: "pdmodel" or "pir".
-        program: its operators.
+        graph: what it computes.
         arrays: by program parameter, in Paddle's layout.
         keys: state dict key by program parameter.
         contents: of the program's file and of the `.pdiparams`.
@@ -37,10 +38,25 @@ class PreparedProgram:
 
     file: str
     form: str
-    program: Program
+    graph: Graph
     arrays: dict[str, np.ndarray]
     keys: dict[str, str]
     contents: tuple[bytes | memoryview, bytes | memoryview]
+    _bounded: set[tuple[int, ...]] = field(default_factory=set)
+
+    def require_bounded(self, inputs: np.ndarray) -> None:
+        """See that the program, which was checked for another size, does not grow beyond bounds with images of this one.
+
+        Args:
+            inputs: that it is to be run with, (N, C, H, W).
+
+        Raises:
+            FormatError: it does.
+        """
+        shape = (1, *inputs.shape[1:])
+        if shape not in self._bounded:
+            trace_graph(self.graph, {}, shape, self.file)
+            self._bounded.add(shape)
 
     def write(self, folder: Path) -> None:
         """Lay out `inference.pdmodel` or `inference.json`, and `inference.pdiparams`.
@@ -126,7 +142,7 @@ def prepare_program(conversion: Conversion, reference: Source) -> PreparedProgra
     same = reference.files.parameters if reference is conversion.source else None
     checked, parameters = with_weights(reference, arrays, same)
     form = "pir" if checked.program.pir else "pdmodel"
-    return PreparedProgram(reference.path.name, form, checked.program, arrays, keys, (checked.content, parameters))
+    return PreparedProgram(reference.path.name, form, checked.graph, arrays, keys, (checked.content, parameters))
 
 
 def _source_array(conversion: Conversion, key: str) -> np.ndarray:

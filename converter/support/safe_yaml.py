@@ -42,8 +42,10 @@ def load_yaml(data: bytes) -> Any:
     except yaml.MarkedYAMLError as error:
         place = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ValueError(f"{error.problem or error.context}{place}") from error
-    except yaml.YAMLError as error:
-        raise ValueError(str(error).partition("\n")[0]) from error
+    except ValueError:
+        raise
+    except Exception as error:  # whatever else the library raises
+        raise ValueError(str(error).partition("\n")[0] or type(error).__name__) from error
 
 
 @dataclass
