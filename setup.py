@@ -17,15 +17,18 @@ def description() -> str:
     return re.sub(r"\]\((?!https?:|#)", f"]({REPOSITORY}/", text)
 
 
+# Edited at the top level; installed beside the module that reads them.
+ZOO = ("model_zoo.yaml", "model_zoo.lock.json")
+
+
 class BuildWithZoo(build_py):
-    """Puts model_zoo.yaml, which people edit at the top level, beside the module that reads it."""
+    """Puts the zoo's files where the package looks for them."""
 
     def run(self) -> None:
         super().run()
         if not self.editable_mode:
-            self.copy_file(
-                "model_zoo.yaml", str(Path(self.build_lib, "paddle2torch", "converter", "zoo", "model_zoo.yaml"))
-            )
+            for name in ZOO:
+                self.copy_file(name, str(Path(self.build_lib, "paddle2torch", "converter", "zoo", name)))
 
 
 setup(

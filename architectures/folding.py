@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import skip_init
 
+from .layers import Pair
+
 ConvT = TypeVar("ConvT", nn.Conv2d, nn.ConvTranspose2d)
 
 
@@ -59,13 +61,57 @@ def fuse_norm(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tupl
     Args:
         weight: output channels first.
         bias: one value per output channel; None where there is none.
+
+    Raises:
+        ValueError: the batch norm keeps no running statistics.
     """
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError("a batch norm without running statistics cannot be folded: it depends on the whole batch")
     mean, variance, gamma, beta = (
         tensor.detach().double() for tensor in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
     )
     gain = gamma / torch.sqrt(variance + norm.eps)
     shift = -mean if bias is None else bias.detach().double() - mean
     return weight.detach().double() * gain.view(-1, 1, 1, 1), beta + shift * gain
+
+
+def absorb_norm(owner: nn.Module, conv: str, norm: str) -> None:
+    """Puts the batch norm of a module into its convolution, in place; a module without that norm stays as it is.
+
+    Args:
+        owner: has both.
+        conv, norm: their names in it. An `nn.Identity` takes the norm's place.
+    """
+    old, batch_norm = getattr(owner, conv), getattr(owner, norm)
+    if isinstance(batch_norm, nn.BatchNorm2d):
+        setattr(owner, conv, folded_conv(old, *fuse_conv_norm(old, batch_norm)))
+        setattr(owner, norm, nn.Identity())
+
+
+class ConvNorm(nn.Module):
+    """A convolution without bias and its batch norm, padded to keep the size at stride 1: a branch that can be folded.
+
+    Shape: (N, `in_channels`, H, W) → (N, `out_channels`, H/stride, W/stride), rounded up.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: Pair = 1, groups: int = 1
+    ) -> None:
+        super().__init__()
+        padding = kernel_size // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))
+
+    def fused(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the one convolution that computes the same, in float64."""
+        return fuse_conv_norm(self.conv, self.bn)
+
+    def folded(self) -> nn.Conv2d:
+        """The one convolution that computes the same."""
+        return folded_conv(self.conv, *self.fused())
 
 
 def identity_kernel(conv: nn.Conv2d) -> Tensor:

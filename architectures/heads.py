@@ -5,31 +5,50 @@ Upstream: PaddleOCR `ppocr/modeling/heads/{det_db_head,rec_ctc_head,cls_head}.py
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
-from .registry import Ignored, Parameter, Part, Size
+from .folding import Foldable, absorb_norm
+from .registry import Ignored, Parameter, Part, Present, Size
 
 
-class DBBranch(nn.Module):
-    """One of the DB head's two branches: (N, C, H/4, W/4) → (N, 1, H, W) between 0 and 1."""
+class DBBranch(Foldable):
+    """One of the DB head's two branches: (N, C, H/4, W/4) → (N, 1, H, W) between 0 and 1.
 
-    def __init__(self, in_channels: int, kernel_size: int) -> None:
+    Args:
+        kernel_size: of the first convolution.
+        folded: whether it has the folded layout: biases in place of the norms.
+    """
+
+    def __init__(self, in_channels: int, kernel_size: int = 3, folded: bool = False) -> None:
         super().__init__()
         quarter = in_channels // 4
-        self.conv1 = nn.Conv2d(in_channels, quarter, kernel_size, padding=kernel_size // 2, bias=False)
-        self.conv_bn1 = nn.BatchNorm2d(quarter)
+        self.conv1 = nn.Conv2d(in_channels, quarter, kernel_size, padding=kernel_size // 2, bias=folded)
+        self.conv_bn1: nn.Module = nn.Identity() if folded else nn.BatchNorm2d(quarter)
         self.relu1 = nn.ReLU()
         self.conv2 = nn.ConvTranspose2d(quarter, quarter, 2, stride=2)
-        self.conv_bn2 = nn.BatchNorm2d(quarter)
+        self.conv_bn2: nn.Module = nn.Identity() if folded else nn.BatchNorm2d(quarter)
         self.relu2 = nn.ReLU()
         self.conv3 = nn.ConvTranspose2d(quarter, 1, 2, stride=2)
         self.sigmoid = nn.Sigmoid()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
+        """All but the last convolution: (N, C, H/4, W/4) → (N, C/4, H/2, W/2)."""
         x = self.relu1(self.conv_bn1(self.conv1(x)))
-        x = self.relu2(self.conv_bn2(self.conv2(x)))
-        return self.sigmoid(self.conv3(x))
+        return self.relu2(self.conv_bn2(self.conv2(x)))
+
+    def from_features(self, features: Tensor) -> Tensor:
+        """The last convolution and the sigmoid: (N, C/4, H/2, W/2) → (N, 1, H, W)."""
+        return self.sigmoid(self.conv3(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.from_features(self.features(x))
+
+    def fold(self) -> None:
+        absorb_norm(self, "conv1", "conv_bn1")
+        absorb_norm(self, "conv2", "conv_bn2")
 
 
 class DBHead(nn.Module):
@@ -37,24 +56,30 @@ class DBHead(nn.Module):
 
     Args:
         kernel_size: of the first convolution; 7 in the PP-OCRv3 teacher.
+        folded_head: whether the branches have the folded layout, as later revisions of upstream export it.
         k: steepness of the differentiable step.
 
     Shape: (N, C, H/4, W/4) → evaluation: shrink map (N, 1, H, W); training: shrink, threshold and binary map
     (N, 3, H, W).
     """
 
-    def __init__(self, in_channels: int, kernel_size: int = 3, k: float = 50.0) -> None:
+    def __init__(self, in_channels: int, kernel_size: int = 3, folded_head: bool = False, k: float = 50.0) -> None:
         super().__init__()
         self.k = k
-        self.binarize = DBBranch(in_channels, kernel_size)
-        self.thresh = DBBranch(in_channels, kernel_size)
+        self.binarize = DBBranch(in_channels, kernel_size, folded_head)
+        self.thresh = DBBranch(in_channels, kernel_size, folded_head)
 
-    def forward(self, x: Tensor) -> Tensor:
-        shrink = self.binarize(x)
-        if not self.training:
-            return shrink
-        threshold = self.thresh(x)
-        return torch.cat([shrink, threshold, torch.sigmoid(self.k * (shrink - threshold))], 1)
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
+        return self.maps(self.binarize, self.thresh, x) if self.training else self.binarize(x)
+
+    def maps(self, binarize: DBBranch, thresh: DBBranch, x: Tensor) -> Tensor:
+        """Shrink, threshold and binary map that two branches make of a map: (N, C, H/4, W/4) → (N, 3, H, W)."""
+        shrink, threshold = binarize(x), thresh(x)
+        return torch.cat([shrink, threshold, self.step(shrink, threshold)], 1)
+
+    def step(self, shrink: Tensor, threshold: Tensor) -> Tensor:
+        """The binary map: nearly 1 where the shrink map is above the threshold, nearly 0 elsewhere, differentiable."""
+        return torch.sigmoid(self.k * (shrink - threshold))
 
 
 class CTCHead(nn.Module):
@@ -98,13 +123,14 @@ class ClassificationHead(nn.Module):
 
 
 THRESHOLD_BRANCH = ("head.thresh.",)
-DB = Part(DBHead, config={"Head.name": "DBHead"}, optional=THRESHOLD_BRANCH)
-DB_LARGE_KERNEL = Part(DBHead, {"kernel_size": 7}, config={"Head.name": "DBHead"}, optional=THRESHOLD_BRANCH)
+FOLDED_HEAD = {"folded_head": Parameter(False, told_by=Present("head.binarize.conv1.bias"))}
+DB = Part(DBHead, parameters=FOLDED_HEAD, config={"Head.name": "DBHead"}, optional=THRESHOLD_BRANCH)
+DB_LARGE_KERNEL = replace(DB, arguments={"kernel_size": 7})
 
 
-def ctc_classes(key: str = "head.fc.weight") -> Parameter:
+def ctc_classes(key: str = "head.fc.weight", classes: int = 6625) -> Parameter:
     """The number of classes, told by the last layer's weight."""
-    return Parameter(6625, told_by=Size(key, 0))
+    return Parameter(classes, told_by=Size(key, 0))
 
 
 CTC = Part(CTCHead, parameters={"classes": ctc_classes()}, config={"Head.name": "CTCHead"})

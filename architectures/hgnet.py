@@ -1,4 +1,4 @@
-"""What both generations of PPHGNet share: units, blocks that concatenate all that their layers made, stages.
+"""What both generations of PPHGNet share: units, blocks that concatenate all that their layers made, stages, backbones.
 
 Upstream: PaddleOCR `ppocr/modeling/backbones/rec_hgnet.py` and `rec_pphgnetv2.py`.
 """
@@ -6,15 +6,16 @@ Upstream: PaddleOCR `ppocr/modeling/backbones/rec_hgnet.py` and `rec_pphgnetv2.p
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .layers import Pair, conv_norm_act
 from .registry import Ignored
-
-NAMES = ("conv", "bn")
+from .svtr import TimeStepPool
 
 CLASSIFIER = (
     Ignored("backbone.last_conv.", "the ImageNet classifier that the backbone came from; no OCR network uses it"),
@@ -22,19 +23,48 @@ CLASSIFIER = (
 )
 
 
-def unit(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    *,
-    stride: Pair = 1,
-    groups: int = 1,
-    activation: Callable[[], nn.Module] | None = nn.ReLU,
-) -> nn.Sequential:
-    """Convolution, batch norm and ReLU; see `conv_norm_act`."""
-    return conv_norm_act(
-        in_channels, out_channels, kernel_size, stride=stride, groups=groups, activation=activation, names=NAMES
-    )
+# The first stage of a detector has the stride of the stem. Of a recogniser's strides one halves the width.
+DETECTION_STRIDES = (None, 2, 2, 2)
+RECOGNITION_STRIDES = ((2, 1), (1, 2), (2, 1), (2, 1))
+
+unit = partial(conv_norm_act, activation=nn.ReLU, names=("conv", "bn"))
+"""Convolution without bias, batch norm and ReLU."""
+
+
+class Unit(Protocol):
+    """Makes a convolution with norm and ReLU."""
+
+    def __call__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1) -> nn.Module: ...
+
+
+class Stem(nn.Module):
+    """The first convolutions of PPHGNetV2 and of PPLCNetV4, with a max pool beside two of them.
+
+    Args:
+        width: of the layers between.
+        out_channels: of the last one.
+        stride: of the second 3×3 convolution; the first one's is 2.
+        unit: makes the convolutions.
+
+    Shape: (N, 3, H, W) → (N, `out_channels`, H/2/`stride`, W/2/`stride`), rounded up.
+    """
+
+    def __init__(self, width: int, out_channels: int, stride: int, unit: Unit = unit) -> None:
+        super().__init__()
+        self.stem1 = unit(3, width, 3, stride=2)
+        self.stem2a = unit(width, width // 2, 2)
+        self.stem2b = unit(width // 2, width, 2)
+        self.stem3 = unit(2 * width, width, 3, stride=stride)
+        self.stem4 = unit(width, out_channels, 1)
+        # A row below and a column on the right keep the size with 2×2 windows. After ReLU no value is negative, so that
+        # zeros do for the max pool as well.
+        self.pad = nn.ZeroPad2d((0, 1, 0, 1))
+        self.pool = nn.MaxPool2d(2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pad(self.stem1(x))
+        convolved = self.stem2b(self.pad(self.stem2a(x)))
+        return self.stem4(self.stem3(torch.cat([self.pool(x), convolved], 1)))
 
 
 class AggregationBlock(nn.Module):
@@ -88,10 +118,53 @@ class Stage(nn.Module):
         return self.blocks(self.downsample(x))
 
 
-def outputs_of(stages: nn.Sequential, x: Tensor) -> list[Tensor]:
-    """The output of every stage."""
-    outputs = []
-    for stage in stages:
-        x = stage(x)
-        outputs.append(x)
-    return outputs
+class DetectionHGNet(nn.Module):
+    """A detector's backbone.
+
+    Args:
+        stem: to a quarter of the input's size; `pool` may take a part of that.
+        stages: four.
+        out_channels: theirs.
+        pool: behind the stem.
+
+    Shape: (N, 3, H, W) → four maps at /4, /8, /16 and /32 with `out_channels` channels.
+    """
+
+    def __init__(
+        self, stem: nn.Module, stages: Iterable[nn.Module], out_channels: list[int], pool: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.pool = pool if pool is not None else nn.Identity()
+        self.stages = nn.Sequential(*stages)
+        self.out_channels = out_channels
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.pool(self.stem(x))
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+class RecognitionHGNet(nn.Module):
+    """A recogniser's backbone.
+
+    Args:
+        stem: to half of the input's size.
+        stages: four.
+        out_channels: of the last one.
+
+    Shape: (N, 3, 48, W) → (N, `out_channels`, 1, W/8); in training any height, and 40 columns (see `TimeStepPool`).
+    """
+
+    def __init__(self, stem: nn.Module, stages: Iterable[nn.Module], out_channels: int) -> None:
+        super().__init__()
+        self.stem = stem
+        self.stages = nn.Sequential(*stages)
+        self.pool = TimeStepPool()
+        self.out_channels = out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.stages(self.stem(x)))

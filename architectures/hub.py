@@ -35,7 +35,10 @@ class Place:
 def is_converted(text: str) -> bool:
     """Whether `locate` is for this: a file of PyTorch weights, a folder that `publish` made, or a model of the Hub."""
     path = Path(text)
-    return text.startswith(SCHEME) or path.suffix in SUFFIXES or (path / WEIGHTS).is_file() or any(path.glob(f"*{PTH}"))
+    if text.startswith(SCHEME) or path.suffix in SUFFIXES:
+        return True
+    # Not by the path's own methods: they raise errors for what no path can be.
+    return os.path.isdir(path) and (os.path.isfile(path / WEIGHTS) or any(path.glob(f"*{PTH}")))  # noqa: PTH112, PTH113
 
 
 def locate(path: str | PathLike[str]) -> Place:
@@ -54,11 +57,18 @@ def locate(path: str | PathLike[str]) -> Place:
     if text.startswith(SCHEME):
         return _fetch(text)
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (False for what no path can be)
         return _look_in(path, str(path))
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
+    if not os.path.isfile(path):  # noqa: PTH113 (False for what no path can be)
+        raise FileNotFoundError(
+            f"{path}: there is no such file{'; check the path' if path.suffix in SUFFIXES else _how_to_get(text)}"
+        )
     return Place(path, path.with_suffix(".json"))
+
+
+def _how_to_get(text: str) -> str:
+    """What to do about a text that names no converted file, but may be something that can be converted."""
+    return f"; a model of the zoo, or of Paddle's, is converted first: paddle2torch convert {text}"
 
 
 def _look_in(folder: Path, name: str) -> Place:
@@ -67,7 +77,9 @@ def _look_in(folder: Path, name: str) -> Place:
         return Place(folder / WEIGHTS, account)
     found = sorted(folder.glob(f"*{PTH}"))
     if not found:
-        raise FileNotFoundError(f"{name}: has neither {WEIGHTS} nor NAME-xxxxxxxx.pth; it is no published model")
+        raise FileNotFoundError(
+            f"{name}: has neither {WEIGHTS} nor NAME-xxxxxxxx.pth; it is no published model{_how_to_get(name)}"
+        )
     if len(found) > 1:
         raise ValueError(f"{name}: holds {' and '.join(file.name for file in found)}; name one of them")
     return Place(found[0], account)
@@ -107,6 +119,14 @@ def _download(address: str, repository: str, revision: str, files: list[str]) ->
         raise FileNotFoundError(
             f"{address}: not in the cache, and the Hub cannot be reached or does not give it; check network and login"
         ) from error
-    except (errors.HTTPError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise FileNotFoundError(f"{address}: cannot be fetched from the Hub ({reason})") from error
+    except errors.HFValidationError as error:
+        raise ValueError(f"{address}: expected hf:ORG/NAME or hf:ORG/NAME@REVISION") from error
+    except Exception as error:  # whatever a server's answer makes the library raise
+        raise FileNotFoundError(f"{address}: cannot be fetched from the Hub ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in words that are nobody else's: an error's own may be a server's, or tell a password."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    words = f"it answers {status}" if status is not None else getattr(error, "strerror", None)
+    return str(words or type(error).__name__)

@@ -55,7 +55,7 @@ class SqueezeExcite(nn.Module):
 def conv_norm_act(
     in_channels: int,
     out_channels: int,
-    kernel_size: int,
+    kernel_size: Pair,
     *,
     stride: Pair = 1,
     groups: int = 1,
@@ -66,15 +66,16 @@ def conv_norm_act(
     """A convolution without bias, its batch norm and perhaps an activation, padded to keep the size at stride 1.
 
     Args:
+        kernel_size: with odd sides; an even one is padded by too little, which is left to the caller.
         names: the names of convolution and batch norm; they differ between upstream's families.
         before: a parameterless layer ahead of the convolution.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if before is not None:
         layers["pool"] = before
-    layers[names[0]] = nn.Conv2d(
-        in_channels, out_channels, kernel_size, stride, (kernel_size - 1) // 2, groups=groups, bias=False
-    )
+    height, width = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+    padding = ((height - 1) // 2, (width - 1) // 2)
+    layers[names[0]] = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
     layers[names[1]] = nn.BatchNorm2d(out_channels)
     if activation is not None:
         layers["act"] = activation()

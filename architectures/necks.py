@@ -5,6 +5,9 @@ Upstream: PaddleOCR `ppocr/modeling/necks/db_fpn.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,10 +43,12 @@ class DBFPN(nn.Module):
     def __init__(self, in_channels: list[int], out_channels: int) -> None:
         super().__init__()
         self.out_channels = out_channels
-        for level, channels in enumerate(in_channels, 2):
-            self.add_module(f"in{level}_conv", nn.Conv2d(channels, out_channels, 1, bias=False))
-        for level in (5, 4, 3, 2):
-            self.add_module(f"p{level}_conv", nn.Conv2d(out_channels, out_channels // 4, 3, padding=1, bias=False))
+        self.in2_conv, self.in3_conv, self.in4_conv, self.in5_conv = (
+            nn.Conv2d(channels, out_channels, 1, bias=False) for channels in in_channels
+        )
+        self.p5_conv, self.p4_conv, self.p3_conv, self.p2_conv = (
+            nn.Conv2d(out_channels, out_channels // 4, 3, padding=1, bias=False) for _ in in_channels
+        )
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         c2, c3, c4, c5 = maps
@@ -81,30 +86,94 @@ class RSEFPN(nn.Module):
         return fuse([conv(x) for conv, x in zip(self.inp_conv, summed, strict=True)])
 
 
+class IntraCLBlock(nn.Module):
+    """Strip convolutions that follow a line of text (I3CL, Du et al., https://arxiv.org/abs/2108.01343).
+
+    At each size, largest first, a square, an upright and a flat kernel read the same map and are summed. There is no
+    activation before the last convolution. Upstream: PaddleOCR `ppocr/modeling/necks/intracl.py`.
+
+    Args:
+        channels: in and out.
+        reduction: how many times narrower the maps between are.
+
+    Shape: (N, `channels`, H, W) → the same.
+    """
+
+    def __init__(self, channels: int, reduction: int = 2) -> None:
+        super().__init__()
+        narrow = channels // reduction
+
+        def conv(height: int, width: int) -> nn.Conv2d:
+            return nn.Conv2d(narrow, narrow, (height, width), padding=(height // 2, width // 2))
+
+        self.conv1x1_reduce_channel = nn.Conv2d(channels, narrow, 1)
+        self.conv1x1_return_channel = nn.Conv2d(narrow, channels, 1)
+        self.v_layer_7x1, self.v_layer_5x1, self.v_layer_3x1 = conv(7, 1), conv(5, 1), conv(3, 1)
+        self.q_layer_1x7, self.q_layer_1x5, self.q_layer_1x3 = conv(1, 7), conv(1, 5), conv(1, 3)
+        self.c_layer_7x7, self.c_layer_5x5, self.c_layer_3x3 = conv(7, 7), conv(5, 5), conv(3, 3)
+        self.bn = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1x1_reduce_channel(x)
+        y = self.c_layer_7x7(y) + self.v_layer_7x1(y) + self.q_layer_1x7(y)
+        y = self.c_layer_5x5(y) + self.v_layer_5x1(y) + self.q_layer_1x5(y)
+        y = self.c_layer_3x3(y) + self.v_layer_3x1(y) + self.q_layer_1x3(y)
+        return x + self.relu(self.bn(self.conv1x1_return_channel(y)))
+
+
+def large_kernel(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """A 9×9 convolution without bias, at the same size."""
+    return nn.Conv2d(in_channels, out_channels, 9, padding=4, bias=False)
+
+
 class LKPAN(nn.Module):
-    """The pyramid of the PP-OCRv3 teacher: 9×9 convolutions and a second, bottom-up way (arXiv 2206.03001).
+    """A pyramid with large kernels and a second, bottom-up way (PP-OCRv3, https://arxiv.org/abs/2206.03001).
+
+    Args:
+        in_channels: of the four maps, finest first.
+        out_channels: of the map that is returned.
+        intracl: whether each level ends with an IntraCL block (server detectors from PP-OCRv4 on).
+        large: makes a large kernel's layer of so many channels in and out.
 
     Shape: maps at /4, /8, /16, /32 with `in_channels` → (N, `out_channels`, H/4, W/4).
     """
 
-    def __init__(self, in_channels: list[int], out_channels: int) -> None:
+    def __init__(
+        self,
+        in_channels: list[int],
+        out_channels: int,
+        intracl: bool = False,
+        large: Callable[[int, int], nn.Module] = large_kernel,
+    ) -> None:
         super().__init__()
         self.out_channels = out_channels
-        quarter, levels = out_channels // 4, len(in_channels)
+        quarter, levels = out_channels // 4, range(len(in_channels))
         self.ins_conv = nn.ModuleList(nn.Conv2d(channels, out_channels, 1, bias=False) for channels in in_channels)
-        self.inp_conv = nn.ModuleList(nn.Conv2d(out_channels, quarter, 9, padding=4, bias=False) for _ in range(levels))
+        self.inp_conv = nn.ModuleList(large(out_channels, quarter) for _ in levels)
         self.pan_head_conv = nn.ModuleList(
-            nn.Conv2d(quarter, quarter, 3, stride=2, padding=1, bias=False) for _ in range(levels - 1)
+            nn.Conv2d(quarter, quarter, 3, stride=2, padding=1, bias=False) for _ in levels[1:]
         )
-        self.pan_lat_conv = nn.ModuleList(nn.Conv2d(quarter, quarter, 9, padding=4, bias=False) for _ in range(levels))
+        self.pan_lat_conv = nn.ModuleList(large(quarter, quarter) for _ in levels)
+        self.incl1, self.incl2, self.incl3, self.incl4 = (
+            IntraCLBlock(quarter) if intracl else nn.Identity() for _ in levels
+        )
 
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        summed = top_down([conv(x) for conv, x in zip(self.ins_conv, maps, strict=True)])
+    def summed(self, maps: list[Tensor]) -> list[Tensor]:
+        """The sums of the top-down way, finest first."""
+        return top_down([conv(x) for conv, x in zip(self.ins_conv, maps, strict=True)])
+
+    def fused(self, summed: list[Tensor]) -> Tensor:
+        """What comes after: the bottom-up way, and all levels in one map."""
         finest, *coarser = [conv(x) for conv, x in zip(self.inp_conv, summed, strict=True)]
         path = [finest]
         for conv, x in zip(self.pan_head_conv, coarser, strict=True):
             path.append(x + conv(path[-1]))
-        return fuse([conv(x) for conv, x in zip(self.pan_lat_conv, path, strict=True)])
+        p2, p3, p4, p5 = (conv(x) for conv, x in zip(self.pan_lat_conv, path, strict=True))
+        return fuse([self.incl1(p2), self.incl2(p3), self.incl3(p4), self.incl4(p5)])
+
+    def forward(self, maps: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
+        return self.fused(self.summed(maps))
 
 
 def pyramid_width(default: int, key: str) -> Parameter:
@@ -131,3 +200,4 @@ LK_PAN = Part(
     parameters={"out_channels": pyramid_width(256, "neck.ins_conv.0.weight")},
     config={"Neck.name": "LKPAN"},
 )
+LK_PAN_INTRACL = replace(LK_PAN, arguments={"intracl": True}, config={**LK_PAN.config, "Neck.intracl": True})

@@ -234,7 +234,8 @@ class Metadata:
         graph: the network itself, where it was converted by its graph.
         ignored: tensors of the source that are not used → why.
         initialised: tensors (keys of the module) that the source lacks, made from a fixed seed.
-        widened: tensors (keys of the module) that were stored in another type than float32 → that type.
+        widened: tensors (keys of the module) that were stored in a narrower type than float32 → that type.
+        narrowed: the same for wider types, whose values were rounded.
         digest: sha256 of the tensors, see `paddle2torch.architectures.digest`; None in files of earlier versions.
         converter: version that wrote the file.
         hub: where it was loaded from, where that is the Hugging Face Hub; it is never written by a conversion.
@@ -252,6 +253,7 @@ class Metadata:
     ignored: Mapping[str, str] = field(default_factory=dict)
     initialised: tuple[str, ...] = ()
     widened: Mapping[str, str] = field(default_factory=dict)
+    narrowed: Mapping[str, str] = field(default_factory=dict)
     digest: str | None = None
     converter: str | None = None
     hub: HubOrigin | None = None
@@ -287,6 +289,7 @@ class Metadata:
             "ignored": dict(self.ignored),
             "initialised": list(self.initialised),
             "widened": dict(self.widened),
+            **({"narrowed": dict(self.narrowed)} if self.narrowed else {}),
             **({} if self.digest is None else {"digest": self.digest}),
             "converter": self.converter,
             **({} if self.hub is None else {"hub": self.hub.to_json()}),
@@ -500,7 +503,18 @@ def _read_graph(data: object, file: str) -> Graph:
 
 def _read_metadata(data: object, file: str) -> Metadata:
     required = ("schema_version", "name", "task", "architecture", "parameters", "preprocessing")
-    optional = (GRAPH, "labels", "source", "ignored", "initialised", "widened", "digest", "converter", "hub")
+    optional = (
+        GRAPH,
+        "labels",
+        "source",
+        "ignored",
+        "initialised",
+        "widened",
+        "narrowed",
+        "digest",
+        "converter",
+        "hub",
+    )
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version is not None and (type(version) is not int or version != SCHEMA_VERSION):
         raise _WrongFieldError("schema_version", f"is {_shown(version)}, {SCHEMA_VERSION} was expected")
@@ -517,6 +531,7 @@ def _read_metadata(data: object, file: str) -> Metadata:
         ignored=_texts(found.get("ignored", {}), "ignored"),
         initialised=_entries(found.get("initialised", []), "initialised", MOST_TENSORS, _text),
         widened=_texts(found.get("widened", {}), "widened"),
+        narrowed=_texts(found.get("narrowed", {}), "narrowed"),
         digest=_optional(found, "digest", _sha256),
         converter=_optional(found, "converter", _text),
         hub=_optional(found, "hub", _read_hub),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,15 +18,15 @@ from paddle2torch.converter.formats.pdiparams import read_pdiparams
 from paddle2torch.converter.formats.pdmodel import Program, read_pdmodel
 from paddle2torch.converter.formats.pdparams import read_pdparams
 from paddle2torch.converter.formats.pir import read_pir
-from paddle2torch.converter.support.digests import hash_ahead, sha256_of
+from paddle2torch.converter.support.blob import unchanged
+from paddle2torch.converter.support.digests import sha256_of
 from paddle2torch.converter.support.errors import FormatError, SourceError
+from paddle2torch.converter.support.names import MODEL_SUFFIXES, result_name
 
 if TYPE_CHECKING:
     from paddle2torch.converter.support.blob import Blob
     from paddle2torch.converter.zoo.catalog import Model, Zoo
     from paddle2torch.converter.zoo.download import Fetcher
-
-SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip", ".pdparams", ".pdmodel", ".pdiparams", ".json")
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Source:
     """A Paddle model that was found and read.
 
     Attributes:
-        name: stem of the output files.
+        name: stem of the output files, see `paddle2torch.converter.support.names`.
         kind: "inference", "trained" or "pretrained".
         path: the local tarball, folder or file.
         files: the model's files in it.
@@ -78,30 +80,27 @@ def load_source(
         weights: whether an inference model must have its weights; a program alone serves as a reference.
 
     Raises:
-        SourceError: nothing of that name, or the model has no such artifact.
+        SourceError: nothing of that name, the model has no such artifact, or a file was changed while it was read.
         DownloadError, ArchiveError, FormatError: see there.
     """
     model = zoo.models.get(text)
-    if model is None and not Path(text).exists():
-        if "/" in text or text.endswith(SUFFIXES):
+    if model is None and not os.path.exists(text):  # noqa: PTH110 (False for what no path can be)
+        if "/" in text or text.endswith(MODEL_SUFFIXES):
             raise SourceError(f"{text}: there is no such file or folder; check the path")
         model = zoo.get(text)  # raises, with names that are near
     if model is None:
         path = Path(text)
-        return _read(_stem(path), open_model_files(path, member), path, weights=weights)
+        # Each file of a folder is looked after by itself; others may be written beside them.
+        with unchanged(path) if path.is_file() else nullcontext():
+            return _read(result_name(path), open_model_files(path, member), path, weights=weights)
     kind = kind or "inference"
     artifact = model.artifacts.get(kind)
     if artifact is None:
         raise SourceError(f"{text}: the zoo lists no {kind} tarball for it; it lists: {', '.join(model.artifacts)}")
     fetched = fetcher.fetch(artifact)
-    return _read(
-        model.name, open_model_files(fetched.path, member), fetched.path, kind, model, fetched.url, fetched.sha256
-    )
-
-
-def _stem(path: Path) -> str:
-    name = path.resolve().name
-    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.endswith(suffix)), name)
+    with unchanged(fetched.path, fetched.state):
+        files = open_model_files(fetched.path, member)
+        return _read(model.name, files, fetched.path, kind, model, fetched.url, fetched.sha256)
 
 
 def _read(
@@ -114,8 +113,6 @@ def _read(
     sha256: str | None = None,
     weights: bool = True,
 ) -> Source:
-    if sha256 is None and path.is_file():
-        hash_ahead(path)
     if files.checkpoint is not None:
         tensors = read_pdparams(files.checkpoint)
         sha256 = sha256 or _sha256(path, files.checkpoint.data)

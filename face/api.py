@@ -153,7 +153,7 @@ def export(source: File, folder: File = "exported", formats: Iterable[str] = ("o
     """
     from paddle2torch.converter.release.export import export_model, open_converted, write_export
 
-    model, metadata = open_converted(Path(source))
+    model, metadata = open_converted(source)
     return [write_export(export_model(model, metadata, each), Path(folder)) for each in formats]
 
 

@@ -18,6 +18,8 @@ from paddle2torch.converter import __version__
 from paddle2torch.converter.cli import downloads, export, models, publish, verify, zoo
 from paddle2torch.converter.support.errors import ConverterError
 from paddle2torch.converter.support.interrupts import remembered
+from paddle2torch.converter.support.processes import safe_variables
+from paddle2torch.converter.support.terminal import clean_output, message
 from paddle2torch.reading.command import read
 
 INTERRUPTED = 130
@@ -38,7 +40,11 @@ COMMANDS = (
 
 
 class Group(click.Group):
-    """Turns our errors into one message and an exit code, unless --debug asks for the traceback."""
+    """Turns our errors into one message and an exit code, unless --debug asks for the traceback; cleans all output."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        with clean_output():
+            return super().main(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -47,7 +53,7 @@ class Group(click.Group):
         except ConverterError as error:
             if ctx.params.get("debug"):
                 raise
-            click.echo(f"error: {error}", err=True)
+            click.echo(message(f"error: {error}"), err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
@@ -68,10 +74,11 @@ class NoteFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
-        return f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text
+        return message(f"{record.levelname.lower()}: {text}" if record.levelno >= logging.WARNING else text)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+# With colour, so that click lets escape sequences through to the stream that spells them out.
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "color": True})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__, prog_name="paddle2torch")
 def main(debug: bool) -> None:
@@ -84,7 +91,7 @@ def main(debug: bool) -> None:
       paddle2torch convert my_model/best_accuracy.pdparams --dict my_dict.txt
     """
     # Processes that are started from here do not look for modules in the working folder either.
-    os.environ["PYTHONSAFEPATH"] = "1"
+    os.environ.update(safe_variables())
     handler = logging.StreamHandler()
     handler.setFormatter(NoteFormatter())
     logger = logging.getLogger("paddle2torch")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from paddle2torch.converter.cli.common import as_json, fetching, note, print_json
+from paddle2torch.converter.cli.common import as_json, fetching, listing, note, print_json
 from paddle2torch.converter.conversion.choice import Access
 from paddle2torch.converter.support.errors import ConverterError, SourceError
 from paddle2torch.reading.defaults import AUTO, CLASSIFIER, DETECTOR, RECOGNISER
@@ -74,15 +74,17 @@ def read(
     results: list[dict[str, Any]] = []
     failed = 0
     with ExitStack() as stack:
-        models = {"det": None if det == NONE else det, "cls": None if cls == NONE else cls, "rec": rec}
-        reader = open_reader(models, dictionary, engine, access, stack)
+        reader = open_reader(
+            None if det == NONE else det, None if cls == NONE else cls, rec, dictionary, engine, access, stack
+        )
         for path in images:
             try:
                 lines = read_one(reader, path, targets.get(path), font)
             except ConverterError as error:
                 if len(images) == 1:
                     raise
-                note(f"error: {error}")
+                told = str(error)
+                note(f"error: {told}" if str(path) in told else f"error: {path}: {told}")
                 failed += 1
                 continue
             results.append({"image": str(path), "lines": [line.as_dict() for line in lines]})
@@ -95,33 +97,41 @@ def read(
 
 
 def open_reader(
-    models: dict[str, str | None], dictionary: Path | None, engine: str, access: Access, stack: ExitStack
+    det: str | None,
+    cls: str | None,
+    rec: str,
+    dictionary: Path | None,
+    engine: str,
+    access: Access,
+    stack: ExitStack,
 ) -> Reader:
     """The reader, and in `stack` what has to be closed after it."""
     fetcher = access.fetcher()
     if engine == "paddle":
         from paddle2torch.reading.paddle import PaddleSession
 
-        return stack.enter_context(PaddleSession(fetcher)).reader(**models, dictionary=dictionary)
+        return stack.enter_context(PaddleSession(fetcher)).reader(det, cls, rec, dictionary=dictionary)
     from paddle2torch.reading import Reader
 
-    return Reader(**models, dictionary=dictionary, fetcher=fetcher)
+    return Reader(det, cls, rec, dictionary=dictionary, fetcher=fetcher)
 
 
 def drawings(images: tuple[Path, ...], out: Path) -> dict[Path, Path]:
     """Where each picture's drawing goes: `out` itself for one picture, a file of its name in that folder for several.
 
     Raises:
-        click.UsageError: two pictures have one name, or the suffix is none of FORMATS.
+        click.UsageError: the suffix is none of FORMATS.
+        SourceError: see `paddle2torch.converter.support.names.result_names`.
     """
     if len(images) == 1 and not out.is_dir():
         if out.suffix.lower() not in FORMATS:
             raise click.UsageError(f"--draw {out}: end its name in one of {', '.join(FORMATS)}")
         return {images[0]: out}
-    targets = {path: out / f"{path.stem}.png" for path in images}
-    if len(set(targets.values())) < len(targets):
-        raise click.UsageError(f"--draw {out}: several pictures have the same name; draw them one at a time")
-    return targets
+    from paddle2torch.converter.support.names import result_names
+
+    suffixes = {path.suffix.casefold() for path in images} - {""}
+    names = result_names([str(path) for path in images], suffixes=tuple(suffixes))
+    return {path: out / f"{names[str(path)]}.png" for path in images if str(path) in names}
 
 
 def read_one(reader: Reader, path: Path, target: Path | None, font: Path | None) -> list[Line]:
@@ -147,9 +157,9 @@ def save(drawing: Image.Image, target: Path) -> None:
 def show(path: Path, lines: list[Line], alone: bool) -> None:
     """The lines for a person."""
     if not alone:
-        click.echo(f"{path}:")
+        listing([f"{path}:"])
     for line in lines:
         corners = " ".join(f"{x},{y}" for x, y in line.box)
-        click.echo(f"{line.score:.3f}  {corners}  {line.text}")
+        listing([f"{line.score:.3f}  {corners}  {line.text}"])
     if not lines:
         note(f"{path}: no text found")

@@ -25,7 +25,7 @@ def cut_out(picture: np.ndarray, box: np.ndarray) -> np.ndarray:
     cv2 = opencv()
     corners = box.astype(np.float32)
     width, height = sides(corners)
-    target = np.float32([[0, 0], [width, 0], [width, height], [0, height]])
+    target = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     crop = cv2.warpPerspective(
         picture,
         cv2.getPerspectiveTransform(corners, target),

@@ -108,7 +108,8 @@ def choose_typeface(text: str, font: Path | None = None) -> Typeface:
         SourceError: the given font cannot be read.
     """
     characters = set(text)
-    missing, files = set(characters), {}
+    missing = set(characters)
+    files: dict[str, Path | None] = {}
     for file in (*_given(font), *FONTS, None):
         if missing and (probe := _installed(file)):
             found = {character for character in missing if _has(probe, character)}
@@ -162,7 +163,8 @@ def _scale(picture: np.ndarray) -> float:
 def _colours() -> Iterator[Colour]:
     hue = 0.0
     while True:
-        yield tuple(round(255 * part) for part in colorsys.hls_to_rgb(hue, 0.42, 0.85))
+        red, green, blue = colorsys.hls_to_rgb(hue, 0.42, 0.85)
+        yield round(255 * red), round(255 * green), round(255 * blue)
         hue = (hue + HUE_STEP) % 1
 
 
@@ -185,7 +187,7 @@ def _draw_text(canvas: np.ndarray, box: np.ndarray, text: str, typeface: Typefac
         box, width, height = np.roll(box, -1, axis=0), height, width
     width, height = max(width, 1), max(height, 1)
     label = np.asarray(_label(text, width, height, typeface))
-    source = np.float32([[0, 0], [width, 0], [width, height], [0, height]])
+    source = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     laid = cv2.warpPerspective(
         label,
         cv2.getPerspectiveTransform(source, box),

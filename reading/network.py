@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paddle2torch.architectures.records import Preprocessing
-from paddle2torch.converter.support.errors import MappingError, SourceError
+from paddle2torch.converter.support.errors import SourceError
+from paddle2torch.converter.tasks import find_task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from paddle2torch.converter.zoo.download import Fetcher
 
 Run = Callable[[np.ndarray], np.ndarray]
-TASKS = {"det": "detector", "cls": "angle classifier", "rec": "recogniser"}
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,10 @@ def open_network(
     """
     network = model if isinstance(model, Network) else _opened(model, dictionary, fetcher)
     if network.task != task:
-        raise SourceError(f"{network.name}: is a {TASKS[network.task]}; a {TASKS[task]} is wanted here")
-    if task != "det" and network.labels is None:
+        raise SourceError(
+            f"{network.name}: is a {find_task(network.task).title}; a {find_task(task).title} is wanted here"
+        )
+    if find_task(task).labelled and network.labels is None:
         raise SourceError(f"{network.name}: nothing tells what its classes stand for; give its dictionary (--dict)")
     return network
 
@@ -105,7 +107,7 @@ def users_fetcher() -> Fetcher:
     """Who gets files where nothing else is said: the user's cache, and PADDLE2TORCH_MIRROR as on the command line."""
     from paddle2torch.converter.conversion.choice import Access
 
-    return Access(mirror=os.environ.get("PADDLE2TORCH_MIRROR")).fetcher()
+    return Access(mirror=os.environ.get("PADDLE2TORCH_MIRROR") or None).fetcher()
 
 
 def convert_source(text: str, dictionary: Path | None = None, fetcher: Fetcher | None = None) -> Conversion:
@@ -143,20 +145,22 @@ def from_module(module: nn.Module, name: str | None = None, dictionary: Path | N
         SourceError: the module is none of ours, or the dictionary cannot be read.
         MappingError: the dictionary does not fit its classes.
     """
+    from paddle2torch.converter.conversion.convert import given_labels
+
     name = name or type(module).__name__
     metadata = getattr(module, "metadata", None) or _recognised(module, name)
     preprocessing = Preprocessing.from_json(metadata["preprocessing"], name)
     network = Network(name, metadata["task"], torch_run(module), preprocessing, metadata["labels"])
-    if dictionary is None or network.task != "rec":
+    if dictionary is None or not find_task(network.task).reads:
         return network
-    return replace(network, labels=_read_labels(dictionary, metadata["parameters"]["classes"]))
+    labels = given_labels(dictionary, network.task, metadata["parameters"]).labels
+    return replace(network, labels=labels)
 
 
 def _recognised(module: nn.Module, name: str) -> dict[str, Any]:
     """Metadata as far as names and shapes tell it."""
     from paddle2torch.architectures.matching import exact_fits
     from paddle2torch.architectures.registry import architectures
-    from paddle2torch.converter.conversion.convert import ANGLES
 
     shapes = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
     exact = exact_fits(architectures(), lambda _: shapes)
@@ -168,22 +172,9 @@ def _recognised(module: nn.Module, name: str) -> dict[str, Any]:
     return {
         "task": entry.task,
         "preprocessing": entry.preprocessing.to_json(),
-        "labels": ANGLES if entry.task == "cls" else None,
+        "labels": find_task(entry.task).labels_of(exact[0].parameters),
         "parameters": exact[0].parameters,
     }
-
-
-def _read_labels(dictionary: Path, classes: int) -> list[str]:
-    from paddle2torch.converter.mapping.labels import match_labels, read_dictionary
-
-    try:
-        data = dictionary.read_bytes()
-    except OSError as error:
-        raise SourceError(f"{dictionary}: the dictionary cannot be read ({error.strerror}); check the path") from error
-    found = match_labels(read_dictionary(data, dictionary.name), classes, None, dictionary.name)
-    if found.labels is None:
-        raise MappingError(found.note)
-    return found.labels
 
 
 def torch_run(module: nn.Module) -> Run:

@@ -8,6 +8,7 @@ Needs `pip install 'paddle2torch[parity]'`.
 
 from __future__ import annotations
 
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import numpy as np
 
 from paddle2torch.converter.parity.programs import find_reference, prepare_program
 from paddle2torch.converter.parity.reference import PaddleWorker
+from paddle2torch.converter.support.scratch import Scratch
 from paddle2torch.reading.defaults import AUTO, DETECTOR, RECOGNISER, classifier
 from paddle2torch.reading.network import Network, convert_source, from_conversion, users_fetcher
 from paddle2torch.reading.reader import Reader
@@ -41,6 +43,7 @@ class PaddleSession:
 
     def __enter__(self) -> PaddleSession:
         self._worker = self._stack.enter_context(PaddleWorker())
+        self._folder = Path(self._stack.enter_context(Scratch()))
         return self
 
     def __exit__(self, *details: object) -> None:
@@ -81,7 +84,7 @@ class PaddleSession:
         fetcher = self._fetcher or users_fetcher()
         conversion = convert_source(model, dictionary, fetcher)
         prepared = prepare_program(conversion, find_reference(conversion, load_zoo(), fetcher))
-        folder = Path(self._stack.enter_context(self._worker.folder()))
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
         prepared.write(folder)
         return from_conversion(conversion, lambda inputs: self._run(folder, prepared, inputs))
 

@@ -19,6 +19,8 @@ from paddle2torch.reading.detection import PUBLISHED, Detection, find_boxes
 from paddle2torch.reading.network import Network, open_network
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from paddle2torch.converter.zoo.download import Fetcher
     from paddle2torch.reading.network import Model
 
@@ -83,17 +85,18 @@ class Reader:
         self._cls = None if cls is None else open_network(cls, "cls", fetcher=fetcher)
         self._detection, self._batch_size, self._drop_score = detection, batch_size, drop_score
 
-    def read(self, image: str | Path | np.ndarray) -> list[Line]:
+    def read(self, image: str | Path | Image.Image | np.ndarray) -> list[Line]:
         """The lines of a picture, from top to bottom and left to right.
 
         Args:
-            image: a picture's file, or its pixels: uint8 (H, W, 3), RGB.
+            image: a picture's file, an image of Pillow's, or pixels: uint8 (H, W, 3), RGB.
 
         Raises:
             SourceError: the file is missing or no picture, or the picture is larger than can be handled.
             ValueError: the array is not of that type and shape.
+            TypeError: it is something else.
         """
-        picture = _checked(image) if isinstance(image, np.ndarray) else load_picture(Path(image))
+        picture = _checked(image) if isinstance(image, np.ndarray) else load_picture(image)
         boxes = self._find(picture)
         crops = [picture] if self._det is None else [cut_out(picture, box) for box in boxes]
         readings = self._recognise(self._turn_upright(crops))

@@ -8,7 +8,6 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
@@ -16,13 +15,9 @@ from click.testing import CliRunner
 from paddle2torch.cli import main
 from paddle2torch.converter.batch import run as batch
 from paddle2torch.converter.batch.run import Outcome, Report, run_tasks, table
-from paddle2torch.converter.batch.tasks import ConvertTask, PublishTask, VerifyTask, absolute
+from paddle2torch.converter.batch.tasks import ConvertTask, VerifyTask, absolute
 from paddle2torch.converter.conversion.choice import Access, Choice
-from paddle2torch.converter.release.publish import Options
-from paddle2torch.converter.support.collection import THRESHOLDS
 from paddle2torch.converter.support.errors import DownloadError, SchedulerError
-from paddle2torch.converter.zoo.cache import Cache
-from paddle2torch.converter.zoo.catalog import load_zoo
 from support.graphs import EMBEDDED
 from support.scripted import Scripted
 
@@ -56,26 +51,9 @@ def test_what_may_pass_is_tried_once_more_at_the_end(scripted: Callable[..., Scr
     assert (outcomes[2].error, outcomes[2].exit_code) == ("always: no luck", DownloadError.exit_code)
 
 
-def test_the_next_is_prepared_while_one_runs() -> None:
-    class Noted:
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def prepare(self) -> None:
-            done.append(f"prepare {self.name}")
-
-        def run(self) -> Report:
-            done.append(f"run {self.name}")
-            return Report("")
-
-    done: list[str] = []
-    run_tasks([Noted("a"), Noted("b"), Noted("c")])
-    assert done == ["prepare b", "run a", "prepare c", "run b", "run c"]
-
-
-def test_processes_collect_rarely(scripted: Callable[..., Scripted]) -> None:
-    outcomes = run_tasks([scripted("a"), scripted("b")], jobs=2)
-    assert [outcome.report.data for outcome in outcomes] == [{"thresholds": THRESHOLDS}] * 2
+def test_a_download_alone_is_not_tried_again(scripted: Callable[..., Scripted], tmp_path: Path) -> None:
+    (outcome,) = run_tasks([scripted("once", 1)])
+    assert (outcome.passed, outcome.tries, runs(tmp_path, "once")) == (False, 1, 1)
 
 
 def test_a_process_that_dies_costs_one_try(scripted: Callable[..., Scripted], tmp_path: Path) -> None:
@@ -139,33 +117,6 @@ def test_one_failure_among_many_leaves_the_others_and_the_exit_code(tarballs: li
     assert alone.stderr.count("error: ") == 1
     assert f"error: 1 of 2 models failed: {tarballs[0]}\n" in result.stderr
     assert same_weights(tmp_path / "out", tarballs[1:2])
-
-
-def test_files_that_are_here_are_hashed_beforehand(
-    tarballs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hashed: list[Path] = []
-    monkeypatch.setattr("paddle2torch.converter.batch.tasks.hash_ahead", hashed.append)
-    zoo, mirror, held = load_zoo(), tmp_path / "mirror", "ch_PP-OCRv3_det"
-    mirrored = mirror / urlsplit(zoo.get(held).artifacts["trained"].url).path.lstrip("/")
-    mirrored.parent.mkdir(parents=True)
-    mirrored.touch()
-    access, cached = Access(str(mirror)), Access(cache=tmp_path / "cache")
-    there = Cache(tmp_path / "cache").path(zoo.get(held).artifacts["inference"].url)
-    there.parent.mkdir(parents=True)
-    there.touch()
-    trained = Choice(kind="trained")
-    for task in (
-        ConvertTask(str(tarballs[0]), Choice(), access, tmp_path),
-        ConvertTask(held, trained, access, tmp_path),
-        VerifyTask(held, Choice(), cached),
-        PublishTask(held, Options(tmp_path, access, "trained")),
-        *(VerifyTask(text, trained, access) for text in ("ch_PP-OCRv2_det", "nothing", str(tmp_path), "x" * 5000, "")),
-        VerifyTask(held, Choice(), Access(str(tmp_path / "no such folder"))),
-        VerifyTask(held, Choice(kind="pretrained"), access),
-    ):
-        task.prepare()
-    assert hashed == [tarballs[0], mirrored, there, mirrored]
 
 
 def test_nothing_named_is_a_matter_of_usage() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -468,16 +467,3 @@ def test_what_is_given_up_is_gone(tmp_path: Path) -> None:
         pytest.skip("this kernel has no Landlock")
     assert (run.returncode, run.stdout) == (0, "kept\n"), run.stderr
     assert [each.name for each in outside.iterdir()] == ["kept"]
-
-
-def test_a_scratch_folder_that_a_killed_command_left_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    left = tmp_path / ".paddle2torch.abcdefgh.part"
-    (left / "new").mkdir(parents=True)
-    (left / "new" / "inputs.npy").write_text("left")
-    worker = PaddleWorker([sys.executable, "-c", ""])
-    assert not left.exists()
-    assert len(list(tmp_path.iterdir())) == 1
-    worker.close()
-    assert not list(tmp_path.iterdir())
-    shutil.rmtree(tmp_path)

@@ -142,5 +142,5 @@ def test_broken_configurations_are_refused(tmp_path: Path, text: str, error: typ
 
 
 def test_a_missing_configuration_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"none\.yml: cannot be read"):
+    with pytest.raises(SourceError, match=r"none\.yml: the configuration cannot be read"):
         read_config(tmp_path / "none.yml")

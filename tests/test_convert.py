@@ -95,10 +95,15 @@ def test_labels_are_bundled_when_they_fit(checkpoint: Path, tmp_path: Path) -> N
     dictionary.write_text("\n".join("0123456789"))
     conversion = converted(checkpoint, dictionary=dictionary)
     assert conversion.labels.labels == ["blank", *"0123456789"]
+    dictionary.write_text("".join(f"{label}\n" for label in ["blank", *"0123456789"]))  # as `publish` writes it
+    assert converted(checkpoint, dictionary=dictionary).labels.labels == conversion.labels.labels
+
+
+def test_a_dictionary_of_another_length_is_an_error_with_both_counts(checkpoint: Path, tmp_path: Path) -> None:
+    dictionary = tmp_path / "short.txt"
     dictionary.write_text("a\nb\nc")
-    conversion = converted(checkpoint, dictionary=dictionary)
-    assert conversion.labels.labels is None
-    assert "3 characters makes 4 or 5 classes, the head has 11" in conversion.labels.note
+    with pytest.raises(MappingError, match=r"short\.txt with 3 characters makes 4 or 5 classes, the head has 11"):
+        converted(checkpoint, dictionary=dictionary)
 
 
 def test_a_missing_dictionary_is_an_error(checkpoint: Path, tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
@@ -28,6 +27,7 @@ from paddle2torch.converter.zoo.cache import Cache
 from paddle2torch.converter.zoo.catalog import load_zoo, zoo_path
 from support import http_server, victims
 from support.http_server import Page, Server
+from support.tarballs import tarball
 from support.victims import Victims
 
 EMBEDDED = Path(download.__file__).with_name("embedded")
@@ -164,7 +164,7 @@ def server() -> Iterator[Server]:
         for name in DOWNLOADED:
             for artifact in load_zoo().get(name).artifacts.values():
                 path = artifact.url.removeprefix("https://paddleocr.bj.bcebos.com")
-                server.pages[path] = Page(random.Random(path).randbytes(150_000), pause=0.005)
+                server.pages[path] = Page(tarball(150_000, seed=path), pause=0.005)
         yield server
 
 
@@ -256,9 +256,10 @@ def test_a_kill_before_any_step_costs_nothing(trial: Trial) -> None:
 
 
 def test_a_leftover_is_removed_by_the_next_who_writes_the_file(tmp_path: Path) -> None:
-    leftovers = [tmp_path / f".{name}.abcd1234.part" for name in ("x.pth", "x.json")]
-    for leftover in leftovers:
-        leftover.write_bytes(b"half")
+    for name in ("x.pth", "x.json"):
+        leftover = tmp_path / f".{name}.abcd1234.part" / "new"
+        leftover.mkdir(parents=True)
+        (leftover / name).write_bytes(b"half")
     with atomic_write(tmp_path / "x.pth") as file:
         file.write(b"whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".x.json.abcd1234.part", "x.pth"]
@@ -275,20 +276,25 @@ def test_what_a_living_process_writes_is_not_taken_for_a_leftover(tmp_path: Path
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_file_that_is_swept_away_before_it_is_locked_is_made_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("moment", ["before it is opened", "before it is locked"])
+def test_a_folder_that_is_swept_away_before_it_is_locked_is_made_anew(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fcntl = pytest.importorskip("fcntl")
-    target, flock = tmp_path / "x.pth", fcntl.flock
+    target, where, name = tmp_path / "x.pth", *((os, "open") if moment.endswith("opened") else (fcntl, "flock"))
+    function, swept = getattr(where, name), []
 
-    def late(file: object, flags: int) -> None:
-        monkeypatch.setattr("fcntl.flock", flock)
+    def late(*arguments: object, **more: object) -> object:
+        monkeypatch.setattr(where, name, function)
+        swept.extend(tmp_path.iterdir())
         sweep(target)  # as another process would, in this moment
-        flock(file, flags)
+        assert list(tmp_path.iterdir()) == []
+        return function(*arguments, **more)
 
-    monkeypatch.setattr("fcntl.flock", late)
+    monkeypatch.setattr(where, name, late)
     with atomic_write(target) as file:
         file.write(b"whole")
+    assert len(swept) == 1
     assert target.read_bytes() == b"whole"
 
 
@@ -320,7 +326,8 @@ def test_files_that_belong_together_appear_in_their_order(tmp_path: Path, monkey
     names, moved, move = ["x.pth", "x.safetensors", "x.json"], [], Path.replace
 
     def noted(source: Path, target: Path) -> Path:
-        assert len(list(tmp_path.iterdir())) == len(names), "one is at its path before the others are written"
+        written = [path.name for path in tmp_path.rglob("x.*") if path.is_file()]
+        assert sorted(written) == sorted(names), "one is at its path before the others are written"
         moved.append(target.name)
         return move(source, target)
 
@@ -332,12 +339,34 @@ def test_files_that_belong_together_appear_in_their_order(tmp_path: Path, monkey
 
 def test_where_one_of_them_cannot_be_written_none_changes(tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_bytes(b"an earlier result")
-    (tmp_path / "file").write_bytes(b"")
-    contents = {tmp_path / name: b"new" for name in ("x.pth", "new folder/x.json", "file/x.safetensors")}
-    with pytest.raises(OutputError, match=r"file/x.safetensors: cannot be written \(.*\); nothing was left behind"):
+    contents = {tmp_path / name: b"new" for name in ("x.pth", "x" * 300, "x.json")}
+    with pytest.raises(OutputError, match=r"/x+: cannot be written \(File name too long\); nothing was left behind"):
         write_together(contents)
     assert (tmp_path / "x.pth").read_bytes() == b"an earlier result"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "x.pth"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.pth"]
+
+
+@pytest.mark.parametrize(
+    "write", [lambda path: write_together({path: b"x"}), lambda path: atomic_write(path).__enter__()]
+)
+def test_where_nothing_can_be_written_no_folder_stays(write: Callable[[Path], object], tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for path in (tmp_path / "file" / "x", tmp_path / "new" / "deep" / ("x" * 300) / "x"):
+        with pytest.raises(OutputError, match=r": cannot be written \(.*\); nothing was left behind"):
+            write(path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_results_are_as_readable_as_other_files_and_whoever_wrote_them(tmp_path: Path) -> None:
+    def privately(path: Path) -> None:
+        path.write_bytes(b"x")
+        path.chmod(0o600)
+
+    (tmp_path / "other").write_bytes(b"")
+    write_together({tmp_path / "x.pth": privately, tmp_path / "x.json": b"x"})
+    with atomic_write(tmp_path / "x"):
+        pass
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
 
 
 def test_files_may_be_written_by_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,41 +374,38 @@ def test_files_may_be_written_by_functions(tmp_path: Path, monkeypatch: pytest.M
     done, sync, move = [], os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda number: (sync(number), done.append("synced")))
     monkeypatch.setattr(Path, "replace", lambda source, target: (move(source, target), done.append(target.name)))
-    write_together({tmp_path / "x.pth": lambda file: file.write(b"weights"), tmp_path / "x.json": b"account"})
+    write_together({tmp_path / "x.pth": lambda path: path.write_bytes(b"weights"), tmp_path / "x.json": b"account"})
     assert done == ["synced", "synced", "x.pth", "x.json"]
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x.pth": b"weights", "x.json": b"account"}
 
 
-def test_they_are_written_at_the_same_time(tmp_path: Path) -> None:
-    both = threading.Barrier(2, timeout=60)
-    contents = {tmp_path / name: lambda file: (both.wait(), file.write(b"weights")) for name in ("x.pth", "y.pth")}
-    write_together(contents)
-    assert all(path.read_bytes() == b"weights" for path in contents)
+def test_files_of_one_name_are_all_of_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second waits until the first has moved all of its files."""
+    pytest.importorskip("fcntl")
+    move, first_moved = Path.replace, threading.Event()
 
+    def slowly(source: Path, target: Path) -> Path:
+        moved = move(source, target)
+        first_moved.set()
+        time.sleep(0.2)
+        return moved
 
-def test_where_one_cannot_be_written_the_other_is_not_waited_for(tmp_path: Path) -> None:
-    begun, written, threads = threading.Event(), [], threading.active_count()
+    def write(content: bytes) -> None:
+        write_together({tmp_path / name: content for name in ("x.pth", "x.safetensors", "x.json")})
 
-    def endless(file: BinaryIO) -> None:
-        while True:
-            written.append(file.write(b"weights"))
-            begun.set()
-            time.sleep(0.001)
-
-    def fail(file: BinaryIO) -> None:
-        begun.wait(60)
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(OutputError, match=r"x\.json: cannot be written \(No space left on device\)"):
-        write_together({tmp_path / "x.pth": endless, tmp_path / "x.json": fail})
-    assert threading.active_count() == threads
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(Path, "replace", slowly)
+    first = threading.Thread(target=write, args=(b"first",))
+    first.start()
+    assert first_moved.wait(60)
+    write(b"second")
+    first.join()
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"second"}
 
 
 @pytest.mark.parametrize(("error", "raised"), [(OSError("no room"), OutputError), (ValueError("odd"), ValueError)])
 def test_a_function_that_fails_leaves_nothing(error: Exception, raised: type[Exception], tmp_path: Path) -> None:
-    def fail(file: BinaryIO) -> None:
-        file.write(b"half")
+    def fail(path: Path) -> None:
+        path.write_bytes(b"half")
         raise error
 
     (tmp_path / "x.json").write_bytes(b"an earlier result")

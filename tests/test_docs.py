@@ -192,7 +192,7 @@ def is_run(text: str) -> bool:
     """Whether a command or a piece of code is run here and now."""
     if any(re.search(sign, text) for sign in NOT_RUN):
         return False
-    return MIRROR_VARIABLE in os.environ or not NEEDS_MIRROR.search(text)
+    return bool(os.environ.get(MIRROR_VARIABLE)) or not NEEDS_MIRROR.search(text)
 
 
 def prepared(text: str) -> str:

@@ -6,8 +6,6 @@ import hashlib
 import io
 import json
 import logging
-import os
-import random
 import resource
 import shutil
 import signal
@@ -23,6 +21,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from paddle2torch.cli import main
+from paddle2torch.converter.support.blob import FileState
 from paddle2torch.converter.support.errors import DownloadError, OutputError, SourceError
 from paddle2torch.converter.zoo.cache import LOCK, PARTIAL, RECORD, Cache, default_folder
 from paddle2torch.converter.zoo.catalog import Artifact, Dictionary
@@ -30,9 +29,10 @@ from paddle2torch.converter.zoo.download import Fetched, Fetcher
 from paddle2torch.converter.zoo.transfer import Policy
 from support import http_server
 from support.http_server import Page, Server
+from support.tarballs import tarball
 
-BODY = random.Random(0).randbytes(200_000)
-OTHER = random.Random(1).randbytes(150_000)
+BODY = tarball(200_000, seed=0)
+OTHER = tarball(150_000, seed=1)
 QUICK = Policy(connect_timeout=5, read_timeout=5, attempts=3, backoff=0.001, longest_wait=0.01)
 TAR = "/models/x_infer.tar"
 
@@ -149,7 +149,9 @@ def test_a_file_that_changed_between_tries_is_downloaded_anew(server: Server, fe
 
 
 @pytest.mark.parametrize(
-    ("body", "etag"), [(BODY[::-1], '"second"'), (OTHER, '"first"')], ids=["another etag", "another length"]
+    ("body", "etag"),
+    [(tarball(200_000, seed=2), '"second"'), (OTHER, '"first"')],
+    ids=["another etag", "another length"],
 )
 def test_a_changed_file_is_noticed_where_if_range_is_ignored(
     server: Server, fetcher: Fetcher, body: bytes, etag: str
@@ -229,7 +231,7 @@ def test_a_killed_download_leaves_no_file_and_is_resumed(server: Server, fetcher
 def test_leftovers_of_a_killed_process_are_swept_away(server: Server, fetcher: Fetcher) -> None:
     target = fetcher.cache.path(server.url + TAR)
     target.parent.mkdir(parents=True)
-    (target.parent / f".{target.name}{RECORD}.k1ll3d__.part").write_bytes(b"half")
+    (target.parent / f".{target.name}{RECORD}.k1ll3d__.part" / "new").mkdir(parents=True)
     (target.parent / f"{target.name}{PARTIAL}").write_bytes(b"of a file about which nothing is known")
     assert fetcher.fetch(artifact()).path.read_bytes() == BODY
     assert files(fetcher.cache.folder) == COMPLETE
@@ -431,9 +433,9 @@ def test_the_same_file_comes_again_without_a_word(server: Server, fetcher: Fetch
 def test_several_files_come_in_the_order_asked_for(server: Server, fetcher: Fetcher) -> None:
     paths = [f"/models/{number}.tar" for number in range(8)]
     for path in paths:
-        server.pages[path] = Page(path.encode())
+        server.pages[path] = Page(tarball(4096, member=f"{path[1:]}.pdparams"))
     fetched = fetcher.fetch_all([artifact(path) for path in paths], jobs=3)
-    assert [file.path.read_bytes().decode() for file in fetched] == paths
+    assert [file.path.read_bytes() for file in fetched] == [server.pages[path].body for path in paths]
 
 
 def test_several_files_come_at_the_same_time(server: Server, fetcher: Fetcher) -> None:
@@ -481,10 +483,8 @@ Fetcher(cache_dir=Path(cache), mirror=mirror).fetch_all(artifacts)
 
 def in_another_process(server: Server, cache: Path, *paths: str) -> subprocess.Popen[bytes]:
     """A process that fetches the paths."""
-    root = Path(__file__).resolve().parent.parent
-    environment = os.environ | {"PYTHONPATH": str(root)}
     command = [sys.executable, "-c", FETCH, str(cache), server.url, *paths]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, stderr=subprocess.PIPE)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -616,7 +616,7 @@ def test_downloads_are_listed_locked_and_cleaned(run: Callable[..., Result], ser
     (entry,) = json.loads(run("cache", "list", "--json").stdout)
     assert (entry["url"], entry["size"], entry["complete"]) == (server.url + TAR, len(BODY), True)
     assert run("zoo", "lock").stdout == f"x inference {sha256(BODY)}\n"
-    assert f'sha256: "{sha256(BODY)}"' in (tmp_path / "zoo.yaml").read_text()
+    assert f'"sha256": "{sha256(BODY)}"' in (tmp_path / "zoo.lock.json").read_text()
     assert "removed 1 files, 200,000 bytes" in run("cache", "clean").stderr
     assert run("cache", "list").stdout == ""
     assert len(server.requests) == 1
@@ -676,7 +676,8 @@ def test_a_mirror_s_folder_is_used_in_place(tmp_path: Path) -> None:
     place.write_bytes(BODY)
     fetcher = Fetcher(cache_dir=tmp_path / "cache", mirror=tmp_path)
     misspelt = artifact("/models/misspelt.tar", TAR)
-    assert fetcher.fetch(misspelt) == Fetched(place, "https://zoo.example" + TAR, sha256(BODY), len(BODY))
+    state = FileState.of(place)
+    assert fetcher.fetch(misspelt) == Fetched(place, "https://zoo.example" + TAR, sha256(BODY), len(BODY), state)
     assert not (tmp_path / "cache").exists()
     with pytest.raises(DownloadError, match="the zoo says 1"):
         fetcher.fetch(artifact(size=1))

@@ -109,7 +109,7 @@ def test_dictionary_belongs_to_the_classes() -> None:
 
 
 def test_sample_picture_is_read() -> None:
-    inputs = prepare([load_picture(FOLDER / "sample.png")], conversion("inference").architecture.preprocessing)
+    inputs = prepare([load_picture(FOLDER / "sample.png")], conversion("inference").network.preprocessing)
     assert read(inputs) == [(FOLDER / "sample.txt").read_text().strip()]
 
 

@@ -28,14 +28,15 @@ from paddle2torch.converter.parity.inputs import text_case
 from paddle2torch.converter.release import export
 from paddle2torch.converter.release.export import FORMATS, Exported, export_model, write_export
 from paddle2torch.converter.support.errors import MissingPackageError, OutputError, ParityError
+from paddle2torch.converter.tasks import Batch, Task, find_task, tasks
 from support.checkpoints import random_tensors
 from support.recipe import weights
 
-# (pictures, height or None for the record's own, width), smaller than what users' models are compared on.
+# Smaller than what users' models are compared on.
 SMALL_CASES = {
-    "det": ((1, 64, 128), (3, 96, 64), (1, 160, 224)),
-    "rec": ((1, None, 160), (3, None, 117), (1, None, 64)),
-    "cls": ((1, None, 192), (3, None, 117), (1, None, 64)),
+    "det": (Batch(1, 128), Batch(3, 64, 96), Batch(1, 224, 160)),
+    "rec": (Batch(1, 160), Batch(3, 117), Batch(1, 64)),
+    "cls": (Batch(1, 192), Batch(3, 117), Batch(1, 64)),
 }
 RECURRENT, SMALLEST = "rec_mobilenet_v3_bilstm_ctc", "cls_mobilenet_v3"
 # The others take a minute, and the layers of most are in these too.
@@ -70,7 +71,7 @@ def account(name: str, **changes: Any) -> dict[str, Any]:
 def exported(name: str, format: str, model: nn.Module | None = None, **changes: Any) -> Exported:
     """A new export, compared on the small cases."""
     task, record = get(name).task, get(name).preprocessing
-    cases = [text_case(task, record, *shape) for shape in SMALL_CASES[task]]
+    cases = [text_case(find_task(task), record, batch) for batch in SMALL_CASES[task]]
     return export_model(model or network(name), account(name, **changes), format, cases)
 
 
@@ -107,13 +108,12 @@ def test_released_model_is_exported_to_every_format(run: Run, mirror: Path, name
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"{name}{f.suffix}" for f in FORMATS.values())
 
 
-@pytest.mark.parametrize("name", list_models())
-def test_sizes_compared_are_none_that_were_traced(name: str) -> None:
-    task = get(name).task
-    (pictures, *traced), compared = export.TRACED[task], export.COMPARED[task]
-    assert pictures not in {shape[0] for shape in compared}
-    assert len({shape[0] for shape in compared}) == 2
-    assert len({shape[1:] for shape in compared} - {tuple(traced)}) == 3
+@pytest.mark.parametrize("task", tasks().values(), ids=lambda task: task.name)
+def test_sizes_compared_are_none_that_were_traced(task: Task) -> None:
+    assert task.traced.count not in {batch.count for batch in task.exported}
+    assert len({batch.count for batch in task.exported}) == 2
+    sizes = {(batch.height, batch.width) for batch in task.exported}
+    assert len(sizes - {(task.traced.height, task.traced.width)}) == 3
 
 
 def test_command_line_offers_every_format() -> None:
@@ -308,7 +308,7 @@ def test_embedded_sample_through_the_command_line(
     paths = {format: folder / f"embedded_rec{kind.suffix}" for format, kind in FORMATS.items()}
     assert (result.returncode, result.stdout.splitlines()) == (0, [str(path) for path in paths.values()]), result.stderr
     assert result.stderr.count("does the same as the module on 3 batches") == len(FORMATS)
-    case = text_case("rec", get(RECURRENT).preprocessing, 1, None, 200)
+    case = text_case(find_task("rec"), get(RECURRENT).preprocessing, 1, None, 200)
     for format, path in paths.items():
         said = json.loads(READERS[format](path))
         assert (said["architecture"], len(said["labels"]), len(said["source"]["sha256"])) == (RECURRENT, 63, 64)
@@ -326,12 +326,13 @@ def test_user_sees_no_warning_of_the_exporters(
 def test_converted_files_ours_and_others_are_taken(run: Run, tmp_path: Path) -> None:
     run("convert", "embedded_rec", "--output", tmp_path)
     torch.save(network(SMALLEST).state_dict(), tmp_path / "theirs.pth")
-    sources = [tmp_path / name for name in ("embedded_rec.pth", "embedded_rec.safetensors", "theirs.pth")]
-    result = run("export", *sources, "--format", "torchscript", "--output", tmp_path / "out")
-    assert result.exit_code == 0, result.stderr
-    assert "no labels" not in result.stderr  # a classifier needs none
-    assert len(json.loads(read_torchscript(tmp_path / "out" / "embedded_rec.torchscript"))["labels"]) == 63
-    said = json.loads(read_torchscript(tmp_path / "out" / "theirs.torchscript"))
+    for ours in ("embedded_rec.pth", "embedded_rec.safetensors"):
+        out = tmp_path / f"out_of_{ours}"
+        result = run("export", tmp_path / ours, tmp_path / "theirs.pth", "--format", "torchscript", "--output", out)
+        assert result.exit_code == 0, result.stderr
+        assert "no labels" not in result.stderr  # a classifier needs none
+        assert len(json.loads(read_torchscript(out / "embedded_rec.torchscript"))["labels"]) == 63
+    said = json.loads(read_torchscript(out / "theirs.torchscript"))
     assert (said["architecture"], said["labels"], said["source"]["file"]) == (SMALLEST, None, "theirs.pth")
 
 

@@ -1,18 +1,12 @@
 """The PPHGNet networks, the server models of PP-OCRv4 and PP-OCRv5: names and shapes, numbers, and what changes them.
 
-The golden files are of scripts/fixtures/make_golden_servers.py. With PADDLE2TORCH_MANIFESTS, a folder of lists of
-`[name, shape, …]`, names and shapes are compared with whole checkpoints too.
+What Paddle computes in the released programs is compared in test_golden.py; for facts about released models see
+support/upstream.py.
 """
 
 from __future__ import annotations
 
-import copy
-import json
 import math
-import os
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,20 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from paddle2torch.architectures import create_model, pfhead
-from paddle2torch.architectures.folding import fold
-from paddle2torch.architectures.pfhead import BothMaps, IntraCLBlock
+from paddle2torch.architectures.necks import IntraCLBlock
+from paddle2torch.architectures.pfhead import BothMaps
 from paddle2torch.architectures.registry import get
 from paddle2torch.converter.mapping.rules import structured_name, to_torch
-from support.recipe import picture
-from support.recipe_pphgnet import weights
-from test_golden import OUTPUT, TOLERANCE, Change, assign, before, bilinear, define, departures, golden, put
+from support.changes import Change, assign, before, bilinear, define, exchange, put, rolled
+from support.golden import OUTPUT, first_departure, golden, network, outputs_of
+from support.networks import in_training, shapes
+from support.recipe import image, weights
+from support.upstream import manifest
 
 DET4, REC4 = "det_pphgnet_small_lkpan", "rec_pphgnet_small_svtr_ctc"
 DET5, REC5 = "det_pphgnet_v2_lkpan", "rec_pphgnet_v2_svtr_ctc"
 NAMES = (DET4, REC4, DET5, REC5)
 CLASSES = {REC4: 6625, REC5: 18385}
 
-MANIFESTS = "PADDLE2TORCH_MANIFESTS"
 IGNORED = {("head", "gtc_head"), ("head", "before_gtc"), ("backbone", "last_conv"), ("backbone", "fc")}
 
 
@@ -44,39 +39,6 @@ def classes(name: str) -> dict[str, int]:
 
 def make(name: str, **parameters: bool) -> nn.Module:
     return create_model(name, **classes(name), **parameters)
-
-
-@cache
-def _network(name: str) -> nn.Module:
-    model = make(name)
-    model.load_state_dict(to_torch(weights(golden(name).parameters), name, classes(name)).state)
-    return model.eval()
-
-
-def network(name: str) -> nn.Module:
-    """A copy, to be changed at will, of the network with the recipe's weights; of two maps it returns some entries."""
-    model = copy.deepcopy(_network(name))
-    model.register_forward_hook(lambda _module, _inputs, output: entries(output, golden(name).output.size))
-    return model
-
-
-def entries(output: Tensor | BothMaps, count: int) -> Tensor:
-    """Of two maps so many values as a golden file has, half of them from each; an only map as it is."""
-    if not isinstance(output, BothMaps):
-        return output
-    half = count // 2
-    return torch.cat([each.reshape(-1)[torch.arange(half) * (each.numel() - 1) // (half - 1)] for each in output])
-
-
-def tupled(output: Tensor | BothMaps) -> tuple[Tensor, ...]:
-    return output if isinstance(output, BothMaps) else (output,)
-
-
-def without_counters(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shapes of all tensors that Paddle has as well."""
-    return {
-        key: tuple(value.shape) for key, value in model.state_dict().items() if not key.endswith("num_batches_tracked")
-    }
 
 
 # ---- names and shapes ------------------------------------------------------------------------------------------------
@@ -109,14 +71,14 @@ def without_counters(model: nn.Module) -> dict[str, tuple[int, ...]]:
 def test_counts_and_shapes_are_those_of_the_checkpoint(
     name: str, tensors: int, values: int, some: dict[str, tuple[int, ...]]
 ) -> None:
-    state = without_counters(make(name))
+    state = shapes(make(name))
     assert {key: state[key] for key in some} == some
     assert (len(state), sum(map(math.prod, state.values()))) == (tensors, values)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_all_weights_are_in_the_released_program_but_those_of_the_threshold_branch(name: str) -> None:
-    mapped = to_torch(weights(golden(name).parameters), name, classes(name))
+    mapped = to_torch(weights(golden(name).parameters), get(name), classes(name))
     assert set(mapped.origins.values()) == set(golden(name).parameters)
     trained_only = {structured_name(key, get(name).renames) for key in mapped.initialised if "num_batches" not in key}
     binarize = [key for key in golden(name).parameters if key.startswith("head.binarize.")]
@@ -124,7 +86,7 @@ def test_all_weights_are_in_the_released_program_but_those_of_the_threshold_bran
     assert len(trained_only) == (13 if get(name).task == "det" else 0)
 
 
-@pytest.mark.parametrize(("manifest", "name", "left_out"), [
+@pytest.mark.parametrize(("model", "name", "left_out"), [
     ("ch_PP-OCRv4_server_det", DET4, 0),
     ("ch_PP-OCRv4_server_det.released", DET4, 3),
     ("ch_PP-OCRv4_server_det.folded", DET4, 0),
@@ -134,46 +96,29 @@ def test_all_weights_are_in_the_released_program_but_those_of_the_threshold_bran
     ("PP-OCRv5_server_det.folded", DET5, 1),
     ("PP-OCRv5_server_rec", REC5, 87),
 ])  # fmt: skip
-def test_checkpoint_of_a_manifest_is_taken_whole(manifest: str, name: str, left_out: int) -> None:
+def test_checkpoint_of_a_manifest_is_taken_whole(model: str, name: str, left_out: int) -> None:
     """All that a checkpoint has, in its order, but the classifier that was there before and the NRTR head."""
-    folder = os.environ.get(MANIFESTS)
-    if not folder:
-        pytest.skip(f"{MANIFESTS} does not name a folder with manifests of checkpoints")
-    listed = json.loads((Path(folder) / f"{manifest}.json").read_text(encoding="utf-8"))
-    nothing = {key: np.broadcast_to(np.float32(0), shape) for key, shape, *_ in listed}
-    parameters = {**classes(name), **({"folded_head": True} if manifest.endswith(".folded") else {})}
-    mapped = to_torch(nothing, name, parameters)
+    listed = manifest(model)
+    nothing = {key: np.broadcast_to(np.float32(0), shape) for key, shape in listed.items()}
+    parameters = {**classes(name), **({"folded_head": True} if model.endswith(".folded") else {})}
+    mapped = to_torch(nothing, get(name), parameters)
     assert mapped.initialised == ()
     assert len(mapped.ignored) == left_out
-    assert [*mapped.origins.values()] == [key for key, *_ in listed if key not in mapped.ignored]
+    assert [*mapped.origins.values()] == [key for key in listed if key not in mapped.ignored]
     assert {tuple(key.split(".")[:2]) for key in mapped.ignored} <= IGNORED
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_network_computes_what_the_released_program_computes(name: str) -> None:
-    assert departures(name, network(name)) == []
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_output_depends_on_the_image(name: str) -> None:
-    """What the comparison above is worth: a constant would be matched too easily."""
-    model, shape = network(name), golden(name).input_shape
-    with torch.inference_mode():
-        one, other = (model(torch.from_numpy(array)) for array in (picture(shape), -picture(shape)))
-    assert (one - other).abs().max() > 100 * TOLERANCE * one.abs().max()
-
-
 def test_detector_of_v4_returns_two_maps_and_later_programs_their_second() -> None:
-    both, image = copy.deepcopy(_network(DET4)), torch.from_numpy(picture((1, 3, 64, 96)))
+    both, x = network(DET4), torch.from_numpy(image((1, 3, 64, 96)))
     with torch.inference_mode():
-        refined, mean = both(image)
+        refined, mean = both(x)
         both.head.both_maps = False
-        assert torch.equal(both(image), mean)
+        assert torch.equal(both(x), mean)
         before_refinement = 2 * mean - refined
-        shrink = both.head.binarize(both.neck(both.backbone(image)))
+        shrink = both.head.binarize(both.neck(both.backbone(x)))
     assert refined.shape == mean.shape == (1, 1, 64, 96)
     torch.testing.assert_close(before_refinement, shrink)
     assert make(DET4).head.both_maps
@@ -183,14 +128,13 @@ def test_detector_of_v4_returns_two_maps_and_later_programs_their_second() -> No
 
 @pytest.mark.parametrize("name", [DET4, DET5])
 def test_detector_in_training_returns_refined_threshold_and_binary_map(name: str) -> None:
-    model, image = copy.deepcopy(_network(name)), torch.from_numpy(picture((1, 3, 64, 96)))
+    model, x = network(name), torch.from_numpy(image((1, 3, 64, 96)))
     model.head.both_maps = True
     with torch.inference_mode():
-        refined, mean = model(image)
-        # Only the head in training mode: batch statistics would change the maps.
-        model.head.training = True
-        maps = model(image)
-        threshold = model.head.thresh(model.neck(model.backbone(image)))
+        refined, mean = model(x)
+        with in_training(model):
+            maps = model(x)
+        threshold = model.head.thresh(model.neck(model.backbone(x)))
     assert maps.shape == (1, 3, 64, 96)
     torch.testing.assert_close(maps[:, :1], refined)
     torch.testing.assert_close(maps[:, 1:2], threshold)
@@ -199,14 +143,13 @@ def test_detector_in_training_returns_refined_threshold_and_binary_map(name: str
 
 @pytest.mark.parametrize("name", [DET4, DET5])
 def test_folded_head_computes_the_same(name: str) -> None:
-    model, image = copy.deepcopy(_network(name)).double(), torch.from_numpy(picture((1, 3, 64, 96))).double()
-    folded = fold(copy.deepcopy(model))
-    assert without_counters(folded) == without_counters(make(name, folded_head=True))
-    assert len(without_counters(model)) - len(without_counters(folded)) == 14
-    with torch.inference_mode():
-        for one, other in zip(tupled(model(image)), tupled(folded(image)), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
-    assert without_counters(fold(folded)) == without_counters(make(name, folded_head=True))
+    model, x = network(name).double(), torch.from_numpy(image((1, 3, 64, 96))).double()
+    folded = network(name).double().fold()
+    assert shapes(folded) == shapes(make(name, folded_head=True))
+    assert len(shapes(model)) - len(shapes(folded)) == 14
+    for one, other in zip(outputs_of(model, x), outputs_of(folded, x), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
+    assert shapes(folded.fold()) == shapes(make(name, folded_head=True))
 
 
 @pytest.mark.parametrize("name", [REC4, REC5])
@@ -220,16 +163,11 @@ def test_recogniser_makes_forty_time_steps_in_training_of_any_size(name: str) ->
 @pytest.mark.parametrize("name", NAMES)
 def test_training_reaches_every_parameter(name: str) -> None:
     model = make(name).train()
-    model(torch.from_numpy(picture((2, 3, 48 if name in CLASSES else 64, 64)))).square().sum().backward()
+    model(torch.from_numpy(image((2, 3, 48 if name in CLASSES else 64, 64)))).square().sum().backward()
     assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
 # ---- what must be noticed --------------------------------------------------------------------------------------------
-
-
-def rolled(channels: int) -> Callable[[Tensor], Tensor]:
-    """Puts the first channels of what was concatenated last."""
-    return lambda x: torch.cat([x[:, channels:], x[:, :channels]], 1)
 
 
 def small_kernels_first(self: IntraCLBlock, x: Tensor) -> Tensor:
@@ -263,17 +201,6 @@ def laid_flat(path: str) -> Change:
         flat = nn.Conv2d(32, 32, upright.kernel_size[::-1], padding=upright.padding[::-1])
         flat.load_state_dict({"weight": upright.weight.transpose(2, 3), "bias": upright.bias})
         model.set_submodule(path, flat)
-
-    return change
-
-
-def exchanged(path: str, other: str) -> Change:
-    """Two modules in each other's place."""
-
-    def change(model: nn.Module, _: pytest.MonkeyPatch) -> None:
-        one, two = model.get_submodule(path), model.get_submodule(other)
-        model.set_submodule(path, two)
-        model.set_submodule(other, one)
 
     return change
 
@@ -371,7 +298,7 @@ CHANGES: dict[str, tuple[str, Change, str]] = {
     "IntraCL, its input not added": (DET5, define(IntraCLBlock, "forward", not_added), "head.binarize.conv1"),
     "IntraCL, v laid flat": (DET4, laid_flat("neck.incl2.v_layer_5x1"), "neck.incl2.v_layer_5x1"),
     "IntraCL, q upright": (DET5, laid_flat("neck.incl3.q_layer_1x7"), "neck.incl3.q_layer_1x7"),
-    "IntraCL, coarsest level first": (DET4, exchanged("neck.incl1", "neck.incl4"), "neck.incl4.conv1x1_reduce_channel"),
+    "IntraCL, coarsest level first": (DET4, exchange("neck.incl1", "neck.incl4"), "neck.incl4.conv1x1_reduce_channel"),
     "shrink map concatenated last": (
         DET5,
         before("head.cbn_layer.last_3.conv", rolled(1)),
@@ -435,6 +362,4 @@ CHANGES: dict[str, tuple[str, Change, str]] = {
 def test_a_single_change_is_noticed_where_it_is_made(
     name: str, change: Change, layer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = network(name)
-    change(model, monkeypatch)
-    assert departures(name, model)[:1] == [layer]
+    assert first_departure(name, change, monkeypatch) == layer

@@ -1,13 +1,12 @@
 """The PPLCNetV3 networks: names and shapes, both layouts, and the answers of Paddle and of upstream's own networks.
 
-Where a test needs facts about released models, see oracles.py.
+For facts about released models see support/upstream.py.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-import re
 from functools import cache
 from typing import Any
 
@@ -16,52 +15,30 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from architectures import create_model, fpn
-from architectures.families import pplcnet_v3
-from architectures.families.pplcnet_v3 import Activation
-from architectures.folding import fold
-from architectures.layers import Hardsigmoid02
-from architectures.recognise import COUNTER, expected_tensors
-from architectures.registry import get
-from converter.rules import assign, in_torch_layout, module_name, structured_name, to_torch
-from oracles import checkpoint, manifest, oracle
-from recipe import picture, weights
-from test_golden import Change, before, define, departures, network, put
-from test_golden import assign as set_attributes
-
-Shape = tuple[int, ...]
+from paddle2torch.architectures import create_model, necks
+from paddle2torch.architectures.families import pplcnet_v3
+from paddle2torch.architectures.families.pplcnet_v3 import Activation
+from paddle2torch.architectures.layers import Hardsigmoid02
+from paddle2torch.architectures.matching import COUNTER, expected_tensors
+from paddle2torch.architectures.registry import get
+from paddle2torch.converter.mapping.rules import assign as sources_of
+from paddle2torch.converter.mapping.rules import in_torch_layout, module_name, structured_name, to_torch
+from support.changes import Change, assign, before, corner, define, put
+from support.golden import first_departure
+from support.networks import drawn, returned, shapes
+from support.recipe import Shape, image
+from support.upstream import checkpoint, manifest, oracle
 
 DET, REC = "det_pplcnet_v3_rsefpn", "rec_pplcnet_v3_svtr_ctc"
 LOGITS = {DET: "head.binarize.conv3", REC: "head.ctc_head.fc"}
-FEW_CLASSES = {DET: {}, REC: {"classes": 97}}
+FEW_CLASSES: dict[str, dict[str, int]] = {DET: {}, REC: {"classes": 97}}
+FOLDED = {DET: {"folded": True, "folded_head": True}, REC: {"folded": True}}
 INPUT = {DET: (1, 3, 64, 96), REC: (2, 3, 48, 106)}
-
-
-def shapes(architecture: str, **parameters: Any) -> dict[str, Shape]:
-    """Of the network's tensors, without the counters that only PyTorch has."""
-    expected = expected_tensors(architecture, parameters)
-    return {key: tensor.shape for key, tensor in expected.items() if not key.endswith(COUNTER)}
-
-
-def outputs(model: nn.Module, x: Tensor, *paths: str) -> list[Any]:
-    """What modules return for an input."""
-    seen: dict[str, Any] = {}
-    hooks = [
-        model.get_submodule(path).register_forward_hook(
-            lambda _module, _inputs, output, path=path: seen.update({path: output})
-        )
-        for path in paths
-    ]
-    with torch.inference_mode():
-        model(x)
-    for hook in hooks:
-        hook.remove()
-    return [seen[path] for path in paths]
 
 
 def logits(model: nn.Module, architecture: str, x: Tensor) -> Tensor:
     """What enters the network's last sigmoid or softmax."""
-    return outputs(model, x, LOGITS[architecture])[0]
+    return returned(model, x, LOGITS[architecture])[0]
 
 
 # ---- names and shapes ------------------------------------------------------------------------------------------------
@@ -126,7 +103,7 @@ ABSENT = {
 @pytest.mark.parametrize(("architecture", "folded"), FACTS)
 def test_a_network_has_the_tensors_of_its_family(architecture: str, folded: bool) -> None:
     tensors, values, some = FACTS[architecture, folded]
-    found = shapes(architecture, folded=folded)
+    found = shapes(create_model(architecture, folded=folded))
     assert {key: found.get(key) for key in some} == some
     assert [key for key in found if any(part in key for part in ABSENT[architecture, folded])] == []
     assert (len(found), sum(math.prod(shape) for shape in found.values())) == (tensors, values)
@@ -153,8 +130,8 @@ UNUSED = [f"backbone.blocks{number}.0.dw_conv.act.lab.{leaf}" for number in (3, 
 
 def in_our_names(name: str, architecture: str, **parameters: Any) -> dict[str, Shape]:
     """A manifest as the module would have it, without what is ignored."""
-    listed, expected = manifest(name), expected_tensors(architecture, parameters)
-    sources = assign(listed, get(architecture)).sources
+    listed, expected = manifest(name), expected_tensors(get(architecture), parameters)
+    sources = sources_of(listed, get(architecture)).sources
     return {key: in_torch_layout(listed[names[0]], expected.get(key)) for key, names in sources.items()}
 
 
@@ -164,11 +141,11 @@ def test_a_network_has_exactly_the_tensors_of_a_checkpoint(name: str, network: t
     found = in_our_names(name, architecture, **parameters)
     if architecture == DET and "folded" in parameters:
         assert [found.pop(key) for key in UNUSED] == [(1,)] * 8
-    assert found == shapes(architecture, **parameters)
+    assert found == shapes(create_model(architecture, **parameters))
 
 
 def test_only_the_necks_attention_is_missing_in_the_released_training_file_of_the_detector() -> None:
-    found, wanted = in_our_names("ch_PP-OCRv4_det.released", DET), shapes(DET)
+    found, wanted = in_our_names("ch_PP-OCRv4_det.released", DET), shapes(create_model(DET))
     missing = [key for key in wanted if key not in found]
     assert len(missing) == 32
     assert all(key.startswith("neck.") and ".se_block." in key for key in missing)
@@ -200,52 +177,33 @@ def test_left_overs_and_the_second_decoder_are_ignored_with_a_reason() -> None:
         "head.before_gtc.1.fc.weight",
         "head.gtc_head.decoder.0.mlp.fc1.bias",
     ):
-        assert assign([name], get(REC)).ignored[name]
+        assert sources_of([name], get(REC)).ignored[name]
 
 
 def test_a_program_with_branches_may_lack_the_activations_that_are_never_applied() -> None:
     tensors = {
         structured_name(key, get(DET).renames): np.ones(shape, np.float32)
-        for key, shape in shapes(DET).items()
+        for key, shape in shapes(create_model(DET)).items()
         if key not in UNUSED
     }
-    mapped = to_torch(tensors, DET, {})
+    mapped = to_torch(tensors, get(DET), {})
     assert sorted(mapped.initialised) == sorted(UNUSED)
     assert {key: float(mapped.state[key]) for key in UNUSED} == {key: float("scale" in key) for key in UNUSED}
 
 
 # ---- two layouts, one function ---------------------------------------------------------------------------------------
 
-BRANCH = re.compile(r"\.(conv_kxk\.\d+\.bn|conv_1x1\.bn|identity)\.(weight|bias)$")
-
-
-def drawn(architecture: str) -> nn.Module:
-    """A network with branches and the recipe's weights; branches are weaker than single layers, for they add up."""
-    parameters, renames = FEW_CLASSES[architecture], get(architecture).renames
-    expected = expected_tensors(architecture, parameters)
-    tensors = weights(
-        {
-            structured_name(key, renames): in_torch_layout(tensor.shape, tensor)
-            for key, tensor in expected.items()
-            if not key.endswith(COUNTER)
-        }
-    )
-    tensors = {name: array * np.float32(0.4 if BRANCH.search(name) else 1) for name, array in tensors.items()}
-    model = create_model(architecture, **parameters)
-    model.load_state_dict(to_torch(tensors, architecture, parameters).state)
-    return model.eval()
-
 
 @cache
 def pair(architecture: str) -> tuple[nn.Module, nn.Module]:
     """A network in both layouts, in double precision: to be looked at."""
-    branches = drawn(architecture).double()
-    return branches, fold(copy.deepcopy(branches))
+    branches = drawn(architecture, FEW_CLASSES[architecture]).double()
+    return branches, copy.deepcopy(branches).fold()
 
 
 def apart(architecture: str, one: nn.Module, other: nn.Module) -> float:
     """Largest difference of the logits, relative to the largest logit."""
-    x = torch.from_numpy(picture(INPUT[architecture])).double()
+    x = torch.from_numpy(image(INPUT[architecture])).double()
     first, second = (logits(model, architecture, x) for model in (one, other))
     return float((first - second).abs().max() / first.abs().max())
 
@@ -259,23 +217,23 @@ def test_folded_equals_branches(architecture: str) -> None:
 def test_folding_gives_the_folded_layout_and_changes_nothing_else(architecture: str) -> None:
     parameters = FEW_CLASSES[architecture]
     model = create_model(architecture, **parameters)
-    assert fold(model) is model
+    assert model.fold() is model
     state = model.state_dict()
-    target = create_model(architecture, folded=True, **parameters)
+    target = create_model(architecture, **FOLDED[architecture], **parameters)
     assert list(state) == list(target.state_dict())
     target.load_state_dict(state)
     assert all(module.training for module in model.modules())
     assert all(tensor.dtype == torch.float32 for key, tensor in state.items() if not key.endswith(COUNTER))
-    fold(model)
+    model.fold()
     assert all(torch.equal(state[key], tensor) for key, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize("architecture", [DET, REC])
 def test_the_folded_layout_in_single_precision_is_as_near_as_the_branches_are(architecture: str) -> None:
     exact = pair(architecture)[0]
-    branches = drawn(architecture)
-    folded = fold(copy.deepcopy(branches))
-    x = torch.from_numpy(picture(INPUT[architecture]))
+    branches = drawn(architecture, FEW_CLASSES[architecture])
+    folded = copy.deepcopy(branches).fold()
+    x = torch.from_numpy(image(INPUT[architecture]))
     reference = logits(exact, architecture, x.double())
     errors = [
         float((logits(model, architecture, x) - reference).abs().max() / reference.abs().max())
@@ -306,11 +264,6 @@ def strided(path: str, stride: tuple[int, int]) -> Change:
     return change
 
 
-def corner(weight: Tensor, size: tuple[int, int]) -> Tensor:
-    """The kernel in a corner of the larger one."""
-    return nn.functional.pad(weight, (0, size[1] - weight.shape[3], 0, size[0] - weight.shape[2]))
-
-
 def without_epsilon(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """A batch norm's fusion that forgets the epsilon."""
     gain = norm.weight / norm.running_var.sqrt()
@@ -322,8 +275,8 @@ BRANCH_CHANGES: dict[str, tuple[str, Change]] = {
     "identity of a 1×1 layer left out": (REC, without("backbone.blocks6.3.pw_conv", "identity")),
     "1×1 branch left out": (REC, without("backbone.blocks4.0.dw_conv", "conv_1x1")),
     "one of four branches left out": (DET, without("backbone.blocks6.2.pw_conv", "conv_kxk")),
-    "epsilon of a branch": (DET, set_attributes("backbone.blocks5.0.pw_conv.conv_kxk.2.bn", eps=1e-6)),
-    "epsilon of an identity": (REC, set_attributes("backbone.blocks3.1.dw_conv.identity", eps=1e-3)),
+    "epsilon of a branch": (DET, assign("backbone.blocks5.0.pw_conv.conv_kxk.2.bn", eps=1e-6)),
+    "epsilon of an identity": (REC, assign("backbone.blocks3.1.dw_conv.identity", eps=1e-3)),
 }
 
 
@@ -346,7 +299,7 @@ FOLDING_CHANGES: dict[str, Change] = {
 def test_a_mistake_in_folding_is_noticed(change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
     branches, _ = pair(DET)
     change(branches, monkeypatch)
-    assert apart(DET, branches, fold(copy.deepcopy(branches))) > 1e-7
+    assert apart(DET, branches, copy.deepcopy(branches).fold()) > 1e-7
 
 
 # ---- upstream's answers ----------------------------------------------------------------------------------------------
@@ -360,14 +313,14 @@ TOLERANCE = 1e-4
 @cache
 def _answering(name: str) -> nn.Module:
     model = create_model(ORACLES[name])
-    model.load_state_dict(to_torch(checkpoint(name), ORACLES[name], {}).state)
+    model.load_state_dict(to_torch(checkpoint(name), get(ORACLES[name]), {}).state)
     return model.eval()
 
 
 def answering(name: str, folded: bool) -> nn.Module:
     """The network with the oracle's checkpoint, to be changed at will."""
     model = copy.deepcopy(_answering(name))
-    return fold(model) if folded else model
+    return model.fold() if folded else model
 
 
 def statistics(x: Tensor, over: tuple[int, ...]) -> np.ndarray:
@@ -382,7 +335,7 @@ def errors(name: str, model: nn.Module) -> dict[str, float]:
     """
     known, architecture = oracle(name), ORACLES[name]
     try:
-        maps, encoded, scores = outputs(
+        maps, encoded, scores = returned(
             model, torch.from_numpy(known["x"]), "backbone", ENCODED[architecture], LOGITS[architecture]
         )
     except (RuntimeError, ValueError):
@@ -417,11 +370,11 @@ def test_branches_and_folded_layout_agree_in_double_precision_with_an_oracles_we
     branches = answering(name, folded=False).double()
     x = torch.from_numpy(oracle(name)["x"]).double()
     one = logits(branches, ORACLES[name], x)
-    other = logits(fold(branches), ORACLES[name], x)
+    other = logits(branches.fold(), ORACLES[name], x)
     assert (one - other).abs().max() < 1e-12 * one.abs().max()
 
 
-def no_shortcut(layer: fpn.RSELayer, x: Tensor) -> Tensor:
+def no_shortcut(layer: necks.RSELayer, x: Tensor) -> Tensor:
     return layer.se_block(layer.in_conv(x))
 
 
@@ -495,10 +448,10 @@ CHANGES: dict[str, tuple[str, Change, str]] = {
         put("backbone.pool", nn.MaxPool2d((3, 2))),
         "head.ctc_encoder.encoder.conv1.conv",
     ),
-    "no shortcut in the neck": (DET, define(fpn.RSELayer, "forward", no_shortcut), "neck.inp_conv.3.in_conv"),
+    "no shortcut in the neck": (DET, define(necks.RSELayer, "forward", no_shortcut), "neck.inp_conv.3.in_conv"),
     "attention not scaled": (
         REC,
-        set_attributes("head.ctc_encoder.encoder.svtr_block.0.mixer", scale=1.0),
+        assign("head.ctc_encoder.encoder.svtr_block.0.mixer", scale=1.0),
         "head.ctc_encoder.encoder.svtr_block.0.mixer.proj",
     ),
 }
@@ -509,25 +462,25 @@ GOLDEN_CHANGES: dict[str, tuple[str, Change, str]] = {
         put("backbone.pool", nn.AvgPool2d((3, 2), ceil_mode=True)),
         "head.ctc_encoder.encoder.conv1.conv",
     ),
-    "epsilon of the stem's norm": (DET, set_attributes("backbone.conv1.bn", eps=1e-3), "backbone.conv1.bn"),
+    "epsilon of the stem's norm": (DET, assign("backbone.conv1.bn", eps=1e-3), "backbone.conv1.bn"),
     "epsilon of the encoder's first norm": (
         REC,
-        set_attributes("head.ctc_encoder.encoder.conv1.norm", eps=1e-6),
+        assign("head.ctc_encoder.encoder.conv1.norm", eps=1e-6),
         "head.ctc_encoder.encoder.conv1.norm",
     ),
     "epsilon of a block's first layer norm": (
         REC,
-        set_attributes("head.ctc_encoder.encoder.svtr_block.0.norm1", eps=1e-6),
+        assign("head.ctc_encoder.encoder.svtr_block.0.norm1", eps=1e-6),
         "head.ctc_encoder.encoder.svtr_block.0.norm1",
     ),
     "epsilon of a block's second layer norm": (
         REC,
-        set_attributes("head.ctc_encoder.encoder.svtr_block.1.norm2", eps=1e-6),
+        assign("head.ctc_encoder.encoder.svtr_block.1.norm2", eps=1e-6),
         "head.ctc_encoder.encoder.svtr_block.1.norm2",
     ),
     "epsilon of the last layer norm": (
         REC,
-        set_attributes("head.ctc_encoder.encoder.norm", eps=1e-5),
+        assign("head.ctc_encoder.encoder.norm", eps=1e-5),
         "head.ctc_encoder.encoder.norm",
     ),
 }
@@ -539,9 +492,7 @@ ALL_CHANGES = CHANGES | GOLDEN_CHANGES
 def test_a_single_change_is_noticed_where_it_is_made(
     architecture: str, change: Change, layer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = network(architecture)
-    change(model, monkeypatch)
-    assert departures(architecture, model)[:1] == [layer]
+    assert first_departure(architecture, change, monkeypatch) == layer
 
 
 @pytest.mark.parametrize("folded", [False, True], ids=["branches", "folded"])

@@ -1,16 +1,13 @@
 """The PP-OCRv6 networks: names and shapes, both layouts, numbers, and what changes them.
 
-The golden files are of scripts/fixtures/make_golden_v6.py; what else there is to compare with, support/upstream.py
-says.
+What Paddle computes in the released programs is compared in test_golden.py; for facts about released models see
+support/upstream.py.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -20,19 +17,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from paddle2torch.architectures import create_model
+from paddle2torch.architectures import create_model, necks
 from paddle2torch.architectures.families import pplcnet_v4
-from paddle2torch.architectures.families.pplcnet_v4 import Block, DilatedReparamBlock, LightSVTR, RepDWConv
-from paddle2torch.architectures.folding import fold, folded_conv, fuse_conv_norm, identity_kernel, pad_kernel
+from paddle2torch.architectures.families.pplcnet_v4 import (
+    Block,
+    DilatedReparamBlock,
+    LightSVTR,
+    RepDWConv,
+    SupervisedMaps,
+)
+from paddle2torch.architectures.folding import folded_conv, fuse_conv_norm, identity_kernel, pad_kernel
 from paddle2torch.architectures.layers import Hardsigmoid02
 from paddle2torch.architectures.registry import get
 from paddle2torch.converter.mapping.recognition import identify
 from paddle2torch.converter.mapping.rules import assign as sources_of
 from paddle2torch.converter.mapping.rules import structured_name, to_torch
-from support.recipe import picture
-from support.recipe_pplcnet_v4 import weights
-from support.upstream import Shape, checkpoint, manifest, oracle
-from test_golden import FOLDER, OUTPUT, TOLERANCE, Change, assign, before, define, departures, golden, put
+from support.changes import Change, after, assign, before, corner, define, finest_first, put, rolled
+from support.golden import OUTPUT, first_departure, golden
+from support.networks import drawn, in_training, returned, shapes
+from support.recipe import Shape, image
+from support.upstream import checkpoint, manifest, oracle
 
 FPN, PAN = "det_pplcnet_v4_replkfpn", "det_pplcnet_v4_replkpan"
 GUIDE, SVTR = "rec_pplcnet_v4_guide_ctc", "rec_pplcnet_v4_lightsvtr_ctc"
@@ -51,7 +55,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "PP-OCRv6_small_rec": (SVTR, {"width": 96, "classes": 18710, "channels": 120, "hidden": 240, **LIGHT}),
     "PP-OCRv6_medium_rec": (SVTR, {"width": 128, "classes": 18710, "channels": 192, "hidden": 768, **LIGHT}),
 }
-LOGITS = {FPN: "head.binarize.conv3", PAN: "head.binarize.conv3", GUIDE: "head.ctc_head.fc2", SVTR: "head.ctc_head.fc"}
+LOGITS = {GUIDE: "head.ctc_head.fc2", SVTR: "head.ctc_head.fc"}
 
 
 def settled(name: str, folded: bool) -> tuple[str, dict[str, Any]]:
@@ -65,29 +69,6 @@ def settled(name: str, folded: bool) -> tuple[str, dict[str, Any]]:
 def make(name: str, folded: bool = False, **others: Any) -> nn.Module:
     architecture, parameters = settled(name, folded)
     return create_model(architecture, **parameters | others)
-
-
-def shapes(model: nn.Module) -> dict[str, Shape]:
-    """Of all tensors that Paddle has as well."""
-    return {
-        key: tuple(value.shape) for key, value in model.state_dict().items() if not key.endswith("num_batches_tracked")
-    }
-
-
-def outputs(model: nn.Module, x: Tensor, paths: list[str]) -> list[Tensor]:
-    """What modules return for an input."""
-    seen: dict[str, Tensor] = {}
-    hooks = [
-        model.get_submodule(path).register_forward_hook(
-            lambda _module, _inputs, output, path=path: seen.update({path: output})
-        )
-        for path in paths
-    ]
-    with torch.inference_mode():
-        model(x)
-    for hook in hooks:
-        hook.remove()
-    return [seen[path] for path in paths]
 
 
 # ---- names and shapes ------------------------------------------------------------------------------------------------
@@ -183,8 +164,8 @@ def test_a_checkpoint_is_known_by_its_tensors_and_has_exactly_those(name: str, f
     listed = manifest(f"{name}.folded" if folded else name)
     architecture, parameters = settled(name, folded)
     fit = identify(listed, name)
-    assert (fit.architecture, fit.parameters, fit.exact) == (architecture, parameters, True)
-    assert set(fit.matched) == set(shapes(make(name, folded)))
+    assert (fit.architecture.name, fit.parameters, fit.match.exact) == (architecture, parameters, True)
+    assert set(fit.match.matched) == set(shapes(make(name, folded)))
     ignored = sources_of(listed, get(architecture)).ignored
     assert {key.split(".")[1] for key in ignored} == (
         set() if architecture in DETECTORS else {"before_gtc", "gtc_head"}
@@ -194,7 +175,7 @@ def test_a_checkpoint_is_known_by_its_tensors_and_has_exactly_those(name: str, f
 def test_inference_models_are_known_without_what_only_training_has() -> None:
     for architecture in ARCHITECTURES:
         fit = identify(golden(architecture).parameters, architecture)
-        assert (fit.architecture, fit.exact) == (architecture, True)
+        assert (fit.architecture.name, fit.match.exact) == (architecture, True)
         assert all(value for key, value in fit.parameters.items() if "folded" in key)
 
 
@@ -206,7 +187,7 @@ def test_head_and_backbone_may_differ_in_layout() -> None:
         key: shape for key, shape in kept.items() if "head" in key
     }
     fit = identify(listed, "a program")
-    assert fit.exact
+    assert fit.match.exact
     assert [fit.parameters[key] for key in DET_FOLDED] == [True, True, False]
 
 
@@ -237,33 +218,19 @@ def pair(name: str) -> tuple[nn.Module, nn.Module]:
     """A network with branches and with the recipe's weights, and the same folded, in double precision: to look at."""
     architecture, _ = MODELS[name]
     few = {} if architecture in DETECTORS else {"classes": 97}
-    branches = make(name, **few)
-    named = {structured_name(key, ()): shape for key, shape in shapes(branches).items()}
-    linear = {path for path, module in branches.named_modules() if isinstance(module, nn.Linear)}
-    in_paddle = {key: shape[::-1] if key.removesuffix(".weight") in linear else shape for key, shape in named.items()}
-    parameters = settled(name, False)[1] | few
-    branches.load_state_dict(to_torch(weights(in_paddle), architecture, parameters).state)
-    branches.double().eval()
-    return branches, fold(copy.deepcopy(branches))
-
-
-@contextmanager
-def as_in_training(model: nn.Module) -> Iterator[None]:
-    """While it lasts, a detector returns what it does in training, computed with running statistics."""
-    model.neck.training = model.head.training = True
-    yield
-    model.neck.training = model.head.training = False
+    branches = drawn(architecture, settled(name, False)[1] | few).double()
+    return branches, copy.deepcopy(branches).fold()
 
 
 def answers(name: str, model: nn.Module) -> dict[str, Tensor]:
     """What enters the last sigmoids, of all branches of a detector's head, or the softmax."""
     architecture, _ = MODELS[name]
-    x = torch.from_numpy(picture(INPUT[architecture])).double()
+    x = torch.from_numpy(image(INPUT[architecture])).double()
     if architecture not in DETECTORS:
-        return {"logits": outputs(model, x, [LOGITS[architecture]])[0]}
+        return {"logits": returned(model, x, LOGITS[architecture])[0]}
     paths = [path for path, _ in model.named_modules() if path.startswith("head.") and path.endswith(".conv3")]
-    with as_in_training(model):
-        return dict(zip(paths, outputs(model, x, paths), strict=True))
+    with in_training(model):
+        return dict(zip(paths, returned(model, x, *paths), strict=True))
 
 
 def apart(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
@@ -281,13 +248,13 @@ def test_folded_equals_branches(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_folding_gives_the_folded_layout_once_and_changes_nothing_else(name: str) -> None:
     model, target = make(name), make(name, folded=True)
-    assert fold(model) is model
+    assert model.fold() is model
     assert list(model.state_dict()) == list(target.state_dict())
     target.load_state_dict(model.state_dict())
     assert all(module.training for module in model.modules())
     assert {tensor.dtype for tensor in model.parameters()} == {torch.float32}
     state = copy.deepcopy(model.state_dict())
-    fold(model)
+    model.fold()
     assert all(torch.equal(tensor, state[key]) for key, tensor in model.state_dict().items())
 
 
@@ -352,17 +319,12 @@ def test_a_change_of_a_branch_is_noticed(name: str, change: Change, monkeypatch:
     assert apart(answers(name, branches), expected) > 1e-7
 
 
-def corner(weight: Tensor, size: tuple[int, int]) -> Tensor:
-    """The kernel in a corner of the larger one."""
-    return F.pad(weight, (0, size[1] - weight.shape[3], 0, size[0] - weight.shape[2]))
-
-
 def one_norm(self: RepDWConv) -> None:
     """Folding that takes the outer norm into the convolution, and not into the other branches."""
     conv = self.conv.conv
     weight, bias = fuse_conv_norm(conv, self.conv.bn)
     weight, bias = pplcnet_v4.fuse_norm(weight, bias, self.bn)
-    weight = weight + pad_kernel(self.conv1.weight.detach().double(), conv.kernel_size) + identity_kernel(conv)
+    weight = weight + pad_kernel(self.conv1.weight.detach().double(), (3, 3)) + identity_kernel(conv)
     self.reparam_conv, self.folded = folded_conv(conv, weight, bias), True
 
 
@@ -379,56 +341,10 @@ FOLDING_CHANGES: dict[str, tuple[str, Change]] = {
 def test_a_mistake_in_folding_is_noticed(name: str, change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
     branches, _ = pair(name)
     change(branches, monkeypatch)
-    assert apart(answers(name, branches), answers(name, fold(copy.deepcopy(branches)))) > 1e-7
+    assert apart(answers(name, branches), answers(name, copy.deepcopy(branches).fold())) > 1e-7
 
 
-# ---- what Paddle computes in the released programs -------------------------------------------------------------------
-
-
-@cache
-def _network(architecture: str) -> nn.Module:
-    known = golden(architecture).parameters
-    parameters = identify(known, architecture, architecture).parameters
-    model = create_model(architecture, **parameters)
-    model.load_state_dict(to_torch(weights(known), architecture, parameters).state)
-    return model.eval()
-
-
-def network(architecture: str) -> nn.Module:
-    """A copy, to be changed at will, of the folded network with the recipe's weights."""
-    return copy.deepcopy(_network(architecture))
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_network_computes_what_the_released_graph_computes(architecture: str) -> None:
-    assert departures(architecture, network(architecture)) == []
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_output_depends_on_the_image(architecture: str) -> None:
-    x = torch.from_numpy(picture(golden(architecture).input_shape))
-    with torch.inference_mode():
-        one, other = network(architecture)(x), network(architecture)(-x)
-    assert (one - other).abs().max() > 100 * TOLERANCE * one.abs().max()
-
-
-@pytest.mark.parametrize("name", [TINY, MEDIUM_REC])
-def test_variant_computes_what_its_released_graph_computes(name: str) -> None:
-    with np.load(FOLDER / "variants" / f"{name}.npz") as file:
-        facts, output = json.loads(str(file["facts"])), file["output"]
-    known = {key: tuple(shape) for key, shape in facts["parameters"].items()}
-    fit = identify(known, name)
-    assert (fit.architecture, fit.parameters) == settled(name, folded=True)
-    model = create_model(fit.architecture, **fit.parameters).eval()
-    model.load_state_dict(to_torch(weights(known), fit.architecture, fit.parameters).state)
-    with torch.inference_mode():
-        ours = model(torch.from_numpy(picture(tuple(facts["input"])))).reshape(-1).numpy()
-    picked = ours[np.arange(output.size) * (ours.size - 1) // (output.size - 1)]
-    assert np.abs(picked - output).max() < TOLERANCE * np.abs(output).max()
-
-
-def halves_exchanged(x: Tensor) -> Tensor:
-    return torch.cat(x.chunk(2, 1)[::-1], 1)
+# ---- what Paddle computes in the released programs, changed ----------------------------------------------------------
 
 
 def residual_around_both(self: Block, x: Tensor) -> Tensor:
@@ -451,30 +367,11 @@ def skip_before_the_norm(self: LightSVTR, x: Tensor) -> Tensor:
     return self.norm(y + pplcnet_v4.map_to_sequence(self.skip_conv(x)))
 
 
-def finest_first(maps: list[Tensor]) -> Tensor:
-    height, width = maps[0].shape[2:]
-    return torch.cat([F.interpolate(x, (height, width)) for x in maps], 1)
-
-
 def bilinear_top_down(maps: list[Tensor]) -> list[Tensor]:
     summed = [maps[-1]]
     for finer in reversed(maps[:-1]):
         summed.insert(0, finer + F.interpolate(summed[0], scale_factor=2.0, mode="bilinear"))
     return summed
-
-
-def without_shortcut(path: str) -> Change:
-    """x + gate·x without the x."""
-    return put_hook(path, lambda inputs, output: output - inputs[0])
-
-
-def put_hook(path: str, function: Callable[[tuple[Tensor, ...], Tensor], Tensor]) -> Change:
-    """A function applied to what one module returns."""
-
-    def change(model: nn.Module, _: pytest.MonkeyPatch) -> None:
-        model.get_submodule(path).register_forward_hook(lambda _module, inputs, output: function(inputs, output))
-
-    return change
 
 
 # what is changed: (architecture, the one change, the layer from which on it shows)
@@ -487,7 +384,7 @@ CHANGES: dict[str, tuple[str, Change, str]] = {
     ),
     "stem's pool concatenated last": (
         SVTR,
-        before("backbone.conv1.stem3.conv", halves_exchanged),
+        before("backbone.conv1.stem3.conv", rolled(48)),
         "backbone.conv1.stem3.conv",
     ),
     "stem's pool, average for maximum": (
@@ -499,7 +396,7 @@ CHANGES: dict[str, tuple[str, Change, str]] = {
     "simple stem with ReLU": (GUIDE, put("backbone.conv1.1", nn.ReLU()), "backbone.conv1.2.conv"),
     "simple stem activated at its end": (
         GUIDE,
-        put_hook("backbone.conv1", lambda _inputs, output: F.gelu(output)),
+        after("backbone.conv1", lambda _input, output: F.gelu(output)),
         "backbone.blocks2.0.token_mixer.rep_dw.reparam_conv",
     ),
     "simple stem's epsilon": (GUIDE, assign("backbone.conv1.0.bn", eps=1e-6), "backbone.conv1.0.bn"),
@@ -570,13 +467,18 @@ CHANGES: dict[str, tuple[str, Change, str]] = {
         put("neck.inp_conv_se.0.gate", nn.Hardsigmoid()),
         "head.binarize.conv1",
     ),
-    "level without its shortcut": (FPN, without_shortcut("neck.inp_conv_se.2"), "head.binarize.conv1"),
+    # x + gate·x without the x
+    "level without its shortcut": (
+        FPN,
+        after("neck.inp_conv_se.2", lambda x, output: output - x),
+        "head.binarize.conv1",
+    ),
     "bilinear sums on the way down": (
         FPN,
         define(pplcnet_v4, "top_down", bilinear_top_down),
         "neck.inp_conv_dw.2.lk_origin",
     ),
-    "levels concatenated finest first": (PAN, define(pplcnet_v4, "fuse", finest_first), "head.binarize.conv1"),
+    "levels concatenated finest first": (PAN, define(necks, "fuse", finest_first), "head.binarize.conv1"),
     "ReLU behind a large kernel": (
         PAN,
         put("neck.inp_conv.0.bn", nn.ReLU()),
@@ -590,7 +492,7 @@ CHANGES: dict[str, tuple[str, Change, str]] = {
     "way up, stride 1": (PAN, assign("neck.pan_head_conv.1", stride=(1, 1)), "neck.pan_head_conv.1"),
     "IntraCL's relation left out": (
         PAN,
-        put_hook("neck.incl3", lambda inputs, _output: inputs[0]),
+        after("neck.incl3", lambda x, _output: x),
         "head.binarize.conv1",
     ),
     # the heads
@@ -649,9 +551,7 @@ CHANGES: dict[str, tuple[str, Change, str]] = {
 def test_a_single_change_is_noticed_where_it_is_made(
     architecture: str, change: Change, layer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = network(architecture)
-    change(model, monkeypatch)
-    assert departures(architecture, model)[:1] == [layer]
+    assert first_departure(architecture, change, monkeypatch) == layer
 
 
 # ---- upstream's answers ----------------------------------------------------------------------------------------------
@@ -665,21 +565,21 @@ ORACLE_TOLERANCE, IMAGE_TOLERANCE = 1e-4, 5e-3
 @cache
 def _answering() -> nn.Module:
     model = make(SMALL_REC)
-    model.load_state_dict(to_torch(checkpoint(SMALL_REC), *settled(SMALL_REC, False)).state)
+    model.load_state_dict(to_torch(checkpoint(SMALL_REC), get(SVTR), settled(SMALL_REC, False)[1]).state)
     return model.eval()
 
 
 def answering(folded: bool) -> nn.Module:
     """A copy, to be changed at will, of the small recogniser with the oracle's checkpoint."""
     model = copy.deepcopy(_answering())
-    return fold(model) if folded else model
+    return model.fold() if folded else model
 
 
 def errors(model: nn.Module) -> tuple[float, float]:
     """How far the logits, and the difference of those of two images, are from upstream's; infinite where none fit."""
     known = oracle(SMALL_REC)
     try:
-        (scores,) = outputs(model, torch.from_numpy(known["x"]), [LOGITS[SVTR]])
+        (scores,) = returned(model, torch.from_numpy(known["x"]), LOGITS[SVTR])
     except (RuntimeError, ValueError):
         return math.inf, math.inf
     ours, theirs = scores[..., : known["logits"].shape[2]].numpy(), known["logits"]
@@ -700,7 +600,7 @@ def test_small_recogniser_answers_as_upstreams(folded: bool) -> None:
     assert of_all < ORACLE_TOLERANCE
     assert between < IMAGE_TOLERANCE
     x = torch.from_numpy(known["x"])
-    (scores,) = outputs(model, x, [LOGITS[SVTR]])
+    (scores,) = returned(model, x, LOGITS[SVTR])
     assert np.array_equal(scores.argmax(2).numpy(), known["argmax"])
     unit = ORACLE_TOLERANCE * known["logits"].std()
     np.testing.assert_allclose(torch.logsumexp(scores, 2).numpy(), known["logsumexp"], atol=unit)
@@ -714,8 +614,8 @@ def test_small_recogniser_answers_as_upstreams(folded: bool) -> None:
 
 def test_branches_and_folded_agree_in_double_precision_with_the_oracles_weights() -> None:
     x = torch.from_numpy(oracle(SMALL_REC)["x"]).double()
-    (branches,) = outputs(answering(folded=False).double(), x, [LOGITS[SVTR]])
-    (folded,) = outputs(fold(answering(folded=False).double()), x, [LOGITS[SVTR]])
+    (branches,) = returned(answering(folded=False).double(), x, LOGITS[SVTR])
+    (folded,) = returned(answering(folded=False).double().fold(), x, LOGITS[SVTR])
     assert (branches - folded).abs().max() < 1e-12 * branches.abs().max()
 
 
@@ -772,20 +672,20 @@ def test_other_heights_are_refused_with_the_right_one(name: str) -> None:
 @pytest.mark.parametrize("name", [TINY, MEDIUM])
 def test_a_detector_in_training_returns_the_maps_of_three_levels_as_well(name: str) -> None:
     model, _ = pair(name)
-    x = torch.from_numpy(picture((2, 3, 64, 96))).double()
+    x = torch.from_numpy(image((2, 3, 64, 96))).double()
     with torch.inference_mode():
         shrink = model(x)
-        with as_in_training(model):
+        with in_training(model):
             found, pyramid = model(x), model.neck(model.backbone(x))
         coarse = F.interpolate(pyramid.p4, size=(16, 24), mode="bilinear", align_corners=False)
         shrink_of_p4, shrink_of_p2 = model.head.aux_binarize_p4(coarse), model.head.aux_binarize_p2(pyramid.p2)
-    assert list(found) == ["maps", "aux_maps_p4", "aux_maps_p3", "aux_maps_p2"]
-    for maps in found.values():
+    assert isinstance(found, SupervisedMaps)
+    for maps in found:
         assert maps.shape == (2, 3, 64, 96)
         torch.testing.assert_close(maps[:, 2], 1 / (1 + torch.exp(50 * (maps[:, 1] - maps[:, 0]))))
-    assert torch.equal(found["maps"][:, :1], shrink)
-    torch.testing.assert_close(found["aux_maps_p4"][:, :1], shrink_of_p4)
-    torch.testing.assert_close(found["aux_maps_p2"][:, :1], shrink_of_p2)
+    assert torch.equal(found.maps[:, :1], shrink)
+    torch.testing.assert_close(found.aux_maps_p4[:, :1], shrink_of_p4)
+    torch.testing.assert_close(found.aux_maps_p2[:, :1], shrink_of_p2)
     assert [tuple(level.shape[2:]) for level in pyramid] == [(16, 24), (4, 6), (8, 12), (16, 24)]
 
 
@@ -794,7 +694,7 @@ def test_a_detector_in_training_returns_the_maps_of_three_levels_as_well(name: s
 def test_gradients_reach_every_parameter(name: str, folded: bool) -> None:
     few = {"classes": 11} if name.endswith("rec") else {}
     model = make(name, folded, **few)
-    returned = model(torch.randn(2, 3, 48 if few else 64, 96))
-    outputs = returned.values() if isinstance(returned, dict) else [returned]
-    torch.stack([output.square().sum() for output in outputs]).sum().backward()
+    output = model(torch.randn(2, 3, 48 if few else 64, 96))
+    outputs = output if isinstance(output, tuple) else (output,)
+    torch.stack([each.square().sum() for each in outputs]).sum().backward()
     assert [key for key, parameter in model.named_parameters() if parameter.grad is None] == []

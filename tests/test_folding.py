@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from architectures.folding import (
+from paddle2torch.architectures.folding import (
     Foldable,
     dilate_kernel,
     fold,

@@ -15,6 +15,7 @@ from paddle2torch.converter.formats.pdmodel import Variable, read_pdmodel
 from paddle2torch.converter.support.blob import Blob
 from paddle2torch.converter.support.errors import FormatError
 from support.format_samples import BFLOAT16, blob, record, tensor_description
+from support.mirror import smallest
 
 W = np.arange(6, dtype="<f4").reshape(2, 3)
 B = np.array([-1.5, 6e-45], "<f4")
@@ -22,14 +23,14 @@ FILE = record((2,), B.tobytes()) + record((2, 3), W.tobytes())
 PARAMETERS = (Variable("b", "float32", (2,), True), Variable("w", "float32", (2, 3), True))
 
 
-def test_arrays_are_views_of_the_file() -> None:
+def test_arrays_own_their_memory() -> None:
     data = bytearray(FILE)
     arrays = read_pdiparams(Blob("weights", memoryview(data).toreadonly()), PARAMETERS)
+    data[:] = bytes(len(data))
     assert list(arrays) == ["b", "w"]
     np.testing.assert_array_equal(arrays["b"], B)
     np.testing.assert_array_equal(arrays["w"], W)
-    data[-4:] = struct.pack("<f", 77)
-    assert arrays["w"][1, 2] == 77
+    assert all(array.flags.owndata and not array.flags.writeable for array in arrays.values())
     assert not arrays["w"].flags.writeable
 
 
@@ -130,9 +131,10 @@ def test_what_paddle_does_not_have_is_not_written() -> None:
         write_pdiparams({"v": np.zeros(2, "c8")})
 
 
-def test_every_tarball_of_the_mirror(mirror: Path) -> None:
-    archives = sorted(mirror.rglob("*_infer.tar"))
-    assert len(archives) == 35
+@pytest.mark.usefixtures("mirror")
+def test_tarballs_of_the_mirror() -> None:
+    archives = [each.path for each in smallest() if each.kind == "inference"]
+    assert len(archives) >= 8
     for archive in archives:
         with tarfile.open(archive) as tar:
             files = {Path(each.name).name: tar.extractfile(each).read() for each in tar.getmembers()}

@@ -22,6 +22,7 @@ from paddle2torch.converter.formats.pdiparams import write_pdiparams
 from paddle2torch.converter.parity.graph_engine import GraphReference
 from paddle2torch.converter.parity.inputs import Case, default_cases
 from paddle2torch.converter.parity.reference import PaddleWorker
+from paddle2torch.converter.tasks import find_task
 from paddle2torch.converter.zoo.catalog import load_zoo
 from support import recipe
 from support.graphs import EMBEDDED, released
@@ -74,7 +75,7 @@ def error(expected: np.ndarray, found: np.ndarray) -> float:
 def first_case(model: str) -> Case:
     listed = load_zoo().models.get(model, load_zoo().models["embedded_rec"])
     architecture = get(listed.architecture)
-    return default_cases(architecture.task, architecture.preprocessing)[1]
+    return default_cases(find_task(architecture.task), architecture.preprocessing)[1]
 
 
 @pytest.mark.parametrize(("model", "path"), programs().items(), ids=str)

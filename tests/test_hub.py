@@ -16,12 +16,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from paddle2torch.architectures import load_model
+from paddle2torch.architectures.hub import is_converted
 from paddle2torch.converter.conversion.convert import convert
 from paddle2torch.converter.sources import load_source
 from paddle2torch.converter.writing import artifacts
 from paddle2torch.converter.zoo.catalog import load_zoo
 from paddle2torch.converter.zoo.download import Fetcher
+from support import http_server
 from support.checkpoints import random_tensors, write_checkpoint
+from support.http_server import Page
 from support.hub_server import Hub, Repository, running
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +81,12 @@ def test_of_a_folder_only_known_names_are_looked_at(name: str, tmp_path: Path) -
     torch.save({}, tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"has neither model\.safetensors nor NAME-xxxxxxxx\.pth"):
         load_model(tmp_path)
+
+
+def test_a_name_that_no_file_can_have_is_no_file() -> None:
+    assert not is_converted("x" * 5000)
+    with pytest.raises(FileNotFoundError, match="x: cannot be opened"):
+        load_model("x" * 5000)
 
 
 def test_a_folder_with_several_models_asks_for_one(tmp_path: Path) -> None:
@@ -221,7 +230,6 @@ def ask(hub: Hub, tmp_path: Path) -> Callable[..., str]:
     def ask(address: str, script: str = LOCATE, **environment: str) -> str:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
-            "PYTHONPATH": str(ROOT),
             "HF_ENDPOINT": hub.url,
             "HF_HOME": str(tmp_path / "home"),
             "HF_HUB_DISABLE_XET": "1",
@@ -324,3 +332,19 @@ def test_without_huggingface_hub_its_name_is_told(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ImportError, match="needs the package huggingface_hub: pip install huggingface_hub"):
         load_model("hf:acme/mine")
+
+
+class Portal(dict[str, Page]):
+    """Whatever is asked for, a page to log in."""
+
+    def get(self, path: str, default: object = None) -> Page:
+        return Page(b"<!DOCTYPE html>\x1b[2J s3cr3t")
+
+
+def test_a_log_in_page_in_place_of_the_hub_is_said_in_a_line(ask: Callable[..., str]) -> None:
+    with http_server.running() as server:
+        server.pages = Portal()
+        said = ask("hf:acme/mine", HF_ENDPOINT=server.url.replace("http://", "http://user:s3cr3t@"))
+    assert said.startswith("FileNotFoundError: hf:acme/mine: ")
+    assert said.isprintable()
+    assert "s3cr3t" not in said

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from support import http_server
+from support.http_server import Page
 from support.hub_server import ORGANISATION, TOKEN, Hub, running
 
 pytest.importorskip("huggingface_hub")
@@ -58,7 +60,6 @@ def push(hub: Hub, folder: Path, tmp_path: Path) -> Callable[..., str]:
     def push(organisation: str = ORGANISATION, **environment: str) -> str:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
-            "PYTHONPATH": str(Path(__file__).parents[1]),
             "HF_ENDPOINT": hub.url,
             "HF_TOKEN": TOKEN,
             "HF_HOME": str(tmp_path / "home"),
@@ -143,6 +144,14 @@ def test_metadata_that_the_hub_does_not_take_are_named(hub: Hub, folder: Path, p
     (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
     assert "does not accept it (Invalid metadata in README.md" in push()
     assert hub.large == {}
+
+
+def test_a_server_that_is_not_the_hub_is_said_in_a_line_without_the_password(push: Callable[..., str]) -> None:
+    with http_server.running() as server:
+        server.pages["/api/whoami-v2"] = Page(b"<!DOCTYPE html>")
+        said = push(HF_ENDPOINT=server.url.replace("http://", "http://user:s3cr3t@"))
+    assert said.startswith(f"error: acme: {server.url} ")
+    assert "s3cr3t" not in said
 
 
 def test_without_huggingface_hub_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

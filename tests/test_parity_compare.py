@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from paddle2torch.converter.parity.compare import compare_answers, judge_answers, measure, response
+from paddle2torch.converter.tasks import find_task
 
 
 def test_both_errors_are_relative_to_the_reference() -> None:
@@ -65,15 +66,15 @@ def text(*classes: int) -> np.ndarray:
 
 def test_texts_agree_when_they_read_the_same() -> None:
     labels = ["blank", "a", "b", "c", "d"]
-    (same,) = compare_answers("rec", text(1, 1, 0, 2), text(1, 0, 0, 2), labels)
-    (other,) = compare_answers("rec", text(1, 0, 1), text(1, 1, 1), labels)
+    (same,) = compare_answers(find_task("rec"), text(1, 1, 0, 2), text(1, 0, 0, 2), labels)
+    (other,) = compare_answers(find_task("rec"), text(1, 0, 1), text(1, 1, 1), labels)
     assert (same.agrees, same.reference, same.candidate) == (True, "ab", "ab")
     assert (other.agrees, other.reference, other.candidate) == (False, "aa", "a")
 
 
 def test_classes_agree_whatever_their_scores() -> None:
     reference, candidate = np.array([[0.6, 0.4], [0.6, 0.4]]), np.array([[0.9, 0.1], [0.49, 0.51]])
-    same, other = compare_answers("cls", reference, candidate, ["0", "180"])
+    same, other = compare_answers(find_task("cls"), reference, candidate, ["0", "180"])
     assert (same.agrees, same.reference, same.candidate) == (True, "0 (0.6000)", "0 (0.9000)")
     assert (other.agrees, other.candidate) == (False, "180 (0.5100)")
 
@@ -87,19 +88,19 @@ def text_map(count: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("count", "agrees"), [(1000, True), (1001, True), (1002, False)])
 def test_maps_agree_when_they_overlap_by_999_in_1000(count: int, agrees: bool) -> None:
-    (answer,) = compare_answers("det", text_map(1000), text_map(count))
+    (answer,) = compare_answers(find_task("det"), text_map(1000), text_map(count))
     assert answer.agrees is agrees
     assert answer.overlap == pytest.approx(1000 / count)
 
 
 def test_maps_without_text_agree() -> None:
-    (answer,) = compare_answers("det", text_map(0), text_map(0))
+    (answer,) = compare_answers(find_task("det"), text_map(0), text_map(0))
     assert (answer.agrees, answer.overlap) == (True, 1.0)
 
 
 def test_another_shape_is_no_agreement() -> None:
     wrong = (text(1, 2), text(1, 2)[:, :1])
-    assert [answer.agrees for answer in judge_answers("rec", wrong, wrong)] == [False]
+    assert [answer.agrees for answer in judge_answers(find_task("rec"), wrong, wrong)] == [False]
 
 
 @pytest.mark.parametrize(
@@ -115,5 +116,7 @@ def test_another_shape_is_no_agreement() -> None:
 def test_answers_are_judged_in_both_precisions(
     single: tuple[tuple[int, ...], ...], double: tuple[tuple[int, ...], ...], agrees: bool, undecided: bool
 ) -> None:
-    (answer,) = judge_answers("rec", tuple(text(*each) for each in single), tuple(text(*each) for each in double))
+    (answer,) = judge_answers(
+        find_task("rec"), tuple(text(*each) for each in single), tuple(text(*each) for each in double)
+    )
     assert (answer.agrees, answer.undecided) == (agrees, undecided)

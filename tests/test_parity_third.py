@@ -24,6 +24,7 @@ from paddle2torch.converter.parity.report import format_table, to_html, to_json
 from paddle2torch.converter.parity.result import ParityResult
 from paddle2torch.converter.parity.verify import verify
 from paddle2torch.converter.sources import load_source
+from paddle2torch.converter.tasks import find_task
 from paddle2torch.converter.zoo.catalog import load_zoo
 from paddle2torch.converter.zoo.download import Fetcher
 from support.graphs import EMBEDDED
@@ -40,8 +41,8 @@ def sample() -> Conversion:
 
 @cache
 def one_line() -> tuple[Case, ...]:
-    architecture = sample().architecture
-    return tuple(default_cases(architecture.task, architecture.preprocessing)[:1])
+    architecture = sample().network
+    return tuple(default_cases(find_task(architecture.task), architecture.preprocessing)[:1])
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,11 +30,12 @@ from paddle2torch.converter.parity.report import PICTURE_SIZE, PLOT_BOX, to_png
 from paddle2torch.converter.parity.result import ParityResult
 from paddle2torch.converter.release import hub_push
 from paddle2torch.converter.release import publish as publishing
-from paddle2torch.converter.release.card import LANGUAGES, SIZES
+from paddle2torch.converter.release.card import LANGUAGES, SIZES, _origin
 from paddle2torch.converter.release.publish import Options, Publication, publish_one
 from paddle2torch.converter.sources import load_source
 from paddle2torch.converter.support.errors import OutputError, PaddleError, ParityError
-from paddle2torch.converter.support.folders import replace_folder, staging
+from paddle2torch.converter.support.files import replace_folder, staging
+from paddle2torch.converter.support.terminal import clean_lines
 from paddle2torch.converter.zoo.catalog import Zoo, load_zoo
 from paddle2torch.converter.zoo.download import Fetcher
 
@@ -221,6 +223,17 @@ def test_with_an_organisation_the_card_says_where_on_the_hub(tmp_path: Path, pro
     assert f"https://huggingface.co/acme/{NAME}/resolve/main/{pth.name}" in text
 
 
+def test_names_of_others_do_nothing_in_the_card() -> None:
+    name = "![x](https://evil.example/a.png) <img src=x>\n# `Trust` [me](//evil.example) | \x1b[2J &lt; *all*"
+    source = SimpleNamespace(url=None, path=Path("x.tar"), sha256="0" * 64)
+    text = _origin(SimpleNamespace(source=source, notes=(f"passed over in x.tar: {name}",)))  # type: ignore[arg-type]
+    assert len(text.splitlines()) == 4
+    note = text.splitlines()[2]
+    assert re.search(r"(?<!\\)[\[\]<>`*#|!&]", note) is None
+    assert "https://" not in note
+    assert clean_lines(text) == text
+
+
 def test_every_language_and_size_of_the_zoo_is_known() -> None:
     from paddle2torch.architectures.registry import architectures
 
@@ -383,9 +396,8 @@ def test_an_error_midway_leaves_nothing(tmp_path: Path, failing: Recorded) -> No
 
 
 def test_leftovers_of_a_killed_run_are_taken_away(tmp_path: Path) -> None:
-    killed = "import os; from pathlib import Path; from paddle2torch.converter.support.folders import staging\nwith staging(Path('model')): os.kill(os.getpid(), 9)"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    subprocess.run([sys.executable, "-c", killed], cwd=tmp_path, env=environment, check=False)
+    killed = "import os; from pathlib import Path; from paddle2torch.converter.support.files import staging\nwith staging(Path('model')): os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", killed], cwd=tmp_path, check=False)
     assert [path.name[:7] for path in tmp_path.iterdir()] == [".model."]
     with staging(tmp_path / "model") as mine, staging(tmp_path / "model"):
         assert mine.is_dir()  # what a living process makes is left alone

@@ -75,7 +75,7 @@ def test_several_pictures_have_their_names_above_and_a_broken_one_stops_none(run
     assert result.stdout.splitlines()[0] == f"{SAMPLE}:"
     assert result.stdout.splitlines()[1].endswith(SAYS)
     assert result.stdout.splitlines()[2:] == [f"{tmp_path / 'blank.png'}:"]
-    assert "broken.png: is not a picture that Pillow can read" in result.stderr
+    assert "broken.png: is not an image of a format that is read" in result.stderr
     assert "blank.png: no text found" in result.stderr
     assert result.stderr.endswith("error: 1 of 3 pictures could not be read\n")
 
@@ -105,6 +105,10 @@ def test_the_drawings_of_several_pictures_go_into_a_folder(run: Run, tmp_path: P
 
 def test_one_picture_may_be_drawn_into_a_folder_that_is_there(tmp_path: Path) -> None:
     assert drawings((Path("a/b.jpg"),), tmp_path) == {Path("a/b.jpg"): tmp_path / "b.png"}
+    assert drawings((Path("a/1.png"), Path("b/1")), tmp_path) == {
+        Path("a/1.png"): tmp_path / "a_1.png",
+        Path("b/1"): tmp_path / "b_1.png",
+    }
 
 
 @pytest.mark.parametrize(
@@ -112,8 +116,10 @@ def test_one_picture_may_be_drawn_into_a_folder_that_is_there(tmp_path: Path) ->
     [
         pytest.param([], 2, "Missing argument 'IMAGE...'", id="no picture"),
         pytest.param(["a.png", "--draw", "out.xyz"], 2, "end its name in one of .png, .jpg", id="unknown suffix"),
-        pytest.param(["a/1.png", "b/1.jpg", "--draw", "out"], 2, "have the same name", id="drawings of one name"),
-        pytest.param(["gone.png", *LINE], 3, "error: gone.png: there is no such picture", id="no such picture"),
+        pytest.param(
+            ["a/1.png", "a/1.jpg", "--draw", "out"], 3, "a/1.png and a/1.jpg: their results", id="drawings of one name"
+        ),
+        pytest.param(["gone.png", *LINE], 3, "error: gone.png: there is no such image", id="no such picture"),
         pytest.param([SAMPLE, "--det", "nonne"], 3, "nonne: no model of that name in the zoo", id="no such model"),
         pytest.param(
             [SAMPLE, "--det", EMBEDDED / "embedded_rec_infer.tar"],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from paddle2torch.converter.ocr import images
 from paddle2torch.converter.ocr.images import load_picture
 from paddle2torch.converter.support.errors import SourceError
 
-RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+RED, BLUE, WHITE, BLACK = (255, 0, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 
 
 def saved(image: Image.Image, path: Path, **options: object) -> Path:
@@ -54,6 +57,12 @@ def half_clear_grey() -> Image.Image:
     return image
 
 
+def light_letters() -> Image.Image:
+    image = Image.new("LA", (2, 1), (255, 255))
+    image.putpixel((1, 0), (255, 0))
+    return image
+
+
 def clear_colour() -> Image.Image:
     image = Image.new("RGBA", (2, 1), (*RED, 255))
     image.putpixel((1, 0), (0, 0, 0, 0))
@@ -74,6 +83,7 @@ def palette(transparent: bool) -> Image.Image:
     [
         pytest.param(grey, [(200,) * 3] * 2, id="grey"),
         pytest.param(lambda: Image.new("1", (2, 1), 1), [WHITE] * 2, id="black and white"),
+        pytest.param(light_letters, [WHITE, BLACK], id="light letters with transparency"),
         pytest.param(half_clear_grey, [(0,) * 3, WHITE], id="grey with transparency"),
         pytest.param(clear_colour, [RED, WHITE], id="colour with transparency"),
         pytest.param(lambda: palette(False), [RED, BLUE], id="palette"),
@@ -84,6 +94,10 @@ def palette(transparent: bool) -> Image.Image:
         pytest.param(
             lambda: Image.fromarray(np.array([[0x80FF, 0xFFFF]], np.int32)), [(0x80,) * 3, WHITE], id="16 of 32 bits"
         ),
+        pytest.param(
+            lambda: Image.fromarray(np.array([[0x80, 0xFF]], np.int32)), [(0x80,) * 3, WHITE], id="8 of 32 bits"
+        ),
+        pytest.param(lambda: Image.fromarray(np.array([[0x80, 0xFF]], np.uint16)), [BLACK] * 2, id="dark 16 bits"),
     ],
 )
 def test_any_kind_of_pixels_becomes_rgb_on_white(
@@ -102,10 +116,10 @@ def test_printers_colours_become_rgb(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        pytest.param(None, "there is no such picture", id="missing"),
-        pytest.param(b"", "is not a picture", id="empty"),
-        pytest.param(b"not a picture", "is not a picture", id="text"),
-        pytest.param(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "picture", id="cut short"),
+        pytest.param(None, "there is no such image", id="missing"),
+        pytest.param(b"", "is not an image", id="empty"),
+        pytest.param(b"not a picture", "is not an image", id="text"),
+        pytest.param(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "image", id="cut short"),
     ],
 )
 def test_a_file_that_is_no_picture_is_named(tmp_path: Path, content: bytes | None, expected: str) -> None:
@@ -117,22 +131,50 @@ def test_a_file_that_is_no_picture_is_named(tmp_path: Path, content: bytes | Non
 
 
 @pytest.mark.parametrize("error", [RuntimeError, SyntaxError, NotImplementedError, IndexError])  # seen from decoders
-def test_whatever_a_decoder_raises_is_one_clear_error(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Path) -> None:
+def test_whatever_a_decoder_raises_is_one_clear_error(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error("bad frame")
 
+    path = saved(grey(), tmp_path / "a.png")
     monkeypatch.setattr(Image, "open", fail)
-    with pytest.raises(SourceError, match=r"a\.avif: cannot be read as a picture \(bad frame\)"):
-        load_picture(Path("a.avif"))
+    with pytest.raises(SourceError, match=r"a\.png: cannot be read as an image \(bad frame\)"):
+        load_picture(path)
+
+
+def test_no_program_is_started_to_read_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostScript is what Pillow calls Ghostscript for; a name says nothing."""
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    path = tmp_path / "line.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 50\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(SourceError, match=r"line\.png: is not an image of a format that is read \(PNG, JPEG"):
+        load_picture(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "line.png")
+    with pytest.raises(SourceError, match=r"line\.png: cannot be read as an image: it is a folder, pipe or device"):
+        load_picture(tmp_path / "line.png")
+
+
+def test_an_image_of_pillows_is_taken_as_a_file_is(tmp_path: Path) -> None:
+    path = saved(clear_colour(), tmp_path / "line.png")
+    with Image.open(path) as image:
+        assert load_picture(image).tolist() == load_picture(path).tolist()
+    with pytest.raises(TypeError, match="an image is a path, one of Pillow's or an array"):
+        load_picture(7)
 
 
 def test_a_folder_is_no_picture(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="cannot be read as a picture"):
+    with pytest.raises(SourceError, match="cannot be read as an image"):
         load_picture(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "array", [np.zeros((2, 2), np.float32), np.full((2, 2), 70000, np.int32)], ids=["float", "int"]
+    "array",
+    [np.zeros((2, 2), np.float32), np.full((2, 2), 70000, np.int32), np.full((2, 2), -1, np.int32)],
+    ids=["float", "large", "negative"],
 )
 def test_numbers_of_unknown_range_are_refused(array: np.ndarray, tmp_path: Path) -> None:
     path = saved(Image.fromarray(array), tmp_path / "depth.tif")
@@ -140,13 +182,14 @@ def test_numbers_of_unknown_range_are_refused(array: np.ndarray, tmp_path: Path)
         load_picture(path)
 
 
-@pytest.mark.parametrize(("pixels", "refused"), [(150, False), (210, True)])
+@pytest.mark.parametrize(("pixels", "refused"), [(150, False), (201, True), (500, True)])
 @pytest.mark.filterwarnings("error")
 def test_a_picture_of_too_many_pixels_is_refused_before_it_is_unpacked(
     pixels: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = saved(Image.new("RGB", (pixels, 1)), tmp_path / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr(images, "MOST_PIXELS", 200)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100 if pixels < 201 else 220)  # which warns, or refuses twice that
     if not refused:
         assert load_picture(path).shape == (1, pixels, 3)
         return

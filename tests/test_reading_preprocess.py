@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from paddle2torch.architectures.preprocessing import CLASSIFICATION, DETECTION, RECOGNITION_48
 from paddle2torch.converter.ocr.preprocess import WIDEST, prepare, resize
 from paddle2torch.converter.support.errors import MissingPackageError
 
-LINE = {
-    "channel_order": "BGR",
-    "scale": 1 / 255,
-    "mean": [0.5, 0.5, 0.5],
-    "std": [0.5, 0.5, 0.5],
-    "size": {"mode": "height", "height": 48, "width": 320},
-}
-DIRECTION = {**LINE, "size": {"mode": "height_padded", "height": 48, "width": 192}}
-PAGE = {
-    **LINE,
-    "mean": [0.485, 0.456, 0.406],
-    "std": [0.229, 0.224, 0.225],
-    "size": {"mode": "multiple", "multiple": 32, "limit_side": 960},
-}
+LINE, DIRECTION, PAGE = RECOGNITION_48, CLASSIFICATION, DETECTION
 
 
 def plain(height: int, width: int, colour: tuple[int, int, int] = (255, 255, 255)) -> np.ndarray:
@@ -36,7 +25,7 @@ def test_channels_are_swapped_scaled_and_normalised_in_the_order_that_the_record
     expected = [(51 / 255 - 0.485) / 0.229, (0 - 0.456) / 0.224, (1 - 0.406) / 0.225]
     assert array.dtype == np.float32
     assert array[0, :, 0, 0] == pytest.approx(expected, rel=1e-6)
-    as_rgb = prepare([red], {**PAGE, "channel_order": "RGB"})
+    as_rgb = prepare([red], replace(PAGE, channel_order="RGB"))
     assert as_rgb[0, 0, 0, 0] == pytest.approx((1 - 0.485) / 0.229, rel=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""The zoo: what `model_zoo.yaml` lists, and how its loader reports mistakes."""
+"""The zoo: what `model_zoo.yaml` lists, what its lock file pins, and how their loaders report mistakes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from paddle2torch.architectures.registry import get
+from paddle2torch.converter.support.blob import FileState
 from paddle2torch.converter.support.errors import SourceError, ZooError
-from paddle2torch.converter.zoo.catalog import Dictionary, Zoo, load_zoo, parse_zoo, zoo_path
+from paddle2torch.converter.zoo.catalog import EMBEDDED, Dictionary, Model, Zoo, load_zoo, parse_zoo, zoo_path
 from paddle2torch.converter.zoo.download import Fetched, Fetcher
-from paddle2torch.converter.zoo.lock import lock_zoo, measure
+from paddle2torch.converter.zoo.lock import KnownFile, lock_path, measure, read_lock, write_lock
 
 URLS_OF_THE_LIST = "c23a657138969db07b0c1f93bf4eaf6b9e6c82dfaeee7dc8a87e472c80d32d3f"
 """sha256 over the sorted tarball URLs of upstream's list, one a line."""
@@ -188,7 +189,7 @@ def test_the_small_zoo_is_right() -> None:
         ("size: 3M", "size: 3M\n        revisions: [2.0]", "first, revisions: expected a list of texts, found [2.0]"),
         ("size: 3M", "size: 3M\n        parameters: 63", "first, parameters: expected a mapping"),
         ("      first:", "      first one:", "group a group, 'first one': expected a name of letters"),
-        ("inference: folder/first.tar", "inference: {size: 3}", "first, inference, url: missing"),
+        ("inference: folder/first.tar", "inference: {alternatives: [b.tar]}", "first, inference, url: missing"),
         (
             "inference: folder/first.tar",
             "inference: http://x.example/a.tar",
@@ -203,13 +204,8 @@ def test_the_small_zoo_is_right() -> None:
         ),
         (
             "inference: folder/first.tar",
-            "inference: {url: a.tar, sha256: ABC}",
-            "first, inference, sha256: expected 64 lower-case hex digits in quotes, found 'ABC'",
-        ),
-        (
-            "inference: folder/first.tar",
-            "inference: {url: a.tar, size: -1}",
-            "first, inference, size: expected a number of bytes, found -1",
+            "inference: {url: a.tar, size: 1}",
+            "first, inference, size: unknown key; known are url, alternatives",
         ),
         (
             "inference: folder/first.tar",
@@ -268,15 +264,16 @@ def test_what_is_not_yaml_is_one_error(tmp_path: Path) -> None:
 
 
 def fetched(name: str, size: int = 1234) -> Fetched:
-    return Fetched(Path(name), "https://anywhere.example", hashlib.sha256(name.encode()).hexdigest(), size)
+    sha256 = hashlib.sha256(name.encode()).hexdigest()
+    return Fetched(Path(name), "https://anywhere.example", sha256, size, FileState(0, 0, size, 0))
 
 
 def test_measuring_takes_what_comes_whatever_is_pinned(tmp_path: Path) -> None:
     second = "      second: {description: b, size: 1M, dictionary: d.txt, inference: folder/second.tar}\n"
-    pinned = SMALL_ZOO.replace("folder/first.tar", "{url: folder/first.tar, size: 1}")
+    pins = {("first", "inference"): KnownFile("0" * 64, 1)}
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "first.tar").write_bytes(b"tarball")
-    small, fetcher = parse_zoo(pinned + second, "small.yaml"), Fetcher(cache_dir=tmp_path, mirror=tmp_path)
+    small, fetcher = parse_zoo(SMALL_ZOO + second, "small.yaml", pins), Fetcher(cache_dir=tmp_path, mirror=tmp_path)
     measured, failures = measure(small, fetcher)
     assert {key: file.size for key, file in measured.items()} == {("first", "inference"): 7}
     assert [str(failure).split(":")[0] for failure in failures] == ["second.tar"]
@@ -285,87 +282,87 @@ def test_measuring_takes_what_comes_whatever_is_pinned(tmp_path: Path) -> None:
         measure(small, fetcher, names=["third"])
 
 
-def test_lock_adds_measurements_and_nothing_else(tmp_path: Path, zoo: Zoo) -> None:
-    path = tmp_path / "zoo.yaml"
+def test_the_zoo_and_its_lock_file_belong_together(zoo: Zoo) -> None:
+    """Every pin is that of a tarball that the zoo lists, and every tarball of this package is pinned, rightly."""
+    pins = read_lock(lock_path(zoo_path()))
+    artifacts = {(model.name, kind): each for model in zoo.models.values() for kind, each in model.artifacts.items()}
+    assert pins.keys() <= artifacts.keys()
+    assert pins == {
+        key: KnownFile(each.sha256, each.size) for key, each in artifacts.items() if each.sha256 is not None
+    }
+    embedded = {key: each for key, each in artifacts.items() if each.url.startswith(EMBEDDED)}
+    files = Fetcher(offline=True).fetch_all([replace(each, size=None, sha256=None) for each in embedded.values()])
+    assert {key: KnownFile(file.sha256, file.size) for key, file in zip(embedded, files, strict=True)} == {
+        key: pins[key] for key in embedded
+    }
+
+
+def test_what_is_measured_is_pinned_and_the_rest_stays(tmp_path: Path, zoo: Zoo) -> None:
+    path, lock = tmp_path / "zoo.yaml", tmp_path / "zoo.lock.json"
     path.write_bytes(zoo_path().read_bytes())
+    assert lock_path(path) == lock
     measured = {
         (model.name, kind): fetched(f"{model.name} {kind}") for model in zoo.models.values() for kind in model.artifacts
     }
-    assert len(lock_zoo(path, measured)) == 92
-
+    keys = list(measured)
+    assert write_lock(lock, load_zoo(path), measured) == tuple(keys)
+    assert path.read_bytes() == zoo_path().read_bytes()
+    assert read_lock(lock) == {key: KnownFile(file.sha256, file.size) for key, file in measured.items()}
     locked = load_zoo(path)
     assert {
-        (model.name, artifact.kind): (artifact.sha256, artifact.size)
+        (model.name, artifact.kind): KnownFile(artifact.sha256, artifact.size)
         for model in locked.models.values()
         for artifact in model.artifacts.values()
-    } == {key: (file.sha256, file.size) for key, file in measured.items()}
-    unlocked = {
-        model.name: replace(
-            model, artifacts={k: replace(a, sha256=None, size=None) for k, a in model.artifacts.items()}
-        )
-        for model in locked.models.values()
+    } == read_lock(lock)
+    assert without_pins(locked) == without_pins(zoo)
+
+    assert write_lock(lock, locked, {keys[1]: measured[keys[1]], keys[5]: fetched("new", 99)}) == (keys[5],)
+    assert read_lock(lock) == {
+        key: KnownFile(file.sha256, file.size) for key, file in {**measured, keys[5]: fetched("new", 99)}.items()
     }
-    assert unlocked == zoo.models
-    # Every line of the original is still there, in order; only a URL may have moved to a line of its own.
-    remaining = iter(path.read_text().splitlines())
-    for line in zoo_path().read_text().splitlines():
-        wanted = {line, *([f"          url: {line.split(': ')[1]}"] if ".tar" in line and ": " in line else [])}
-        assert any(candidate in wanted for candidate in remaining), line
+    before = lock.read_bytes()
+    assert write_lock(lock, load_zoo(path), {}) == ()
+    assert lock.read_bytes() == before
 
 
-def test_locking_again_changes_only_what_changed(tmp_path: Path) -> None:
-    path = tmp_path / "zoo.yaml"
-    path.write_bytes(SMALL_ZOO.replace("folder/first.tar", "folder/first.tar  # the only one").encode())
-    assert lock_zoo(path, {("first", "inference"): fetched("old")}) == (("first", "inference"),)
-    before = path.read_bytes()
-    assert lock_zoo(path, {("first", "inference"): fetched("old")}) == ()
-    assert path.read_bytes() == before
-
-    lock_zoo(path, {("first", "inference"): fetched("new", 99)})
-    after = before.replace(fetched("old").sha256.encode(), fetched("new").sha256.encode()).replace(b"1234", b"99")
-    assert path.read_bytes() == after
-    assert b"url: folder/first.tar  # the only one\n" in after
+def test_pins_of_what_the_zoo_no_longer_lists_go(tmp_path: Path) -> None:
+    path, lock = tmp_path / "zoo.yaml", tmp_path / "zoo.lock.json"
+    path.write_text(SMALL_ZOO)
+    write_lock(lock, load_zoo(path), {("first", "inference"): fetched("x")})
+    path.write_text(SMALL_ZOO.replace("first:", "second:"))
+    assert load_zoo(path).get("second").artifacts["inference"].sha256 is None
+    write_lock(lock, load_zoo(path), {})
+    assert read_lock(lock) == {}
 
 
 @pytest.mark.parametrize(
-    ("before", "after"),
+    "content",
     [
-        ("inference: {url: folder/first.tar}", 'inference: {url: folder/first.tar, size: 1234, sha256: "SHA"}'),
-        (
-            "inference: folder/first.tar",
-            'inference:\n          url: folder/first.tar\n          size: 1234\n          sha256: "SHA"',
-        ),
+        "{",
+        "[]",
+        '{"first": 3}',
+        '{"first": {"inference": 3}}',
+        '{"first": {"inference": {}}}',
+        '{"first": {"inference": {"size": -1, "sha256": "%s"}}}' % ("0" * 64),
+        '{"first": {"inference": {"size": true, "sha256": "%s"}}}' % ("0" * 64),
+        '{"first": {"inference": {"size": 3, "sha256": "%s"}}}' % ("A" * 64),
+        "[" * 100_000,
+        b"\xff\xfe\xfd",
     ],
-    ids=["flow", "block"],
 )
-def test_lock_keeps_line_ends_and_style(tmp_path: Path, before: str, after: str) -> None:
-    def as_on_windows(line: str) -> bytes:
-        return SMALL_ZOO.replace("inference: folder/first.tar", line).replace("\n", "\r\n").encode()
-
-    path = tmp_path / "zoo.yaml"
-    path.write_bytes(as_on_windows(before))
-    lock_zoo(path, {("first", "inference"): fetched("x")})
-    assert path.read_bytes() == as_on_windows(after.replace("SHA", fetched("x").sha256))
-
-
-def test_lock_refuses_a_file_that_it_cannot_edit(tmp_path: Path) -> None:
-    path = tmp_path / "zoo.yaml"
-    shared = SMALL_ZOO.replace("inference: folder", "inference: &one {url: folder").replace("first.tar", "first.tar}")
-    path.write_text(shared + "        trained: *one\n")
-    before = path.read_bytes()
-    with pytest.raises(ZooError, match="cannot be edited in place"):
-        lock_zoo(path, {("first", "inference"): fetched("x")})
-    assert path.read_bytes() == before
+def test_a_damaged_lock_file_is_one_error(content: str | bytes, tmp_path: Path) -> None:
+    (tmp_path / "zoo.yaml").write_text(SMALL_ZOO)
+    lock = tmp_path / "zoo.lock.json"
+    lock.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ZooError, match="zoo.lock.json: cannot be read as the lock of a zoo") as caught:
+        load_zoo(tmp_path / "zoo.yaml")
+    assert "\n" not in str(caught.value)
 
 
-def test_lock_refuses_an_entry_inside_braces(tmp_path: Path) -> None:
-    path = tmp_path / "zoo.yaml"
-    start, line = "      first:\n", "inference: folder/first.tar"
-    entry = SMALL_ZOO.partition(start)[2]
-    flow = ", ".join(each.strip() for each in entry.splitlines())
-    assert line in flow
-    braces = SMALL_ZOO.replace(start + entry, f"      first: {{{flow}}}\n")
-    path.write_text(braces)
-    with pytest.raises(ZooError, match="cannot be edited in place"):
-        lock_zoo(path, {("first", "inference"): fetched("x")})
-    assert path.read_text() == braces
+def without_pins(zoo: Zoo) -> dict[str, Model]:
+    return {
+        model.name: replace(
+            model, artifacts={k: replace(a, sha256=None, size=None) for k, a in model.artifacts.items()}
+        )
+        for model in zoo.models.values()
+    }

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from .. import heads, preprocessing, sequence
+from .. import heads, preprocessing, sequence, svtr
 from ..layers import Pair, SqueezeExcite, conv_norm_act
 from ..registry import Architecture, Parameter, Part, register
 
@@ -106,6 +106,6 @@ register(
     Architecture(
         "rec_mobilenet_v1_enhance_svtr_ctc", "rec", "recogniser: MobileNetV1Enhance ×0.5 + SVTR + CTC (PP-OCRv3)",
         "PP-OCRv3, https://arxiv.org/abs/2206.03001", backbone=recognition(last_stride=(1, 2), last_pool="avg"),
-        neck=sequence.SVTR, head=heads.CTC_OF_MULTI_HEAD, preprocessing=preprocessing.RECOGNITION_48,
+        neck=svtr.SVTR, head=heads.CTC_OF_MULTI_HEAD, preprocessing=preprocessing.RECOGNITION_48,
     ),
 )  # fmt: skip

@@ -7,6 +7,8 @@ Text lines turned by 180°, pages turned by quarters, tables with and without ru
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,7 +19,6 @@ from .. import preprocessing
 from ..layers import Pair, SqueezeExcite, conv_norm_act, make_divisible
 from ..registry import Architecture, Parameter, Part, Size, register
 
-NAMES = ("conv", "bn")
 STEM = 16
 
 
@@ -41,11 +42,8 @@ STAGES = (
 LAST = STAGES[-1][-1].out
 
 
-def unit(in_channels: int, out_channels: int, kernel_size: int, *, stride: Pair = 1, groups: int = 1) -> nn.Sequential:
-    """Convolution without bias, batch norm and hard swish."""
-    return conv_norm_act(
-        in_channels, out_channels, kernel_size, stride=stride, groups=groups, activation=nn.Hardswish, names=NAMES
-    )
+unit = partial(conv_norm_act, activation=nn.Hardswish, names=("conv", "bn"))
+"""Convolution without bias, batch norm and hard swish."""
 
 
 def block(in_channels: int, out_channels: int, row: Row, stride: Pair) -> nn.Sequential:
@@ -58,6 +56,17 @@ def block(in_channels: int, out_channels: int, row: Row, stride: Pair) -> nn.Seq
         layers["se"] = SqueezeExcite(in_channels, nn.Hardsigmoid)
     layers["pw_conv"] = unit(in_channels, out_channels, 1)
     return nn.Sequential(layers)
+
+
+def make_stages(channels: int, scale: float, stride: Pair) -> Iterator[nn.Sequential]:
+    """The blocks of each stage, for an input of so many channels."""
+    for rows in STAGES:
+        blocks = []
+        for row in rows:
+            out = make_divisible(row.out * scale)
+            blocks.append(block(channels, out, row, stride))
+            channels = out
+        yield nn.Sequential(*blocks)
 
 
 class PPLCNet(nn.Module):
@@ -77,14 +86,8 @@ class PPLCNet(nn.Module):
         scale = width / LAST
         channels = make_divisible(STEM * scale)
         self.conv1 = unit(3, channels, 3, stride=stem_stride)
-        for index, rows in enumerate(STAGES, 2):
-            blocks = []
-            for row in rows:
-                out = make_divisible(row.out * scale)
-                blocks.append(block(channels, out, row, stride))
-                channels = out
-            self.add_module(f"blocks{index}", nn.Sequential(*blocks))
-        self.out_channels = channels
+        self.blocks2, self.blocks3, self.blocks4, self.blocks5, self.blocks6 = make_stages(channels, scale, stride)
+        self.out_channels = make_divisible(width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.blocks6(self.blocks5(self.blocks4(self.blocks3(self.blocks2(self.conv1(x))))))
@@ -133,12 +136,12 @@ class PPLCNetHead(nn.Module):
         return logits if self.training else torch.softmax(logits, dim=1)
 
 
-def backbone(stem_stride: Pair, stride: Pair) -> Part:
-    """The backbone with its strides, which the weights do not tell."""
+def backbone(stem_stride: Pair, stride: Pair, width: int = LAST) -> Part:
+    """The backbone with its strides, which the weights do not tell, and a width where they do not say otherwise."""
     return Part(
         PPLCNet,
         arguments={"stem_stride": stem_stride, "stride": stride},
-        parameters={"width": Parameter(LAST, told_by=Size("backbone.blocks6.1.pw_conv.conv.weight", 0))},
+        parameters={"width": Parameter(width, told_by=Size("backbone.blocks6.1.pw_conv.conv.weight", 0))},
         renames=(("conv1.<rest>", "backbone.conv1.<rest>"), ("blocks<n>.<rest>", "backbone.blocks<n>.<rest>")),
     )
 
@@ -158,30 +161,19 @@ SOURCE = "PP-LCNet, https://arxiv.org/abs/2109.15099"
 # The first two differ in strides alone: the weights of a network with two classes do not tell which of them it is.
 register(
     Architecture(
-        "cls_pp_lcnet_textline",
-        "cls",
-        "text line orientation: PP-LCNet whose stages halve the height alone (0°, 180°)",
-        source=SOURCE,
-        backbone=backbone(stem_stride=2, stride=(2, 1)),
-        head=head(2),
-        preprocessing=preprocessing.LINE_ORIENTATION,
+        "cls_pp_lcnet_textline", "cls",
+        "text line orientation: PP-LCNet whose stages halve the height alone (0°, 180°)", SOURCE,
+        backbone=backbone(stem_stride=2, stride=(2, 1)), head=head(2), preprocessing=preprocessing.LINE_ORIENTATION,
     ),
     Architecture(
-        "cls_pp_lcnet_page",
-        "cls",
-        "page orientation, kind of table: PP-LCNet (0°, 90°, 180°, 270°; with or without ruled lines)",
-        source=SOURCE,
-        backbone=backbone(stem_stride=2, stride=2),
-        head=head(4),
-        preprocessing=preprocessing.PAGE_ORIENTATION,
+        "cls_pp_lcnet_page", "cls",
+        "page orientation, kind of table: PP-LCNet (0°, 90°, 180°, 270°; with or without ruled lines)", SOURCE,
+        backbone=backbone(stem_stride=2, stride=2), head=head(4), preprocessing=preprocessing.PAGE_ORIENTATION,
     ),
     Architecture(
-        "cls_pp_lcnet_textline_2025_05",
-        "cls",
-        "text line orientation: PP-LCNet with a narrow head and another stem, as first released (0°, 180°)",
-        source=SOURCE,
-        backbone=backbone(stem_stride=(1, 2), stride=(2, 1)),
-        head=head(2, last_conv=False),
+        "cls_pp_lcnet_textline_2025_05", "cls",
+        "text line orientation: PP-LCNet with a narrow head and another stem, as first released (0°, 180°)", SOURCE,
+        backbone=backbone(stem_stride=(1, 2), stride=(2, 1), width=128), head=head(2, last_conv=False),
         preprocessing=preprocessing.LINE_ORIENTATION,
     ),
-)
+)  # fmt: skip

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .. import preprocessing
-from ..hgnet import CLASSIFIER, AggregationBlock, Stage, outputs_of, unit
+from .. import necks, pfhead, preprocessing, svtr
+from ..hgnet import (
+    CLASSIFIER,
+    DETECTION_STRIDES,
+    RECOGNITION_STRIDES,
+    AggregationBlock,
+    DetectionHGNet,
+    RecognitionHGNet,
+    Stage,
+    unit,
+)
 from ..layers import Pair
-from ..pfhead import LKPAN_INTRACL, PF_HEAD_BOTH_MAPS
 from ..registry import Architecture, Part, register
-from ..svtr import SVTR_CTC, TimeStepPool
 
 # input, width of a block's layers, output, blocks
 STAGES = (
@@ -22,9 +29,7 @@ STAGES = (
     (768, 224, 1024, 1),
 )
 LAYERS = 6
-
-DETECTION_STRIDES = (None, 2, 2, 2)
-RECOGNITION_STRIDES = ((2, 1), (1, 2), (2, 1), (2, 1))
+WIDTHS = [outside for _, _, outside, _ in STAGES]
 
 SOURCE = "PP-OCRv4, https://github.com/PaddlePaddle/PaddleOCR/releases/tag/v2.7.0"
 
@@ -64,76 +69,40 @@ def stage(in_channels: int, width: int, out_channels: int, blocks: int, stride: 
     return Stage(in_channels, stride, (first, *others))
 
 
-class PPHGNetSmall(nn.Module):
-    """What detector and recogniser share: stem and stages, which differ in their strides."""
-
-    def __init__(self, strides: tuple[Pair | None, ...]) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(unit(3, 64, 3, stride=2), unit(64, 64, 3), unit(64, 128, 3))
-        self.stages = nn.Sequential(*(stage(*row, stride) for row, stride in zip(STAGES, strides, strict=True)))
+def stem() -> nn.Sequential:
+    """Three 3×3 convolutions, the first of stride 2: (N, 3, H, W) → (N, 128, H/2, W/2)."""
+    return nn.Sequential(unit(3, 64, 3, stride=2), unit(64, 64, 3), unit(64, 128, 3))
 
 
-class DetectionPPHGNetSmall(PPHGNetSmall):
-    """A detector's backbone.
-
-    Shape: (N, 3, H, W) → four maps at /4, /8, /16 and /32 with `out_channels` channels.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(DETECTION_STRIDES)
-        self.pool = nn.MaxPool2d(3, 2, 1)
-        self.out_channels = [outside for _, _, outside, _ in STAGES]
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return outputs_of(self.stages, self.pool(self.stem(x)))
+def stages(strides: tuple[Pair | None, ...]) -> list[Stage]:
+    """All four, with these strides."""
+    return [stage(*row, stride) for row, stride in zip(STAGES, strides, strict=True)]
 
 
-class RecognitionPPHGNetSmall(PPHGNetSmall):
-    """A recogniser's backbone.
-
-    Shape: (N, 3, 48, W) → (N, `out_channels`, 1, W/8); in training any height, and 40 columns (see `TimeStepPool`).
-    """
-
-    def __init__(self) -> None:
-        super().__init__(RECOGNITION_STRIDES)
-        self.out_channels = STAGES[-1][2]
-        self.pool = TimeStepPool()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.stages(self.stem(x)))
+def detection() -> DetectionHGNet:
+    """The detector's backbone."""
+    return DetectionHGNet(stem(), stages(DETECTION_STRIDES), WIDTHS, nn.MaxPool2d(3, 2, 1))
 
 
-DETECTION = Part(
-    DetectionPPHGNetSmall,
-    config={"Backbone.name": "PPHGNet_small", "Backbone.det": True},
-    ignored=CLASSIFIER,
-)
-RECOGNITION = Part(
-    RecognitionPPHGNetSmall,
-    config={"Backbone.name": "PPHGNet_small"},
-    ignored=CLASSIFIER,
-)
+def recognition() -> RecognitionHGNet:
+    """The recogniser's backbone."""
+    return RecognitionHGNet(stem(), stages(RECOGNITION_STRIDES), WIDTHS[-1])
+
+
+# ---- parts and architectures -------------------------------------------------------------------------------------
+
+BACKBONE = {"Backbone.name": "PPHGNet_small"}
 
 register(
     Architecture(
-        "det_pphgnet_small_lkpan",
-        "det",
-        "detector: PPHGNet_small + LKPAN with IntraCL + PFHeadLocal (PP-OCRv4 server, seals)",
-        source=SOURCE,
-        backbone=DETECTION,
-        neck=LKPAN_INTRACL,
-        head=PF_HEAD_BOTH_MAPS,
-        preprocessing=preprocessing.DETECTION,
+        "det_pphgnet_small_lkpan", "det",
+        "detector: PPHGNet_small + LKPAN with IntraCL + PFHeadLocal (PP-OCRv4 server, seals)", SOURCE,
+        backbone=Part(detection, config={**BACKBONE, "Backbone.det": True}, ignored=CLASSIFIER),
+        neck=necks.LK_PAN_INTRACL, head=pfhead.PF_HEAD_BOTH_MAPS, preprocessing=preprocessing.DETECTION,
     ),
-)
-register(
     Architecture(
-        "rec_pphgnet_small_svtr_ctc",
-        "rec",
-        "recogniser: PPHGNet_small + SVTR + CTC (PP-OCRv4 server)",
-        source=SOURCE,
-        backbone=RECOGNITION,
-        head=SVTR_CTC,
+        "rec_pphgnet_small_svtr_ctc", "rec", "recogniser: PPHGNet_small + SVTR + CTC (PP-OCRv4 server)", SOURCE,
+        backbone=Part(recognition, config=BACKBONE, ignored=CLASSIFIER), head=svtr.svtr_ctc(6625),
         preprocessing=preprocessing.RECOGNITION_48,
     ),
-)
+)  # fmt: skip

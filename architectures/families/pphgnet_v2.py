@@ -7,15 +7,22 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-import torch
 from torch import Tensor, nn
 
-from .. import preprocessing
-from ..hgnet import CLASSIFIER, AggregationBlock, Stage, outputs_of, unit
+from .. import necks, pfhead, preprocessing, svtr
+from ..hgnet import (
+    CLASSIFIER,
+    DETECTION_STRIDES,
+    RECOGNITION_STRIDES,
+    AggregationBlock,
+    DetectionHGNet,
+    RecognitionHGNet,
+    Stage,
+    Stem,
+    unit,
+)
 from ..layers import Pair
-from ..pfhead import LKPAN_INTRACL, PF_HEAD
 from ..registry import Architecture, Part, register
-from ..svtr import SVTR_CTC, TimeStepPool
 
 STEM = (32, 48)
 
@@ -27,40 +34,9 @@ STAGES = (
     (1024, 384, 2048, 1, True, 5),
 )
 LAYERS = 6
-
-DETECTION_STRIDES = (None, 2, 2, 2)
-RECOGNITION_STRIDES = ((2, 1), (1, 2), (2, 1), (2, 1))
+WIDTHS = [outside for _, _, outside, *_ in STAGES]
 
 SOURCE = "PP-OCRv5, https://arxiv.org/abs/2507.05595"
-
-
-class Stem(nn.Module):
-    """The first convolutions, with a max pool beside two of them.
-
-    Args:
-        width: of the layers between.
-        out_channels: of the last one.
-        stride: of the second 3×3 convolution; the first one's is 2.
-
-    Shape: (N, 3, H, W) → (N, `out_channels`, H/2/`stride`, W/2/`stride`).
-    """
-
-    def __init__(self, width: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.stem1 = unit(3, width, 3, stride=2)
-        self.stem2a = unit(width, width // 2, 2)
-        self.stem2b = unit(width // 2, width, 2)
-        self.stem3 = unit(2 * width, width, 3, stride=stride)
-        self.stem4 = unit(width, out_channels, 1)
-        # A row below and a column on the right keep the size with 2×2 windows. After ReLU no value is negative, so that
-        # zeros do for the max pool as well.
-        self.pad = nn.ZeroPad2d((0, 1, 0, 1))
-        self.pool = nn.MaxPool2d(2, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.pad(self.stem1(x))
-        convolved = self.stem2b(self.pad(self.stem2a(x)))
-        return self.stem4(self.stem3(torch.cat([self.pool(x), convolved], 1)))
 
 
 def light_unit(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
@@ -96,75 +72,35 @@ def stage(
     return Stage(in_channels, stride, (first, *others))
 
 
-class PPHGNetV2(nn.Module):
-    """What detector and recogniser share: stem and stages, which differ in their strides."""
-
-    def __init__(self, stem_stride: int, strides: tuple[Pair | None, ...]) -> None:
-        super().__init__()
-        self.stem = Stem(*STEM, stem_stride)
-        self.stages = nn.Sequential(*(stage(*row, stride) for row, stride in zip(STAGES, strides, strict=True)))
+def stages(strides: tuple[Pair | None, ...]) -> list[Stage]:
+    """All four, with these strides."""
+    return [stage(*row, stride) for row, stride in zip(STAGES, strides, strict=True)]
 
 
-class DetectionPPHGNetV2(PPHGNetV2):
-    """A detector's backbone.
-
-    Shape: (N, 3, H, W) → four maps at /4, /8, /16 and /32 with `out_channels` channels.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(2, DETECTION_STRIDES)
-        self.out_channels = [outside for _, _, outside, *_ in STAGES]
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        return outputs_of(self.stages, self.stem(x))
+def detection() -> DetectionHGNet:
+    """The detector's backbone."""
+    return DetectionHGNet(Stem(*STEM, stride=2), stages(DETECTION_STRIDES), WIDTHS)
 
 
-class RecognitionPPHGNetV2(PPHGNetV2):
-    """A recogniser's backbone.
-
-    Shape: (N, 3, 48, W) → (N, `out_channels`, 1, W/8); in training any height, and 40 columns (see `TimeStepPool`).
-    """
-
-    def __init__(self) -> None:
-        super().__init__(1, RECOGNITION_STRIDES)
-        self.out_channels = STAGES[-1][2]
-        self.pool = TimeStepPool()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.stages(self.stem(x)))
+def recognition() -> RecognitionHGNet:
+    """The recogniser's backbone."""
+    return RecognitionHGNet(Stem(*STEM, stride=1), stages(RECOGNITION_STRIDES), WIDTHS[-1])
 
 
-DETECTION = Part(
-    DetectionPPHGNetV2,
-    config={"Backbone.name": "PPHGNetV2_B4", "Backbone.det": True},
-    ignored=CLASSIFIER,
-)
-RECOGNITION = Part(
-    RecognitionPPHGNetV2,
-    config={"Backbone.name": "PPHGNetV2_B4", "Backbone.text_rec": True},
-    ignored=CLASSIFIER,
-)
+# ---- parts and architectures -------------------------------------------------------------------------------------
+
+BACKBONE = {"Backbone.name": "PPHGNetV2_B4"}
 
 register(
     Architecture(
-        "det_pphgnet_v2_lkpan",
-        "det",
-        "detector: PPHGNetV2_B4 + LKPAN with IntraCL + PFHeadLocal (PP-OCRv5 server)",
-        source=SOURCE,
-        backbone=DETECTION,
-        neck=LKPAN_INTRACL,
-        head=PF_HEAD,
-        preprocessing=preprocessing.DETECTION,
+        "det_pphgnet_v2_lkpan", "det",
+        "detector: PPHGNetV2_B4 + LKPAN with IntraCL + PFHeadLocal (PP-OCRv5 server)", SOURCE,
+        backbone=Part(detection, config={**BACKBONE, "Backbone.det": True}, ignored=CLASSIFIER),
+        neck=necks.LK_PAN_INTRACL, head=pfhead.PF_HEAD, preprocessing=preprocessing.DETECTION,
     ),
-)
-register(
     Architecture(
-        "rec_pphgnet_v2_svtr_ctc",
-        "rec",
-        "recogniser: PPHGNetV2_B4 + SVTR + CTC (PP-OCRv5 server)",
-        source=SOURCE,
-        backbone=RECOGNITION,
-        head=SVTR_CTC,
-        preprocessing=preprocessing.RECOGNITION_48,
+        "rec_pphgnet_v2_svtr_ctc", "rec", "recogniser: PPHGNetV2_B4 + SVTR + CTC (PP-OCRv5 server)", SOURCE,
+        backbone=Part(recognition, config={**BACKBONE, "Backbone.text_rec": True}, ignored=CLASSIFIER),
+        head=svtr.svtr_ctc(18385), preprocessing=preprocessing.RECOGNITION_48,
     ),
-)
+)  # fmt: skip

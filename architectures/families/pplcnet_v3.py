@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import heads, necks, preprocessing, svtr
-from ..folding import Foldable, folded_conv, fuse_conv_norm, fuse_norm, identity_kernel, pad_kernel
+from ..folding import ConvNorm, Foldable, folded_conv, fuse_norm, identity_kernel, pad_kernel
 from ..layers import Pair, SqueezeExcite, conv_norm_act, make_divisible
 from ..registry import Architecture, Count, Ignored, Parameter, Part, Present, register
 
@@ -117,8 +117,8 @@ class RepLayer(Foldable):
         super().__init__()
         self.folded = folded
 
-        def branch(kernel_size: int) -> nn.Sequential:
-            return conv_norm_act(in_channels, out_channels, kernel_size, stride=stride, groups=groups, names=NAMES)
+        def branch(kernel_size: int) -> ConvNorm:
+            return ConvNorm(in_channels, out_channels, kernel_size, stride, groups)
 
         if not folded:
             summed = in_channels == out_channels and stride == 1
@@ -148,15 +148,14 @@ class RepLayer(Foldable):
     def fold(self) -> None:
         if self.folded:
             return
-        full = self.conv_kxk[0].conv
-        terms = [fuse_conv_norm(branch.conv, branch.bn) for branch in self.conv_kxk]
-        if self.conv_1x1 is not None:
-            weight, bias = fuse_conv_norm(self.conv_1x1.conv, self.conv_1x1.bn)
-            terms.append((pad_kernel(weight, full.kernel_size), bias))
+        branches = [branch for branch in (*self.conv_kxk, self.conv_1x1) if isinstance(branch, ConvNorm)]
+        full = branches[0].conv
+        height, width = full.kernel_size
+        fused = [branch.fused() for branch in branches]
         if self.identity is not None:
-            terms.append(fuse_norm(identity_kernel(full), None, self.identity))
-        weights, biases = zip(*terms, strict=True)
-        self.reparam_conv = folded_conv(full, torch.stack(weights).sum(0), torch.stack(biases).sum(0))
+            fused.append(fuse_norm(identity_kernel(full), None, self.identity))
+        weight = torch.stack([pad_kernel(weight, (height, width)) for weight, _ in fused]).sum(0)
+        self.reparam_conv = folded_conv(full, weight, torch.stack([bias for _, bias in fused]).sum(0))
         del self.identity, self.conv_kxk, self.conv_1x1
         if isinstance(self.act, UnusedActivation):
             self.act = nn.Identity()
@@ -297,24 +296,17 @@ RECOGNITION = Part(
     ignored=LEFT_OVER,
 )
 
+SOURCE = "PP-OCRv4, https://github.com/PaddlePaddle/PaddleOCR/blob/release/2.7/doc/doc_en/PP-OCRv4_introduction_en.md"
+
 register(
     Architecture(
-        "det_pplcnet_v3_rsefpn",
-        "det",
-        "detector: PPLCNetV3 ×0.75 + RSEFPN + DB head (PP-OCRv4 and PP-OCRv5 mobile)",
-        source="PP-OCRv4, https://github.com/PaddlePaddle/PaddleOCR/blob/release/2.7/doc/doc_en/PP-OCRv4_introduction_en.md",
-        backbone=DETECTION,
-        neck=necks.RSE_FPN,
-        head=heads.DB,
-        preprocessing=preprocessing.DETECTION,
+        "det_pplcnet_v3_rsefpn", "det",
+        "detector: PPLCNetV3 ×0.75 + RSEFPN + DB head (PP-OCRv4 and PP-OCRv5 mobile)", SOURCE,
+        backbone=DETECTION, neck=necks.RSE_FPN, head=heads.DB, preprocessing=preprocessing.DETECTION,
     ),
     Architecture(
-        "rec_pplcnet_v3_svtr_ctc",
-        "rec",
-        "recogniser: PPLCNetV3 ×0.95 + SVTR + CTC (PP-OCRv4 and PP-OCRv5 mobile)",
-        source="PP-OCRv4, https://github.com/PaddlePaddle/PaddleOCR/blob/release/2.7/doc/doc_en/PP-OCRv4_introduction_en.md",
-        backbone=RECOGNITION,
-        head=svtr.SVTR_CTC,
-        preprocessing=preprocessing.RECOGNITION_48,
+        "rec_pplcnet_v3_svtr_ctc", "rec",
+        "recogniser: PPLCNetV3 ×0.95 + SVTR + CTC (PP-OCRv4 and PP-OCRv5 mobile)", SOURCE,
+        backbone=RECOGNITION, head=svtr.svtr_ctc(6625), preprocessing=preprocessing.RECOGNITION_48,
     ),
-)
+)  # fmt: skip

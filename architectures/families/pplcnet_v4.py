@@ -11,24 +11,33 @@ Upstream: PaddleOCR `ppocr/modeling/backbones/rec_lcnetv4.py`, `necks/{db_fpn,rn
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import preprocessing
-from ..folding import Foldable, dilate_kernel, folded_conv, fuse_conv_norm, fuse_norm, identity_kernel, pad_kernel
-from ..heads import CTCHead, DBBranch
-from ..layers import Hardsigmoid02, Pair, SqueezeExcite, conv_norm_act
-from ..necks import RSELayer, fuse, top_down
-from ..pfhead import IntraCLBlock
+from ..folding import (
+    ConvNorm,
+    Foldable,
+    absorb_norm,
+    dilate_kernel,
+    folded_conv,
+    fuse_conv_norm,
+    fuse_norm,
+    identity_kernel,
+    pad_kernel,
+)
+from ..heads import FOLDED_HEAD, THRESHOLD_BRANCH, CTCHead, DBBranch, DBHead, ctc_classes
+from ..hgnet import Stem
+from ..layers import Hardsigmoid02, Pair, SqueezeExcite
+from ..necks import LKPAN, RSELayer, fuse, pyramid_width, top_down
 from ..registry import Architecture, Count, Parameter, Part, Present, Size, register
-from ..sequence import SVTRBlock, map_to_sequence
-from ..svtr import NRTR_HEAD, MultiHead, RowEncoder, TimeStepPool, unit
+from ..sequence import Encoder, RowEncoder, map_to_sequence
+from ..svtr import HEIGHT, NRTR_HEAD, MultiHead, SVTRBlock, TimeStepPool, unit
 
-NAMES = ("conv", "bn")
 KERNEL = 3
 EXPANSION = 2
 
@@ -98,50 +107,21 @@ def variant_of(width: int, variants: dict[int, Variant]) -> Variant:
 # ---- backbone ----------------------------------------------------------------------------------------------------
 
 
-def absorb_norm(owner: nn.Module, conv: str, norm: str) -> None:
-    """Takes a module's batch norm into its convolution; a module that has it no more stays as it is."""
-    old, batch_norm = getattr(owner, conv), getattr(owner, norm)
-    if isinstance(batch_norm, nn.BatchNorm2d):
-        setattr(owner, conv, folded_conv(old, *fuse_conv_norm(old, batch_norm)))
-        setattr(owner, norm, nn.Identity())
-
-
 def conv_norm(
     in_channels: int, out_channels: int, kernel_size: int, *, stride: Pair = 1, groups: int = 1, folded: bool
 ) -> nn.Module:
-    """A convolution and its batch norm, or the convolution with a bias that they fold into."""
+    """`ConvNorm`, or the convolution that takes its place in the folded layout."""
     if folded:
         return nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups)
-    return conv_norm_act(in_channels, out_channels, kernel_size, stride=stride, groups=groups, names=NAMES)
-
-
-def folded_unit(layer: nn.Module) -> nn.Module:
-    """What `conv_norm` makes, folded."""
-    if isinstance(layer, nn.Sequential):
-        return folded_conv(layer.conv, *fuse_conv_norm(layer.conv, layer.bn))
-    return layer
+    return ConvNorm(in_channels, out_channels, kernel_size, stride, groups)
 
 
 class StemUnit(Foldable):
-    """Convolution, batch norm and ReLU; folded, the convolution has a bias instead of the norm.
+    """Convolution, batch norm and ReLU; folded, the convolution has a bias instead of the norm."""
 
-    Args:
-        padding: None keeps the size at stride 1, 0 leaves it to the caller.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        padding: int | None = None,
-        folded: bool,
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, folded: bool) -> None:
         super().__init__()
-        padding = kernel_size // 2 if padding is None else padding
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=folded)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, (kernel_size - 1) // 2, bias=folded)
         self.bn: nn.Module = nn.Identity() if folded else nn.BatchNorm2d(out_channels)
         self.act = nn.ReLU()
 
@@ -152,29 +132,12 @@ class StemUnit(Foldable):
         absorb_norm(self, "conv", "bn")
 
 
-class Stem(nn.Module):
-    """Two ways to the same resolution, a pooling and two small convolutions, between convolutions of stride 2.
-
-    Kernels of 2×2 are padded by a row below and a column on the right, as Paddle's `SAME` does. What is pooled comes
-    from a ReLU, so that zeros there are as good as nothing.
+def pooled_stem(channels: int, out_channels: int, folded: bool) -> Stem:
+    """The stem of all networks but the tiny recogniser; see `Stem`.
 
     Shape: (N, 3, H, W) → (N, `out_channels`, H/4, W/4), rounded up.
     """
-
-    def __init__(self, channels: int, out_channels: int, folded: bool) -> None:
-        super().__init__()
-        self.stem1 = StemUnit(3, channels, 3, stride=2, folded=folded)
-        self.stem2a = StemUnit(channels, channels // 2, 2, padding=0, folded=folded)
-        self.stem2b = StemUnit(channels // 2, channels, 2, padding=0, folded=folded)
-        self.stem3 = StemUnit(2 * channels, channels, 3, stride=2, folded=folded)
-        self.stem4 = StemUnit(channels, out_channels, 1, folded=folded)
-        self.pad = nn.ZeroPad2d((0, 1, 0, 1))
-        self.pool = nn.MaxPool2d(2, stride=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.pad(self.stem1(x))
-        y = self.stem2b(self.pad(self.stem2a(x)))
-        return self.stem4(self.stem3(torch.cat([self.pool(x), y], 1)))
+    return Stem(channels, out_channels, stride=2, unit=partial(StemUnit, folded=folded))
 
 
 def simple_stem(channels: int, out_channels: int) -> nn.Sequential:
@@ -182,11 +145,7 @@ def simple_stem(channels: int, out_channels: int) -> nn.Sequential:
 
     Shape: (N, 3, H, W) → (N, `out_channels`, H/4, W/4), rounded up.
     """
-    return nn.Sequential(
-        conv_norm_act(3, channels, 3, stride=2, names=NAMES),
-        nn.GELU(),
-        conv_norm_act(channels, out_channels, 3, stride=2, names=NAMES),
-    )
+    return nn.Sequential(ConvNorm(3, channels, 3, stride=2), nn.GELU(), ConvNorm(channels, out_channels, 3, stride=2))
 
 
 class RepDWConv(Foldable):
@@ -204,7 +163,7 @@ class RepDWConv(Foldable):
         if folded:
             self.reparam_conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
         else:
-            self.conv = conv_norm_act(channels, channels, kernel_size, groups=channels, names=NAMES)
+            self.conv = ConvNorm(channels, channels, kernel_size, groups=channels)
             self.conv1 = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
             self.bn = nn.BatchNorm2d(channels)
 
@@ -217,8 +176,9 @@ class RepDWConv(Foldable):
         if self.folded:
             return
         conv = self.conv.conv
-        weight, bias = fuse_conv_norm(conv, self.conv.bn)
-        weight = weight + pad_kernel(self.conv1.weight.detach().double(), conv.kernel_size) + identity_kernel(conv)
+        weight, bias = self.conv.fused()
+        height, width = conv.kernel_size
+        weight = weight + pad_kernel(self.conv1.weight.detach().double(), (height, width)) + identity_kernel(conv)
         self.reparam_conv = folded_conv(conv, *fuse_norm(weight, bias, self.bn))
         del self.conv, self.conv1, self.bn
         self.folded = True
@@ -261,19 +221,21 @@ class Block(Foldable):
         return x + y if self.residual else y
 
     def fold(self) -> None:
-        if not self.residual:
-            self.token_mixer.dw_conv = folded_unit(self.token_mixer.dw_conv)
-        self.channel_mixer.expand = folded_unit(self.channel_mixer.expand)
-        self.channel_mixer.compress = folded_unit(self.channel_mixer.compress)
+        for mixer in (self.token_mixer, self.channel_mixer):
+            for name, layer in mixer.named_children():
+                if isinstance(layer, ConvNorm):
+                    setattr(mixer, name, layer.folded())
 
 
-def make_stage(in_channels: int, stage: Stage, folded: bool) -> nn.Sequential:
-    """The blocks of one stage."""
-    first, *rest = stage.se
-    return nn.Sequential(
-        Block(in_channels, stage.out, stage.stride, first, folded),
-        *(Block(stage.out, stage.out, 1, se, folded) for se in rest),
-    )
+def make_stages(channels: int, stages: tuple[Stage, ...], folded: bool) -> Iterator[nn.Sequential]:
+    """The blocks of each stage, for an input of so many channels."""
+    for stage in stages:
+        first, *rest = stage.se
+        yield nn.Sequential(
+            Block(channels, stage.out, stage.stride, first, folded),
+            *(Block(stage.out, stage.out, 1, se, folded) for se in rest),
+        )
+        channels = stage.out
 
 
 class DetectionPPLCNetV4(nn.Module):
@@ -292,12 +254,9 @@ class DetectionPPLCNetV4(nn.Module):
     def __init__(self, width: int = 48, folded: bool = False) -> None:
         super().__init__()
         variant = variant_of(width, DETECTION_VARIANTS)
-        self.stem = Stem(variant.stem, width, folded)
-        self.out_channels = []
-        for index, stage in enumerate(variant.stages, 1):
-            self.add_module(f"blocks_s{index}", make_stage(width, stage, folded))
-            width = stage.out
-            self.out_channels.append(width)
+        self.stem = pooled_stem(variant.stem, width, folded)
+        self.blocks_s1, self.blocks_s2, self.blocks_s3, self.blocks_s4 = make_stages(width, variant.stages, folded)
+        self.out_channels = [stage.out for stage in variant.stages]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         fine = self.blocks_s1(self.stem(x))
@@ -322,11 +281,11 @@ class RecognitionPPLCNetV4(nn.Module):
     def __init__(self, width: int = 96, folded: bool = False) -> None:
         super().__init__()
         variant = variant_of(width, RECOGNITION_VARIANTS)
-        self.conv1 = simple_stem(variant.stem, width) if variant.simple_stem else Stem(variant.stem, width, folded)
-        for index, stage in enumerate(variant.stages, 2):
-            self.add_module(f"blocks{index}", make_stage(width, stage, folded))
-            width = stage.out
-        self.out_channels = width
+        self.conv1 = (
+            simple_stem(variant.stem, width) if variant.simple_stem else pooled_stem(variant.stem, width, folded)
+        )
+        self.blocks2, self.blocks3, self.blocks4, self.blocks5 = make_stages(width, variant.stages, folded)
+        self.out_channels = variant.stages[-1].out
         self.pool = TimeStepPool()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -402,12 +361,13 @@ class DilatedReparamBlock(Foldable):
         return getattr(self, f"dil_conv_k{size}_{dilation}"), getattr(self, f"dil_bn_k{size}_{dilation}")
 
     def fold(self) -> None:
-        if not self.branches:
+        if not isinstance(self.origin_bn, nn.BatchNorm2d):
             return
         weight, bias = fuse_conv_norm(self.lk_origin, self.origin_bn)
+        height, width = self.lk_origin.kernel_size
         for size, dilation in self.branches:
             branch_weight, branch_bias = fuse_conv_norm(*self.branch(size, dilation))
-            weight = weight + pad_kernel(dilate_kernel(branch_weight, dilation), self.lk_origin.kernel_size)
+            weight = weight + pad_kernel(dilate_kernel(branch_weight, dilation), (height, width))
             bias = bias + branch_bias
             delattr(self, f"dil_conv_k{size}_{dilation}")
             delattr(self, f"dil_bn_k{size}_{dilation}")
@@ -448,7 +408,7 @@ class RepLKFPN(nn.Module):
         for x, dw, pw, se in zip(summed, self.inp_conv_dw, self.inp_conv_pw, self.inp_conv_se, strict=True):
             y = pw(dw(x))
             mixed.append(y + se(y))
-        return _output(mixed, summed, self.training)
+        return _output(fuse(mixed), summed, self.training)
 
 
 class DilatedReparamConv(Foldable):
@@ -471,8 +431,8 @@ class DilatedReparamConv(Foldable):
         absorb_norm(self, "pw", "bn")
 
 
-class RepLKPAN(nn.Module):
-    """The pyramid of the medium detector: LKPAN whose 9×9 convolutions are depthwise, followed by 1×1 ones.
+class RepLKPAN(LKPAN):
+    """The pyramid of the medium detector: LKPAN whose large kernels are depthwise, followed by 1×1 convolutions.
 
     Args:
         in_channels: of the four maps, finest first.
@@ -489,35 +449,22 @@ class RepLKPAN(nn.Module):
     def __init__(
         self, in_channels: list[int], out_channels: int = 256, kernel_size: int = 9, folded_neck: bool = False
     ) -> None:
-        super().__init__()
-        self.out_channels = out_channels
-        quarter, levels = out_channels // 4, range(len(in_channels))
-
-        def large(inside: int) -> DilatedReparamConv:
-            return DilatedReparamConv(inside, quarter, kernel_size, folded_neck)
-
-        self.ins_conv = nn.ModuleList(nn.Conv2d(channels, out_channels, 1, bias=False) for channels in in_channels)
-        self.inp_conv = nn.ModuleList(large(out_channels) for _ in levels)
-        self.pan_head_conv = nn.ModuleList(
-            nn.Conv2d(quarter, quarter, 3, stride=2, padding=1, bias=False) for _ in levels[1:]
-        )
-        self.pan_lat_conv = nn.ModuleList(large(quarter) for _ in levels)
-        for level in levels:
-            self.add_module(f"incl{level + 1}", IntraCLBlock(quarter))
+        large = partial(DilatedReparamConv, kernel_size=kernel_size, folded=folded_neck)
+        super().__init__(in_channels, out_channels, intracl=True, large=large)
 
     def forward(self, maps: list[Tensor]) -> Tensor | Pyramid:
-        summed = top_down([conv(x) for conv, x in zip(self.ins_conv, maps, strict=True)])
-        finest, *coarser = [conv(x) for conv, x in zip(self.inp_conv, summed, strict=True)]
-        path = [finest]
-        for conv, x in zip(self.pan_head_conv, coarser, strict=True):
-            path.append(x + conv(path[-1]))
-        p2, p3, p4, p5 = (conv(x) for conv, x in zip(self.pan_lat_conv, path, strict=True))
-        return _output([self.incl1(p2), self.incl2(p3), self.incl3(p4), self.incl4(p5)], summed, self.training)
+        summed = self.summed(maps)
+        return _output(self.fused(summed), summed, self.training)
 
 
-def _output(mixed: list[Tensor], summed: list[Tensor], training: bool) -> Tensor | Pyramid:
-    """The pyramid's output from its levels, finest first, before and after their own convolutions."""
-    fused = fuse(mixed)
+def _output(fused: Tensor, summed: list[Tensor], training: bool) -> Tensor | Pyramid:
+    """What a pyramid returns.
+
+    Args:
+        fused: of all levels.
+        summed: the sums of the top-down way, finest first.
+        training: whether the auxiliary heads want those too.
+    """
     p2, p3, p4, _ = summed
     return Pyramid(fused, p4, p3, p2) if training else fused
 
@@ -525,70 +472,59 @@ def _output(mixed: list[Tensor], summed: list[Tensor], training: bool) -> Tensor
 # ---- head of the detectors ---------------------------------------------------------------------------------------
 
 
-class FoldableDBBranch(DBBranch, Foldable):
-    """A branch of the DB head whose norms can go into the convolutions before them; see `DBBranch`."""
-
-    def __init__(self, in_channels: int, folded: bool) -> None:
-        super().__init__(in_channels, kernel_size=3)
-        if folded:
-            self.conv1 = nn.Conv2d(in_channels, in_channels // 4, 3, padding=1)
-            self.conv_bn1, self.conv_bn2 = nn.Identity(), nn.Identity()
-
-    def fold(self) -> None:
-        absorb_norm(self, "conv1", "conv_bn1")
-        absorb_norm(self, "conv2", "conv_bn2")
-
-
 # The levels that have auxiliary branches, and by how much each is enlarged before them.
 AUXILIARY_LEVELS = (("p4", 4), ("p3", 2), ("p2", 1))
 
 
-class SupervisedDBHead(nn.Module):
-    """The DB head with an auxiliary pair of branches for each of three levels of the pyramid, used in training only.
+class SupervisedMaps(NamedTuple):
+    """What the detectors return in training, each (N, 3, H, W): shrink, threshold and binary map.
 
-    Differentiable binarisation: Liao et al., https://arxiv.org/abs/1911.08947.
+    Attributes:
+        maps: of the whole pyramid.
+        aux_maps_p4, aux_maps_p3, aux_maps_p2: of one level, for a loss of its own.
+    """
+
+    maps: Tensor
+    aux_maps_p4: Tensor
+    aux_maps_p3: Tensor
+    aux_maps_p2: Tensor
+
+
+class SupervisedDBHead(DBHead):
+    """The DB head with an auxiliary pair of branches for each of three levels of the pyramid, used in training only.
 
     Args:
         folded_head: whether its norms are in the convolutions before them, as in inference models.
         k: steepness of the differentiable step.
 
-    Shape: (N, C, H/4, W/4) → evaluation: shrink map (N, 1, H, W). Training: a `Pyramid` → shrink, threshold and binary
-    map (N, 3, H, W) under "maps", and of the levels under "aux_maps_p4", "aux_maps_p3" and "aux_maps_p2", which are
-    first enlarged to H/4, W/4.
+    Shape: as `DBHead`; in training a `Pyramid` → `SupervisedMaps`, for which the levels are enlarged to H/4, W/4 first.
     """
 
     def __init__(self, in_channels: int, folded_head: bool = False, k: float = 50.0) -> None:
-        super().__init__()
-        self.k = k
-        self.binarize = FoldableDBBranch(in_channels, folded_head)
-        self.thresh = FoldableDBBranch(in_channels, folded_head)
+        super().__init__(in_channels, folded_head=folded_head, k=k)
         for level, _ in AUXILIARY_LEVELS:
-            self.add_module(f"aux_binarize_{level}", FoldableDBBranch(in_channels, folded_head))
-            self.add_module(f"aux_thresh_{level}", FoldableDBBranch(in_channels, folded_head))
+            self.add_module(f"aux_binarize_{level}", DBBranch(in_channels, folded=folded_head))
+            self.add_module(f"aux_thresh_{level}", DBBranch(in_channels, folded=folded_head))
 
-    def forward(self, x: Tensor | Pyramid) -> Tensor | dict[str, Tensor]:
-        fused = x.fused if isinstance(x, Pyramid) else x
+    def forward(self, x: Tensor | Pyramid) -> Tensor | tuple[Tensor, ...]:
+        if not isinstance(x, Pyramid):
+            return super().forward(x)
         if not self.training:
-            return self.binarize(fused)
-        found = {"maps": self._maps(self.binarize, self.thresh, fused)}
-        if isinstance(x, Pyramid):
-            for level, factor in AUXILIARY_LEVELS:
-                features = getattr(x, level)
-                if factor > 1:
-                    features = F.interpolate(features, scale_factor=float(factor), mode="bilinear")
-                binarize, thresh = getattr(self, f"aux_binarize_{level}"), getattr(self, f"aux_thresh_{level}")
-                found[f"aux_maps_{level}"] = self._maps(binarize, thresh, features)
-        return found
-
-    def _maps(self, binarize: nn.Module, thresh: nn.Module, x: Tensor) -> Tensor:
-        shrink, threshold = binarize(x), thresh(x)
-        return torch.cat([shrink, threshold, torch.sigmoid(self.k * (shrink - threshold))], 1)
+            return super().forward(x.fused)
+        auxiliary = []
+        for level, factor in AUXILIARY_LEVELS:
+            features = getattr(x, level)
+            if factor > 1:
+                features = F.interpolate(features, scale_factor=float(factor), mode="bilinear")
+            branches = getattr(self, f"aux_binarize_{level}"), getattr(self, f"aux_thresh_{level}")
+            auxiliary.append(self.maps(*branches, features))
+        return SupervisedMaps(self.maps(self.binarize, self.thresh, x.fused), *auxiliary)
 
 
 # ---- heads of the recognisers ------------------------------------------------------------------------------------
 
 
-class LightSVTR(nn.Module):
+class LightSVTR(Encoder):
     """The encoder of the small and the medium recogniser: transformer blocks on a narrowed map, and a way around them.
 
     It has no paper; blocks as in SVTR (Du et al., https://arxiv.org/abs/2205.00159). Its convolutions are not folded
@@ -606,7 +542,7 @@ class LightSVTR(nn.Module):
     def __init__(self, in_channels: int, channels: int, hidden: int, depth: int, local_kernel: int) -> None:
         super().__init__()
         self.out_channels = channels
-        self.conv_reduce = unit(in_channels, channels)
+        self.conv_reduce = unit(in_channels, channels, 1)
         self.local_conv = nn.Sequential(
             nn.Conv2d(
                 channels, channels, (1, local_kernel), padding=(0, local_kernel // 2), groups=channels, bias=False
@@ -614,11 +550,9 @@ class LightSVTR(nn.Module):
             nn.BatchNorm2d(channels),
             nn.SiLU(),
         )
-        self.svtr_block = nn.ModuleList(
-            SVTRBlock(channels, heads=8, mlp_ratio=hidden // channels) for _ in range(depth)
-        )
+        self.svtr_block = nn.ModuleList(SVTRBlock(channels, heads=8, hidden=hidden) for _ in range(depth))
         self.norm = nn.LayerNorm(channels, eps=1e-6)
-        self.skip_conv = unit(in_channels, channels)
+        self.skip_conv = unit(in_channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv_reduce(x)
@@ -651,7 +585,7 @@ class LightSVTRHead(MultiHead):
         super().__init__(in_channels, classes, encoder)
 
 
-class RowToSequence(nn.Module):
+class RowToSequence(Encoder):
     """No encoder: (N, `channels`, 1, T) → (N, T, `channels`)."""
 
     def __init__(self, channels: int) -> None:
@@ -696,7 +630,7 @@ class GuidedHead(nn.Module):
 
     def __init__(self, in_channels: int, classes: int, mid_channels: int = 80, guide_kernel: int = 5) -> None:
         super().__init__()
-        self.ctc_encoder = RowEncoder(RowToSequence(in_channels))
+        self.ctc_encoder = RowEncoder(RowToSequence(in_channels), HEIGHT)
         self.ctc_head = GuidedCTCHead(in_channels, classes, mid_channels, guide_kernel)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -733,7 +667,7 @@ def recognition(width: int) -> Part:
 REP_LK_FPN = Part(
     RepLKFPN,
     parameters={
-        "out_channels": Parameter(96, told_by=Size("neck.ins_conv.0.in_conv.weight", 0), config="Neck.out_channels"),
+        "out_channels": pyramid_width(96, "neck.ins_conv.0.in_conv.weight"),
         "kernel_size": Parameter(
             7, told_by=Size("neck.inp_conv_dw.0.lk_origin.weight", 2), config="Neck.dilated_kernel_size"
         ),
@@ -744,7 +678,7 @@ REP_LK_FPN = Part(
 REP_LK_PAN = Part(
     RepLKPAN,
     parameters={
-        "out_channels": Parameter(256, told_by=Size("neck.ins_conv.0.weight", 0), config="Neck.out_channels"),
+        "out_channels": pyramid_width(256, "neck.ins_conv.0.weight"),
         "kernel_size": Parameter(9, told_by=Size("neck.inp_conv.0.dw.lk_origin.weight", 2)),
         "folded_neck": Parameter(False, told_by=Present("neck.inp_conv.0.dw.lk_origin.bias")),
     },
@@ -752,14 +686,14 @@ REP_LK_PAN = Part(
 )
 SUPERVISED_DB = Part(
     SupervisedDBHead,
-    parameters={"folded_head": Parameter(False, told_by=Present("head.binarize.conv1.bias"))},
+    parameters=FOLDED_HEAD,
     config={"Head.name": "DBHead"},
-    optional=("head.thresh.", "head.aux_"),
+    optional=(*THRESHOLD_BRANCH, "head.aux_"),
 )
 LIGHT_SVTR_CTC = Part(
     LightSVTRHead,
     parameters={
-        "classes": Parameter(18710, told_by=Size("head.ctc_head.fc.weight", 0)),
+        "classes": ctc_classes("head.ctc_head.fc.weight", 18710),
         "channels": Parameter(
             120, told_by=Size("head.ctc_encoder.encoder.conv_reduce.conv.weight", 0), config="Neck.dims"
         ),
@@ -777,7 +711,7 @@ LIGHT_SVTR_CTC = Part(
 GUIDED_CTC = Part(
     GuidedHead,
     parameters={
-        "classes": Parameter(6906, told_by=Size("head.ctc_head.fc2.weight", 0)),
+        "classes": ctc_classes("head.ctc_head.fc2.weight", 6906),
         "mid_channels": Parameter(80, told_by=Size("head.ctc_head.fc1.weight", 0), config="Head.mid_channels"),
         "guide_kernel": Parameter(5, told_by=Size("head.ctc_head.guide_layer.0.weight", 2)),
     },
@@ -789,41 +723,19 @@ SOURCE = "PP-OCRv6, https://github.com/PaddlePaddle/PaddleOCR/tree/main/configs"
 
 register(
     Architecture(
-        "det_pplcnet_v4_replkfpn",
-        "det",
-        "detector: PPLCNetV4 + RepLKFPN + DB head (PP-OCRv6 tiny and small)",
-        source=SOURCE,
-        backbone=detection(48),
-        neck=REP_LK_FPN,
-        head=SUPERVISED_DB,
-        preprocessing=preprocessing.DETECTION,
+        "det_pplcnet_v4_replkfpn", "det", "detector: PPLCNetV4 + RepLKFPN + DB head (PP-OCRv6 tiny and small)", SOURCE,
+        backbone=detection(48), neck=REP_LK_FPN, head=SUPERVISED_DB, preprocessing=preprocessing.DETECTION,
     ),
     Architecture(
-        "det_pplcnet_v4_replkpan",
-        "det",
-        "detector: PPLCNetV4 + RepLKPAN + DB head (PP-OCRv6 medium)",
-        source=SOURCE,
-        backbone=detection(128),
-        neck=REP_LK_PAN,
-        head=SUPERVISED_DB,
-        preprocessing=preprocessing.DETECTION,
+        "det_pplcnet_v4_replkpan", "det", "detector: PPLCNetV4 + RepLKPAN + DB head (PP-OCRv6 medium)", SOURCE,
+        backbone=detection(128), neck=REP_LK_PAN, head=SUPERVISED_DB, preprocessing=preprocessing.DETECTION,
     ),
     Architecture(
-        "rec_pplcnet_v4_guide_ctc",
-        "rec",
-        "recogniser: PPLCNetV4 + guided CTC (PP-OCRv6 tiny)",
-        source=SOURCE,
-        backbone=recognition(48),
-        head=GUIDED_CTC,
-        preprocessing=preprocessing.RECOGNITION_48,
+        "rec_pplcnet_v4_guide_ctc", "rec", "recogniser: PPLCNetV4 + guided CTC (PP-OCRv6 tiny)", SOURCE,
+        backbone=recognition(48), head=GUIDED_CTC, preprocessing=preprocessing.RECOGNITION_48,
     ),
     Architecture(
-        "rec_pplcnet_v4_lightsvtr_ctc",
-        "rec",
-        "recogniser: PPLCNetV4 + LightSVTR + CTC (PP-OCRv6 small and medium)",
-        source=SOURCE,
-        backbone=recognition(96),
-        head=LIGHT_SVTR_CTC,
-        preprocessing=preprocessing.RECOGNITION_48,
+        "rec_pplcnet_v4_lightsvtr_ctc", "rec", "recogniser: PPLCNetV4 + LightSVTR + CTC (PP-OCRv6 small and medium)",
+        SOURCE, backbone=recognition(96), head=LIGHT_SVTR_CTC, preprocessing=preprocessing.RECOGNITION_48,
     ),
-)
+)  # fmt: skip

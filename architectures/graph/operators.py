@@ -764,14 +764,14 @@ def mistake(node: Node) -> str | None:
     )
     if wrong:
         return f"the operator {node.type} has wrong, missing or computed {', '.join(sorted(wrong))}"
-    if node.type == "lstm" and len(node.inputs["weights"]) != weights_of_lstm(node):
-        return f"the operator lstm has {len(node.inputs['weights'])} weights where {weights_of_lstm(node)} are due"
-    return None
+    return _lstm_mistake(node) if node.type == "lstm" else None
 
 
-def weights_of_lstm(node: Node) -> int:
-    """How many tensors an LSTM has."""
-    return 4 * node.attributes["num_layers"] * (1 + node.attributes["bidirectional"])
+def _lstm_mistake(node: Node) -> str | None:
+    """A count of layers that is not that of the weights; whoever believes it may count for ever."""
+    given, weights = node.attributes, len(node.inputs["weights"])
+    wanted = 4 * given["num_layers"] * (1 + given["bidirectional"])
+    return f"the operator lstm has {weights} weights, and {wanted} belong to its layers" if weights != wanted else None
 
 
 def fits(value: Any, kinds: Sequence[str]) -> bool:

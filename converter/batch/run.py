@@ -15,10 +15,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from paddle2torch.converter.support.collection import collect_rarely, give_back
-from paddle2torch.converter.support.errors import ConverterError, DownloadError, PaddleError, SchedulerError
+from paddle2torch.converter.support.errors import (
+    ConverterError,
+    DownloadError,
+    PaddleError,
+    SchedulerError,
+    UnknownHostError,
+)
 from paddle2torch.converter.support.extras import require
-from paddle2torch.converter.support.interrupts import heed
+from paddle2torch.converter.support.interrupts import raise_pending
+from paddle2torch.converter.support.processes import safe_children
+from paddle2torch.converter.support.table import table_lines
+from paddle2torch.converter.support.terminal import clean_streams
 
 TRIES = 2
 CONNECT_LIMIT = 20  # seconds for a scheduler to answer
@@ -54,10 +62,6 @@ class Task(Protocol):
     @property
     def name(self) -> str:
         """What to call it."""
-        ...
-
-    def prepare(self) -> None:
-        """Begin with what can be done while another task runs; at once, and without errors."""
         ...
 
     def run(self) -> Report:
@@ -129,7 +133,9 @@ def run_tasks(
                 outcomes[outcome.name] = outcome
                 done(outcome)
         waiting = [task for task in waiting if outcomes[task.name].passing]
-        if not waiting:
+        # A download was tried several times; alone, it would be tried again at once, and not later.
+        alone = len(tasks) == 1 and outcomes[tasks[0].name].exit_code == DownloadError.exit_code
+        if not waiting or alone:
             break
     return [outcomes[task.name] for task in tasks]
 
@@ -137,9 +143,7 @@ def run_tasks(
 def _stream(executor: Executor | None, tasks: Sequence[Task], tries: int, debug: bool) -> Iterator[Outcome]:
     """Outcomes as they come in."""
     if executor is None:
-        for place, task in enumerate(tasks):
-            for following in tasks[place + 1 : place + 2]:
-                following.prepare()
+        for task in tasks:
             yield attempt(task, tries, debug)
         return
     futures = {executor.submit(attempt, task, tries, debug): task for task in tasks}
@@ -163,15 +167,14 @@ def attempt(task: Task, tries: int, debug: bool = False) -> Outcome:
     try:
         with _ALONE:
             report = task.run()
-        heed()
+        raise_pending()
     except ConverterError as error:
-        heed(error)
+        raise_pending(error)
         if debug:
             raise
-        seconds, passing = time.monotonic() - started, isinstance(error, PASSING)
+        seconds = time.monotonic() - started
+        passing = isinstance(error, PASSING) and not isinstance(error, UnknownHostError)
         return Outcome(task.name, None, str(error), error.exit_code, passing, seconds, tries)
-    finally:
-        give_back()
     return Outcome(task.name, report, "", report.exit_code, False, time.monotonic() - started, tries)
 
 
@@ -185,7 +188,8 @@ def _executor(jobs: int, scheduler: str | None) -> Iterator[Executor | None]:
         from concurrent.futures import ProcessPoolExecutor
 
         # Fresh processes: a fork would inherit threads of PyTorch that do not run in it.
-        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), collect_rarely) as executor:
+        context = multiprocessing.get_context("spawn")
+        with safe_children(), ProcessPoolExecutor(jobs, context, clean_streams) as executor:
             try:
                 yield executor
             except BaseException:
@@ -215,5 +219,4 @@ def table(outcomes: Sequence[Outcome]) -> list[str]:
         (each.name, "done" if each.passed else "FAILED", f"{each.seconds:.1f}", str(each.tries), each.summary)
         for each in outcomes
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return table_lines(rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from multiprocessing.util import Finalize
@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from paddle2torch.converter.batch.run import Report
 from paddle2torch.converter.conversion.choice import Access, Choice
-from paddle2torch.converter.support.digests import hash_ahead
-from paddle2torch.converter.support.errors import ConverterError, ParityError
+from paddle2torch.converter.support.errors import ParityError
 
 if TYPE_CHECKING:
     from paddle2torch.converter.conversion.convert import Conversion
@@ -43,6 +42,8 @@ class ConvertTask:
         output: folder for the results.
         verify: whether to compare with Paddle first, and to write nothing if it disagrees.
         reference: for that; see `paddle2torch.converter.parity.prover.Prover`.
+        result: name of the result, where it has to be told apart from others'; see
+            `paddle2torch.converter.support.names.result_names`.
     """
 
     text: str
@@ -51,13 +52,11 @@ class ConvertTask:
     output: Path
     verify: bool = False
     reference: str | None = None
+    result: str | None = None
 
     @property
     def name(self) -> str:
         return self.text
-
-    def prepare(self) -> None:
-        _look_ahead(self.text, self.choice.kind, self.access)
 
     def run(self) -> Report:
         """Do it.
@@ -68,7 +67,7 @@ class ConvertTask:
         from paddle2torch.converter.writing import artifacts
 
         prover = _prover(self.access, self.reference) if self.verify else None  # Paddle starts while we convert
-        conversion = _convert(self.text, self.choice, self.access)
+        conversion = _convert(self.text, self.choice, self.access, self.result)
         lines: list[str] = []
         if prover is not None:
             logger.info("comparing with %s, layer by layer", prover.oracle)
@@ -86,7 +85,7 @@ class VerifyTask:
     """Compare one model with Paddle.
 
     Attributes:
-        text, choice, access, reference: as for `ConvertTask`.
+        text, choice, access, reference, result: as for `ConvertTask`.
         weights: a converted file to check in place of a conversion.
         images: the user's pictures.
         tolerance: largest relative error allowed for a layer.
@@ -103,13 +102,11 @@ class VerifyTask:
     tolerance: float | None = None
     report: Path | None = None
     command: str | None = None
+    result: str | None = None
 
     @property
     def name(self) -> str:
         return self.text
-
-    def prepare(self) -> None:
-        _look_ahead(self.text, self.choice.kind, self.access)
 
     def run(self) -> Report:
         """Do it.
@@ -118,7 +115,7 @@ class VerifyTask:
             ConverterError: any but that of a model that does not pass.
         """
         prover = _prover(self.access, self.reference)
-        source = self.choice.load(self.text, _zoo(), _fetcher(self.access))
+        source = self.choice.load(self.text, _zoo(), _fetcher(self.access), self.result)
         conversion = self.choice.convert(source, _fetcher(self.access))
         result = prover.prove(conversion, weights=self.weights, images=self.images, tolerance=self.tolerance)
         paths = prover.report(result, self.report, self.command) if self.report else []
@@ -173,9 +170,6 @@ class PublishTask:
     name: str
     options: Options
 
-    def prepare(self) -> None:
-        _look_ahead(self.name, self.options.kind, self.options.access)
-
     def run(self) -> Report:
         """Do it.
 
@@ -188,19 +182,9 @@ class PublishTask:
         return Report(f"{publication.outcome}: parity {publication.verdict}", data={"publication": publication})
 
 
-def _look_ahead(text: str, kind: str | None, access: Access) -> None:
-    """Have a model's file hashed meanwhile, where it is here already."""
-    with suppress(ConverterError, OSError):  # the task itself will tell
-        model = _zoo().models.get(text)
-        artifact = model.artifacts.get(kind or "inference") if model is not None else None
-        path = Path(text) if model is None else _fetcher(access).local(artifact) if artifact is not None else None
-        if path is not None and path.is_file():
-            hash_ahead(path)
-
-
-def _convert(text: str, choice: Choice, access: Access) -> Conversion:
+def _convert(text: str, choice: Choice, access: Access, name: str | None) -> Conversion:
     """Convert, and say what was done."""
-    source = choice.load(text, _zoo(), _fetcher(access))
+    source = choice.load(text, _zoo(), _fetcher(access), name)
     logger.info("converting %s", source.path.name)
     conversion = choice.convert(source, _fetcher(access))
     settled = ", ".join([conversion.network.name, *(f"{k} = {v}" for k, v in conversion.network.parameters.items())])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from paddle2torch.converter.conversion.choice import Access, Choice
+from paddle2torch.converter.support.terminal import bare, clean, clean_json, message
 
 if TYPE_CHECKING:
     from paddle2torch.converter.zoo.catalog import Zoo
@@ -105,7 +107,8 @@ def open_zoo() -> Zoo:
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=1))
+    """A result for programs, whole however long it is."""
+    click.echo(clean_json(json.dumps(value, ensure_ascii=False, indent=1)), file=bare(sys.stdout))
 
 
 def write_json(value: Any, path: Path) -> None:
@@ -115,6 +118,12 @@ def write_json(value: Any, path: Path) -> None:
         file.write((json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode())
 
 
+def listing(lines: Iterable[str]) -> None:
+    """Results for a person, each on one line, as many as anybody reads."""
+    if text := "\n".join(map(clean, lines)):
+        click.echo(text)
+
+
 def note(text: str) -> None:
     """Something for the person, on stderr."""
-    click.echo(text, err=True)
+    click.echo(message(text), err=True)

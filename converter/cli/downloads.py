@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from paddle2torch.converter.cli.common import KINDS, as_json, fetching, note, open_zoo, print_json
+from paddle2torch.converter.cli.common import KINDS, as_json, fetching, listing, note, open_zoo, print_json
 from paddle2torch.converter.conversion.choice import Access
 from paddle2torch.converter.support.errors import SourceError
 
@@ -58,8 +58,7 @@ def cache_list(folder: Path | None, as_json: bool) -> None:
     if as_json:
         print_json([{"url": e.url, "path": str(e.path), "size": e.size, "complete": bool(e.record)} for e in entries])
         return
-    for entry in entries:
-        click.echo(f"{entry.size:>12,}  {entry.url}" + ("" if entry.record else "  (unfinished)"))
+    listing(f"{entry.size:>12,}  {entry.url}" + ("" if entry.record else "  (unfinished)") for entry in entries)
     note(f"{len(entries)} files, {sum(entry.size for entry in entries):,} bytes in {Cache(folder).folder}")
 
 

@@ -39,11 +39,12 @@ def export(sources: tuple[str, ...], formats: tuple[str, ...], output: Path, cho
     compared with the PyTorch module on several shapes; where the two disagree, nothing is written.
     """
     from paddle2torch.converter.release.export import export_model, write_export
+    from paddle2torch.converter.support.names import result_names
 
-    for text in sources:
-        model, metadata = open_model(text, choice, access)
+    for text, name in result_names(sources, open_zoo().models, choice.branch).items():
+        model, metadata = open_model(text, choice, access, name)
         if metadata["task"] == "rec" and metadata["labels"] is None:
-            note(f"{metadata['name']}: no labels are known, so the file will hold none; --dict gives them to convert")
+            note(f"{metadata['name']}: no labels are known, so the file will hold none; give them with --dict")
         for format in formats:
             note(f"writing {metadata['name']} as {format}")
             exported = export_model(model, metadata, format)
@@ -54,16 +55,22 @@ def export(sources: tuple[str, ...], formats: tuple[str, ...], output: Path, cho
             )
 
 
-def open_model(text: str, choice: Choice, access: Access) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a source and its metadata."""
+def open_model(text: str, choice: Choice, access: Access, name: str) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a source and its metadata, under the name of its result."""
     from paddle2torch.architectures.hub import is_converted
 
     if is_converted(text):
+        from paddle2torch.converter.conversion.convert import given_labels
         from paddle2torch.converter.release.export import open_converted
 
-        return open_converted(Path(text))
+        choice.require_none(text, "dictionary")
+        model, metadata = open_converted(text, name)
+        if choice.dictionary is not None:
+            labels = given_labels(choice.dictionary, metadata["task"], metadata["parameters"])
+            metadata["labels"] = labels.labels
+        return model, metadata
     from paddle2torch.converter.writing.artifacts import metadata
 
     fetcher = access.fetcher()
-    conversion = choice.convert(choice.load(text, open_zoo(), fetcher), fetcher)
+    conversion = choice.convert(choice.load(text, open_zoo(), fetcher, name), fetcher)
     return conversion.build(), metadata(conversion)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,7 @@ from paddle2torch.converter.cli.common import (
     choosing_with_labels,
     everything,
     fetching,
+    listing,
     note,
     open_zoo,
     output_to,
@@ -24,6 +25,9 @@ from paddle2torch.converter.cli.common import (
 from paddle2torch.converter.cli.spread import Spread, chosen, finish, spreading
 from paddle2torch.converter.conversion.choice import Access, Choice
 
+if TYPE_CHECKING:
+    from paddle2torch.converter.conversion.inspection import Inspection, WeightsInspection
+
 
 @click.command()
 @click.argument("path", metavar="PATH")
@@ -31,16 +35,21 @@ from paddle2torch.converter.conversion.choice import Access, Choice
 @fetching
 @as_json
 def inspect(path: str, choice: Choice, access: Access, as_json: bool) -> None:
-    """Say what a file, folder, tarball or zoo model holds, without converting it."""
-    from paddle2torch.converter.conversion.inspection import inspect_source
+    """Say what a file, folder, tarball or zoo model holds, without converting it; also a converted file."""
+    from paddle2torch.architectures.hub import is_converted
+    from paddle2torch.converter.conversion.inspection import inspect_source, inspect_weights
 
-    source = choice.load(path, open_zoo(), access.fetcher())
-    report = inspect_source(source, branch=choice.branch, architecture=choice.architecture)
+    report: Inspection | WeightsInspection
+    if is_converted(path) and path not in open_zoo().models:
+        choice.require_none(path)
+        report = inspect_weights(path)
+    else:
+        source = choice.load(path, open_zoo(), access.fetcher())
+        report = inspect_source(source, branch=choice.branch, architecture=choice.architecture)
     if as_json:
         print_json(report.as_dict())
     else:
-        for line in report.lines():
-            click.echo(line)
+        listing(report.lines())
 
 
 @click.command()
@@ -79,15 +88,25 @@ def convert(
     With --to paddle a SOURCE is a converted file, and NAME.pdparams is written; with --reference also the folder NAME
     with the reference's program and these weights, which Paddle's predictor runs.
     """
+    if reference is not None and not proving and target == "torch":
+        raise click.UsageError("--reference goes with --verify, or with --to paddle")
     if target == "paddle":
-        if not sources:
+        if not sources or everything:
             raise click.UsageError("name a converted .pth or .safetensors")
+        if proving:
+            raise click.UsageError("--verify goes with --to torch")
+        for text in sources:
+            choice.require_none(text)
         convert_back(sources, output, reference, access)
         return
     from paddle2torch.converter.batch.tasks import ConvertTask
 
-    texts = chosen(sources, everything, choice.kind)
-    finish(spread.run([ConvertTask(text, choice, access, output, proving, reference) for text in texts]))
+    names = chosen(sources, everything, choice.kind, choice.branch)
+    finish(
+        spread.run(
+            [ConvertTask(text, choice, access, output, proving, reference, name) for text, name in names.items()]
+        )
+    )
 
 
 @click.command()
@@ -109,8 +128,7 @@ def compare(first: str, second: str, choice: Choice, access: Access, as_json: bo
     if as_json:
         print_json(asdict(comparison))
     else:
-        for difference in comparison.differences:
-            click.echo(f"{difference.what:<10} {difference.name}  {difference.detail}")
+        listing(f"{each.what:<10} {each.name}  {each.detail}" for each in comparison.differences)
         click.echo(f"{comparison.same} tensors are bit-identical, {len(comparison.differences)} differ")
     if comparison.differences:
         click.get_current_context().exit(1)
@@ -118,10 +136,12 @@ def compare(first: str, second: str, choice: Choice, access: Access, as_json: bo
 
 def comparable(text: str, choice: Choice, access: Access) -> dict[str, Any]:
     """Module key → array of what a file really holds."""
-    if Path(text).suffix in (".pth", ".safetensors"):
+    from paddle2torch.architectures.hub import is_converted
+
+    if is_converted(text) and text not in open_zoo().models:
         from paddle2torch.converter.writing.to_paddle import state_arrays
 
-        return state_arrays(Path(text))
+        return state_arrays(text)
     name, _, own_kind = text.rpartition(":")
     if own_kind in KINDS and name:
         text, choice = name, replace(choice, kind=own_kind)
@@ -132,11 +152,12 @@ def comparable(text: str, choice: Choice, access: Access) -> dict[str, Any]:
 def convert_back(sources: tuple[str, ...], output: Path, reference: str | None, access: Access) -> None:
     """The way to Paddle."""
     from paddle2torch.converter.sources import load_source
+    from paddle2torch.converter.support.names import result_names
     from paddle2torch.converter.writing.to_paddle import read_converted, write_checkpoint, write_inference
 
     program = load_source(reference, open_zoo(), access.fetcher(), weights=False) if reference else None
-    for text in sources:
-        weights = read_converted(Path(text))
+    for text, name in result_names(sources).items():
+        weights = read_converted(text, name)
         note(f"{weights.name}: {weights.architecture.name}, {len(weights.tensors)} tensors")
         click.echo(write_checkpoint(weights, output))
         if program is not None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from paddle2torch.converter.batch.run import Outcome
-from paddle2torch.converter.cli.common import KINDS, everything, fetching, note, output_to
+from paddle2torch.converter.cli.common import KINDS, everything, fetching, listing, note, output_to
 from paddle2torch.converter.cli.spread import Spread, chosen, finish, spreading
 from paddle2torch.converter.conversion.choice import Access
+from paddle2torch.converter.support.table import table_lines
 
 if TYPE_CHECKING:
     from paddle2torch.converter.release.publish import Publication
@@ -57,15 +58,15 @@ def publish(
     publications = [publication(outcome) for outcome in outcomes]
     if not dry_run:
         publishing.write_lists(output, [each.name for each in publications if not each.error])
-    for line in summary(publications):
-        click.echo(line)
+    listing(summary(publications))
     for each in publications if dry_run else ():
         for name, (size, _) in each.files.items():
             where = f"{organisation}/{each.name}/{name}" if organisation else output / each.name / name
             note(f"  {size:>12,}  {where}")
-    for each in publications if hub else ():
-        if not each.error:
-            click.echo(hub.push(output / each.name))
+    if hub is not None:
+        for each in publications:
+            if not each.error:
+                listing([hub.push(output / each.name)])
     finish(outcomes, rows=False)
 
 
@@ -82,5 +83,4 @@ def summary(publications: list[Publication]) -> list[str]:
     """A table of what became of each model."""
     rows = [("NAME", "OUTCOME", "FILES", "BYTES", "PARITY")]
     rows += [(p.name, p.outcome, str(len(p.files)), f"{p.size:,}", p.verdict or p.error) for p in publications]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return table_lines(rows)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import click
 
 from paddle2torch.converter.batch.run import TRIES, Outcome, Task, run_tasks, table
-from paddle2torch.converter.cli.common import gathering, note, open_zoo
+from paddle2torch.converter.cli.common import gathering, listing, note, open_zoo
 from paddle2torch.converter.support.errors import ConverterError
 
 
@@ -64,17 +64,21 @@ class BatchError(ConverterError):
     """Some of many models failed; each has been told of already."""
 
 
-def chosen(sources: Sequence[str], everything: bool, kind: str | None) -> list[str]:
-    """The models to work on, each once.
+def chosen(sources: Sequence[str], everything: bool, kind: str | None, branch: str | None = None) -> dict[str, str]:
+    """The models to work on, each once, and the names of their results.
 
     Raises:
         click.UsageError: none were named.
+        SourceError: see `paddle2torch.converter.support.names.result_names`.
     """
     if not sources and not everything:
         raise click.UsageError("name a SOURCE, or give --all")
+    from paddle2torch.converter.support.names import result_names
+
+    models = open_zoo().models
     if everything:
-        return [name for name, model in open_zoo().models.items() if (kind or "inference") in model.artifacts]
-    return list(dict.fromkeys(sources))
+        sources = [name for name, model in models.items() if (kind or "inference") in model.artifacts]
+    return result_names(sources, models, branch)
 
 
 def finish(outcomes: Sequence[Outcome], rows: bool = True) -> None:
@@ -89,8 +93,7 @@ def finish(outcomes: Sequence[Outcome], rows: bool = True) -> None:
     """
     failed = [outcome for outcome in outcomes if not outcome.passed]
     if rows and len(outcomes) > 1:
-        for line in table(outcomes):
-            click.echo(line)
+        listing(table(outcomes))
     if not failed:
         return
     lines = [f"{len(failed)} of {len(outcomes)} models failed: {', '.join(each.name for each in failed)}"]

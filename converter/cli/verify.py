@@ -13,6 +13,7 @@ from paddle2torch.converter.batch.run import Outcome
 from paddle2torch.converter.cli.common import choosing_with_labels, everything, fetching, referring, write_json
 from paddle2torch.converter.cli.spread import Spread, chosen, finish, spreading
 from paddle2torch.converter.conversion.choice import Access, Choice
+from paddle2torch.converter.support.terminal import without_users
 
 
 @click.command()
@@ -64,11 +65,11 @@ def verify(
 
     if weights is not None and len(sources) != 1:
         raise click.UsageError("--weights goes with one SOURCE")
-    command = shlex.join(["paddle2torch", *sys.argv[1:]])
+    command = without_users(shlex.join(["paddle2torch", *sys.argv[1:]]))
     outcomes = spread.run(
         [
-            VerifyTask(text, choice, access, reference, weights, images, tolerance, report, command)
-            for text in chosen(sources, everything, choice.kind)
+            VerifyTask(text, choice, access, reference, weights, images, tolerance, report, command, name)
+            for text, name in chosen(sources, everything, choice.kind, choice.branch).items()
         ]
     )
     if summary_file is not None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from paddle2torch.converter.cli.common import KINDS, TASKS, as_json, fetching, note, open_zoo, print_json
+from paddle2torch.converter.cli.common import KINDS, TASKS, as_json, fetching, listing, note, open_zoo, print_json
 from paddle2torch.converter.conversion.choice import Access
 from paddle2torch.converter.support.errors import DownloadError
+from paddle2torch.converter.support.table import table_lines
 
 if TYPE_CHECKING:
     from paddle2torch.converter.zoo.catalog import Model
@@ -33,9 +34,7 @@ def list_command(task: str | None, release: str | None, language: str | None, as
         (m.name, m.task, m.release, m.size, ", ".join(sorted(m.artifacts, key=KIND_ORDER.get)), ", ".join(m.languages))
         for m in models
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    listing(table_lines(rows))
     note(f"{len(models)} models")
 
 
@@ -48,8 +47,7 @@ def info(name: str, as_json: bool) -> None:
     if as_json:
         print_json(asdict(model))
         return
-    for line in describe(model):
-        click.echo(line)
+    listing(describe(model))
 
 
 def describe(model: Model) -> list[str]:
@@ -75,7 +73,7 @@ def describe(model: Model) -> list[str]:
 
 @click.group("zoo")
 def zoo_group() -> None:
-    """Look after model_zoo.yaml."""
+    """Look after model_zoo.yaml and its lock file."""
 
 
 @zoo_group.command()
@@ -83,15 +81,15 @@ def zoo_group() -> None:
 @click.option("--jobs", type=click.IntRange(1, 32), default=4, show_default=True, help="Downloads at a time.")
 @fetching
 def lock(names: tuple[str, ...], jobs: int, access: Access) -> None:
-    """Fetch tarballs and write their sha256 and size into model_zoo.yaml; comments and order stay."""
+    """Fetch tarballs and write their size and sha256 into model_zoo.lock.json."""
     from paddle2torch.converter.zoo.catalog import zoo_path
-    from paddle2torch.converter.zoo.lock import lock_zoo, measure
+    from paddle2torch.converter.zoo.lock import lock_path, measure, write_lock
 
-    measured, errors = measure(open_zoo(), access.fetcher(), names or None, jobs)
-    for name, kind in lock_zoo(zoo_path(), measured):
+    zoo = open_zoo()
+    measured, errors = measure(zoo, access.fetcher(), names or None, jobs)
+    for name, kind in write_lock(lock_path(zoo_path()), zoo, measured):
         click.echo(f"{name} {kind} {measured[name, kind].sha256}")
     note(f"{len(measured)} tarballs measured")
-    for error in errors:
-        note(f"error: {error}")
     if errors:
-        raise DownloadError(f"{len(errors)} tarballs could not be fetched; the others were measured")
+        listed = "".join(f"\n  {error}" for error in errors)
+        raise DownloadError(f"{len(errors)} tarballs could not be fetched; the others were measured:{listed}")

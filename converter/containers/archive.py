@@ -88,7 +88,7 @@ class _Candidate:
 
 
 def open_model_files(path: Path, member: str | None = None) -> ModelFiles:
-    """Find the files of one model and map them, without unpacking anything.
+    """Find the files of one model, without unpacking anything to the disk.
 
     Args:
         path: a .tar, .tar.gz or .zip, a folder (the model may lie at any depth), or a file of the model
@@ -130,6 +130,17 @@ def _model_in(path: Path, member: str | None) -> ModelFiles:
     chosen = _chosen(path, candidates, member)
     others = tuple(candidate.label for candidate in candidates if candidate is not chosen)
     return _opened(container, chosen, others)
+
+
+def require_model(path: Path) -> None:
+    """See that an archive is whole and holds a model, one or more, without reading them.
+
+    Raises:
+        ArchiveError: it does not, is broken, or is refused.
+    """
+    container = open_container(path)
+    if not _candidates(container.sizes):
+        raise _nothing_found(container)
 
 
 def _role(name: str) -> tuple[str, str] | None:

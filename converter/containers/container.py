@@ -15,14 +15,14 @@ import struct
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
 from paddle2torch.converter.containers import tar
-from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.blob import Blob, FilePart, FileState, unchanged
 from paddle2torch.converter.support.errors import ArchiveError, SourceError
 
 MAX_ENTRIES = 10_000
@@ -44,18 +44,19 @@ class Container:
         path: where it lies.
         separator: what stands between the container's name and a member's in messages.
         sizes: bytes of each file in it by name, with forward slashes.
-        read: the bytes of the named files.
+        read: the contents of the named files: in memory, or where they lie in a file.
     """
 
     path: Path
     separator: str
     sizes: dict[str, int]
-    read: Callable[[Iterable[str]], dict[str, memoryview]]
+    read: Callable[[Iterable[str]], Mapping[str, bytes | FilePart]]
 
     def blobs(self, names: Iterable[str]) -> dict[str, Blob]:
         """The named files, in messages called after the container and themselves."""
         return {
-            name: Blob(f"{self.path.name}{self.separator}{name}", data) for name, data in self.read(list(names)).items()
+            name: Blob(f"{self.path.name}{self.separator}{name}", content)
+            for name, content in self.read(list(names)).items()
         }
 
 
@@ -68,7 +69,7 @@ def open_container(path: Path) -> Container:
     """
     if path.is_dir():
         return _folder(path)
-    start = bytes(Blob.open(path).data[: tar.BLOCK])
+    start = Blob.open(path).head(tar.BLOCK)
     if start.startswith(b"\x1f\x8b"):
         return _tar_gz(path)
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
@@ -141,39 +142,44 @@ def _members(path: Path, stream: tar.Stream, limit: int) -> dict[str, tar.Member
 
 
 def _tar(path: Path) -> Container:
-    """An uncompressed tar: its members are views of the mapped file."""
-    data = Blob.open(path).data
-    with path.open("rb") as stream:
-        members = _members(path, stream, len(data))
+    """An uncompressed tar: its members are parts of the file."""
+    state = FileState.of(path)
+    with unchanged(path, state), path.open("rb") as stream:
+        members = _members(path, stream, state.size)
 
-    def read(names: Iterable[str]) -> dict[str, memoryview]:
-        found = {name: members[name] for name in names}
-        return {name: data[member.offset : member.offset + member.size] for name, member in found.items()}
+    def read(names: Iterable[str]) -> dict[str, FilePart]:
+        return {name: FilePart(path, state, members[name].offset, members[name].size) for name in names}
 
     return Container(path, ":", {name: member.size for name, member in members.items()}, read)
 
 
 def _tar_gz(path: Path) -> Container:
     """A compressed tar: gone through once for headers and checksum, and once more for the members that are wanted."""
-    limit = _unpacked_limit(path)
-    try:
-        with gzip.open(path) as stream:
-            members = _members(path, stream, limit)
-            while stream.read(_CHUNK):  # to the end, where the checksum is
-                if stream.tell() > limit:
-                    raise _refused(path, f"it unpacks to more than {limit} bytes, far more than a model of its size")
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise _broken(path, error) from error
+    limit, state = _unpacked_limit(path), FileState.of(path)
+    with unchanged(path, state), _gzip_errors(path), gzip.open(path) as stream:
+        members = _members(path, stream, limit)
+        while stream.read(_CHUNK):  # to the end, where the checksum is
+            if stream.tell() > limit:
+                raise _refused(path, f"it unpacks to more than {limit} bytes, far more than a model of its size")
 
-    def read(names: Iterable[str]) -> dict[str, memoryview]:
+    def read(names: Iterable[str]) -> dict[str, bytes]:
         found = {}
-        with gzip.open(path) as stream:
+        with unchanged(path, state), _gzip_errors(path), gzip.open(path) as stream:
             for name in sorted(names, key=lambda name: members[name].offset):
                 stream.seek(members[name].offset)
-                found[name] = memoryview(stream.read(members[name].size))
+                found[name] = stream.read(members[name].size)
         return found
 
     return Container(path, ":", {name: member.size for name, member in members.items()}, read)
+
+
+@contextmanager
+def _gzip_errors(path: Path) -> Iterator[None]:
+    """What the standard library raises over broken gzip files, as the one error for people."""
+    try:
+        yield
+    except (EOFError, zlib.error, OSError) as error:
+        raise _broken(path, error) from error
 
 
 # ---- zip ---------------------------------------------------------------------------------------------------------
@@ -190,8 +196,8 @@ class _Directory(FileIO):
 
 def _zip(path: Path) -> Container:
     """A zip: its members are unpacked into memory when they are wanted."""
-    limit = _unpacked_limit(path)
-    with _zip_errors(path), _Directory(path) as stream, zipfile.ZipFile(stream) as archive:
+    limit, state = _unpacked_limit(path), FileState.of(path)
+    with unchanged(path, state), _zip_errors(path), _Directory(path) as stream, zipfile.ZipFile(stream) as archive:
         entries = archive.infolist()
     if len(entries) > MAX_ENTRIES:
         raise _refused(path, f"more than {MAX_ENTRIES} entries; a model has a handful")
@@ -204,13 +210,13 @@ def _zip(path: Path) -> Container:
         raise _refused(path, f"it unpacks to {total} bytes, far more than a model of its size")
     members = dict(zip(_normalised(path, [entry.orig_filename for entry in files]), files, strict=True))
 
-    def read(names: Iterable[str]) -> dict[str, memoryview]:
+    def read(names: Iterable[str]) -> dict[str, bytes]:
         found = {}
-        with _zip_errors(path), zipfile.ZipFile(path) as archive:
+        with unchanged(path, state), _zip_errors(path), zipfile.ZipFile(path) as archive:
             for name in names:
                 with archive.open(members[name]) as member:
                     # With a size given, no more is inflated, whatever the stream would yield.
-                    found[name] = memoryview(member.read(members[name].file_size))
+                    found[name] = member.read(members[name].file_size)
                 if len(found[name]) != members[name].file_size:
                     raise zipfile.BadZipFile(f"{name} ends early")
         return found
@@ -252,7 +258,7 @@ def _folder(path: Path) -> Container:
         if len(sizes) > MAX_ENTRIES:
             raise SourceError(f"{path}: more than {MAX_ENTRIES} files; give the model's own folder")
 
-    def read(names: Iterable[str]) -> dict[str, memoryview]:
-        return {name: Blob.open(path / name).data for name in names}
+    def read(names: Iterable[str]) -> dict[str, FilePart]:
+        return {name: FilePart.whole(path / name) for name in names}
 
     return Container(path, "/", dict(sorted(sizes.items())), read)

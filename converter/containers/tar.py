@@ -118,8 +118,10 @@ def _header(stream: Stream) -> bytes:
     """The next header, checked; nothing at the end of the archive."""
     offset = stream.tell()
     header = stream.read(BLOCK)
-    if header in (b"", _ZEROS):
+    if header == _ZEROS:
         return b""
+    if not header:
+        raise TarError(f"ends at byte {offset} without the zeros that end a tar; it is cut short, download it again")
     if len(header) < BLOCK:
         raise TarError(f"ends inside a header at byte {offset}; it is cut short, download it again")
     if not is_header(header):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from paddle2torch.converter.support.errors import SourceError
 
 if TYPE_CHECKING:
     from paddle2torch.converter.conversion.convert import Conversion
@@ -56,11 +59,37 @@ class Choice:
     config: Path | None = None
     as_graph: bool = False
 
-    def load(self, text: str, zoo: Zoo, fetcher: Fetcher) -> Source:
-        """Find and read a model; see `paddle2torch.converter.sources.load_source` for `text` and errors."""
+    def require_none(self, text: str, *allowed: str) -> None:
+        """Raise SourceError where something was said that means nothing for a converted file.
+
+        Args:
+            text: the file.
+            allowed: fields that mean something all the same.
+        """
+        given = [each.name for each in fields(self) if each.name not in allowed and getattr(self, each.name)]
+        if given:
+            option = {"dictionary": "dict", "as_graph": "as-graph"}.get(given[0], given[0])
+            raise SourceError(f"{text}: is a converted file, for which --{option} means nothing; leave it out")
+
+    def load(self, text: str, zoo: Zoo, fetcher: Fetcher, name: str | None = None) -> Source:
+        """Find and read a model; see `paddle2torch.converter.sources.load_source` for `text` and errors.
+
+        Args:
+            name: of the result, where it has to be told apart from others'; see `paddle2torch.converter.support.names`.
+        """
+        from paddle2torch.architectures.hub import is_converted
         from paddle2torch.converter.sources import load_source
 
-        return load_source(text, zoo, fetcher, self.kind, self.member)
+        if self.kind is not None and text not in zoo.models and os.path.exists(text):  # noqa: PTH110
+            raise SourceError(f"{text}: is no model of the zoo, for which alone --kind {self.kind} means something")
+        if text not in zoo.models and is_converted(text) and os.path.exists(text):  # noqa: PTH110
+            raise SourceError(
+                f"{text}: holds PyTorch weights already: paddle2torch.load_model loads them, `paddle2torch inspect "
+                f"{text}` says what they are, `verify SOURCE --weights {text}` compares them with what they were "
+                "converted from"
+            )
+        source = load_source(text, zoo, fetcher, self.kind, self.member)
+        return source if name is None else replace(source, name=name)
 
     def convert(self, source: Source, fetcher: Fetcher | None = None) -> Conversion:
         """Convert a model in memory; without a fetcher the zoo's dictionary is left alone. See

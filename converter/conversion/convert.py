@@ -12,21 +12,26 @@ import numpy as np
 
 from paddle2torch.architectures.registry import Architecture
 from paddle2torch.converter.conversion.network import NamedNetwork, Network
+from paddle2torch.converter.conversion.values import require_sound
 from paddle2torch.converter.graph.naming import named
 from paddle2torch.converter.mapping.branches import census, choose
 from paddle2torch.converter.mapping.config import Config
 from paddle2torch.converter.mapping.labels import Labels, match_labels, read_dictionary
 from paddle2torch.converter.mapping.recognition import describe, find_architecture, identify
-from paddle2torch.converter.mapping.rules import Mapped, execute, plan
+from paddle2torch.converter.mapping.rules import Mapped, execute, plan, with_memory
 from paddle2torch.converter.sources import Source
-from paddle2torch.converter.support.errors import MappingError, SourceError
+from paddle2torch.converter.support.errors import MappingError
+from paddle2torch.converter.support.given import read_given
+from paddle2torch.converter.support.names import with_branch
+from paddle2torch.converter.tasks import find_task
 
 if TYPE_CHECKING:
     from torch import nn
 
     from paddle2torch.converter.zoo.download import Fetcher
 
-ANGLES = ["0", "180"]
+# What upstream takes where a configuration names no dictionary.
+DEFAULT_CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 AS_GRAPH = "\n  --as-graph converts an inference model by its graph alone"
 
 
@@ -41,7 +46,8 @@ class Conversion:
         mapped: the state dict, with the origin of each tensor.
         branch: of a training checkpoint; empty for none.
         branches: all that the checkpoint holds.
-        tensors: structured name without the branch's prefix → array, what was mapped.
+        tensors: structured name without the branch's prefix → array, what was mapped. Read-only arrays share memory
+            with the state dict where the layouts agree.
         recognised_by: how the architecture was recognised; None where it was given.
         labels: what the classes stand for, or why that is not known; None for detectors.
         notes: what the user should know.
@@ -69,9 +75,9 @@ class Conversion:
         return self.mapped.origins
 
     def build(self) -> nn.Module:
-        """The module with the converted weights, in evaluation mode; it shares memory with `state`."""
+        """The module with the converted weights, in evaluation mode and in memory of its own."""
         model = self.network.build_empty()
-        model.load_state_dict(self.state, strict=True, assign=True)
+        model.load_state_dict({key: value.clone() for key, value in self.state.items()}, strict=True, assign=True)
         return model.eval()
 
 
@@ -97,8 +103,8 @@ def convert(
         fetcher: gets the zoo's dictionary; without one there are no labels.
 
     Raises:
-        MappingError: the tensors fit no architecture, or not the given one; or the network does not compute what the
-            source's own program says.
+        MappingError: the tensors fit no architecture, or not the given one, or hold NaN; the network does not compute
+            what the source's own program says; or the dictionary is of another length.
         SourceError: the dictionary cannot be read.
     """
     listed = source.model
@@ -122,9 +128,12 @@ def convert(
         planned = plan(tensors, entry, settled)
     if source.program is not None:
         require_same_graph(source, entry, settled, planned.origins)
+    variances = {name for key, name in planned.origins.items() if key.endswith("running_var")}
+    value_notes = require_sound({name: tensors[name] for name in planned.origins.values()}, variances, source.path.name)
     mapped = execute(planned)
 
     notes = _notes(source, [b.name for b in branches], chosen.name, mapped)
+    notes += value_notes
     if listed and exported:
         notes += [
             f"the zoo lists {key} = {value} for {listed.name}, this file has {settled[key]}; the file was followed"
@@ -134,7 +143,7 @@ def convert(
     labels = find_labels(entry.task, settled, source, dictionary, config, fetcher)
     return Conversion(
         source=source,
-        name=source.name if exported else f"{source.name}_{chosen.name}",
+        name=source.name if exported else with_branch(source.name, chosen.name),
         network=NamedNetwork(entry, settled, entry.preprocessing),
         mapped=mapped,
         branch=chosen.name,
@@ -175,7 +184,7 @@ def require_same_graph(
     from paddle2torch.converter.graph.conformity import input_shape, require_conformity
     from paddle2torch.converter.graph.program import graph_from_program
 
-    model = entry.build_empty(parameters).to_empty(device="cpu").eval()  # memory that nobody touches
+    model = with_memory(entry.build_empty(parameters)).eval()
     keys = {source.variables[name]: key for key, name in origins.items()}
     graph = graph_from_program(source.program, file=source.path.name)
     require_conformity(graph, model, keys, input_shape(entry.task, entry.preprocessing), source.path.name)
@@ -202,6 +211,8 @@ def _notes(source: Source, branches: list[str], chosen: str, mapped: Mapped) -> 
     if mapped.widened:
         kinds = ", ".join(sorted(set(mapped.widened.values())))
         notes.append(f"{len(mapped.widened)} tensors stored as {kinds} were widened to float32")
+    if mapped.narrowed:
+        notes.append(f"{len(mapped.narrowed)} tensors stored as float64 were rounded to float32")
     if source.files.others:
         notes.append(f"passed over in {source.path.name}: {', '.join(source.files.others)}")
     return notes
@@ -218,22 +229,23 @@ def find_labels(
     """What the classes stand for: by the dictionary given, the configuration's or the zoo's; None for detectors.
 
     Raises:
-        MappingError: a dictionary was given for what is no recogniser.
+        MappingError: a dictionary was given for what is no recogniser, or one of another length.
         SourceError: the dictionary cannot be read.
     """
-    if task == "cls" and parameters["classes"] == len(ANGLES):
-        return Labels(ANGLES, "labels: text angle in degrees")
-    if task != "rec":
-        if dictionary is not None:
-            raise MappingError(f"--dict {dictionary}: only recognisers have a dictionary; leave it out")
+    if dictionary is not None:
+        return given_labels(dictionary, task, parameters)
+    known = find_task(task).labels_of(parameters)
+    if known is not None:
+        return Labels(known, "labels: text angle in degrees")
+    if not find_task(task).reads:
         return None
     space = None
-    if dictionary is not None:
-        path = dictionary
-    elif config is not None:
+    if config is not None and config.dictionary is None:
+        return match_labels(list(DEFAULT_CHARACTERS), parameters["classes"], False, f"{config.path.name}, by default")
+    if config is not None:
         found = config.find_dictionary()
         if found is None:
-            named = f"{config.dictionary}, which is not there" if config.dictionary else "no dictionary"
+            named = f"{config.dictionary}, which is not there"
             return Labels(None, f"no labels bundled: {config.path.name} names {named}; give it with --dict")
         path, space = found, config.space
     elif source.model is not None and source.model.dictionary is not None and fetcher is not None:
@@ -241,8 +253,23 @@ def find_labels(
         space = source.model.dictionary.space
     else:
         return Labels(None, "no labels bundled: no dictionary is known for this model; give one with --dict")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SourceError(f"{path}: the dictionary cannot be read ({error.strerror}); check the path") from error
-    return match_labels(read_dictionary(data, path.name), parameters["classes"], space, path.name)
+    return match_labels(
+        read_dictionary(read_given(path, "dictionary"), path.name), parameters["classes"], space, path.name
+    )
+
+
+def given_labels(dictionary: Path, task: str, parameters: Mapping[str, Any]) -> Labels:
+    """What the classes stand for by a dictionary that the user insists on.
+
+    Raises:
+        SourceError: it cannot be read.
+        FormatError: it is no UTF-8 text.
+        MappingError: it is of another length, or the model is no recogniser.
+    """
+    if not find_task(task).reads:
+        raise MappingError(f"--dict {dictionary}: only recognisers have a dictionary; leave it out")
+    data = read_given(dictionary, "dictionary")
+    labels = match_labels(read_dictionary(data, dictionary.name), parameters["classes"], None, dictionary.name)
+    if labels.labels is None:
+        raise MappingError(f"--dict: {labels.note.removeprefix('no labels bundled: ')}; nothing was written")
+    return labels

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from paddle2torch.architectures.records import Metadata
+from paddle2torch.converter.conversion.values import look_at
+from paddle2torch.converter.conversion.weights import open_weights
 from paddle2torch.converter.graph.naming import named
 from paddle2torch.converter.mapping.branches import census, choose
 from paddle2torch.converter.mapping.recognition import describe, find_architecture, identify, rank
@@ -105,6 +109,8 @@ def inspect_source(source: Source, branch: str | None = None, architecture: str 
         if architecture is not None:
             raise
         findings = findings or [str(error)]
+    values = look_at(tensors, {name for name in tensors if name.endswith("_variance")})
+    findings += [f"values: {text}" for text in (*values.fatal, *values.notes)]
     return Inspection(
         file=source.path.name,
         kind=source.kind,
@@ -120,4 +126,68 @@ def inspect_source(source: Source, branch: str | None = None, architecture: str 
         if source.program
         else {},
         named_by=source.named_by,
+    )
+
+
+@dataclass(frozen=True)
+class WeightsInspection:
+    """The findings on a converted file.
+
+    Attributes:
+        file: as the user named it.
+        architecture: name.
+        parameters: of the architecture.
+        tensors: how many there are.
+        values: how many numbers they hold.
+        dtypes: data type → number of tensors.
+        metadata: what the file says of itself; None where it came without, and the tensors told the architecture.
+    """
+
+    file: str
+    architecture: str
+    parameters: dict[str, Any]
+    tensors: int
+    values: int
+    dtypes: dict[str, int]
+    metadata: Metadata | None
+
+    def as_dict(self) -> dict[str, Any]:
+        metadata = None if self.metadata is None else self.metadata.to_json()
+        return {**self.__dict__, "metadata": metadata}
+
+    def lines(self) -> list[str]:
+        """The same for a person."""
+        dtypes = ", ".join(f"{count} {dtype}" for dtype, count in self.dtypes.items())
+        settled = ", ".join([self.architecture, *(f"{name} = {value}" for name, value in self.parameters.items())])
+        source = self.metadata.source if self.metadata is not None else None
+        labels = self.metadata.labels if self.metadata is not None else None
+        of = "SOURCE" if source is None else source.file
+        return [
+            f"{self.file}: converted weights, {self.tensors} tensors ({dtypes}), {self.values:,} values",
+            f"  architecture  {settled}" + ("; told by the tensors" if self.metadata is None else ""),
+            *([f"  converted     from {source.file}, sha256 {source.sha256}"] if source is not None else []),
+            *([f"  labels        {len(labels)}"] if labels is not None else []),
+            f'  to load       paddle2torch.load_model("{self.file}")',
+            f"  to compare    paddle2torch verify {of} --weights {self.file}",
+            f"  to go on      paddle2torch export {self.file}, or convert --to paddle {self.file}",
+        ]
+
+
+def inspect_weights(path: str | os.PathLike[str]) -> WeightsInspection:
+    """Look at a converted file, ours or anyone's.
+
+    Raises:
+        SourceError, FormatError: see `paddle2torch.converter.conversion.weights.open_weights`.
+    """
+    weights = open_weights(path)
+    return WeightsInspection(
+        file=os.fspath(path),
+        architecture=weights.architecture,
+        parameters=dict(weights.parameters),
+        tensors=len(weights.state),
+        values=sum(tensor.numel() for tensor in weights.state.values()),
+        dtypes=dict(
+            Counter(str(tensor.dtype).removeprefix("torch.") for tensor in weights.state.values()).most_common()
+        ),
+        metadata=weights.metadata,
     )

@@ -42,7 +42,7 @@ _KINDS: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
 
 def recognise(blob: Blob) -> tuple[str, str] | None:
     """What the bytes are, and what to do about it; None where that cannot be told."""
-    head = bytes(blob.data[:_HEAD])
+    head = blob.head(_HEAD)
     if not head:
         return "empty", "get it again"
     if not head.strip(b"\0") and len(head) == _HEAD:

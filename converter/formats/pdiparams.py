@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from io import BufferedIOBase
 from typing import Any, NoReturn
 
 import numpy as np
@@ -34,21 +35,22 @@ def read_pdiparams(blob: Blob, parameters: Sequence[Variable]) -> dict[str, np.n
         parameters: the program's parameters in the file's order, as `Program.parameters` gives them.
 
     Returns:
-        Parameter name → array. The arrays are read-only views of the blob, not aligned in memory; bfloat16 alone is
-        copied, widened to float32.
+        Parameter name → array, read-only and each in memory of its own; bfloat16 is widened to float32.
 
     Raises:
         FormatError: the file is damaged, or does not belong to these parameters.
+        SourceError: the file was changed since it was found.
     """
-    if blob.data or parameters:
+    if blob.size or parameters:
         refuse_foreign(blob, PARAMETERS, "a .pdiparams file")
-    reader = _Reader(blob)
-    arrays = {parameter.name: reader.tensor(parameter) for parameter in parameters}
-    if reader.at != len(blob.data):
-        reader.fail(
-            f"{len(blob.data) - reader.at} bytes are left after the program's {len(parameters)} parameters; "
-            "the file belongs to another .pdmodel"
-        )
+    with blob.stream() as stream:
+        reader = _Reader(blob, stream)
+        arrays = {parameter.name: reader.tensor(parameter) for parameter in parameters}
+        if reader.at != blob.size:
+            reader.fail(
+                f"{blob.size - reader.at} bytes are left after the program's {len(parameters)} parameters; "
+                "the file belongs to another .pdmodel"
+            )
     return arrays
 
 
@@ -80,18 +82,24 @@ def _element_number(name: str, dtype: np.dtype) -> int:
 class _Reader:
     """A position in the file that moves from one record to the next."""
 
-    def __init__(self, blob: Blob) -> None:
-        self.file, self.data, self.at = blob.name, blob.data, 0
+    def __init__(self, blob: Blob, stream: BufferedIOBase) -> None:
+        self.file, self.size, self.stream, self.at = blob.name, blob.size, stream, 0
 
     def fail(self, problem: str) -> NoReturn:
         raise FormatError(self.file, problem, self.at)
 
-    def take(self, count: int, what: str) -> memoryview:
-        left = len(self.data) - self.at
+    def require(self, count: int, what: str) -> None:
+        left = self.size - self.at
         if count > left:
             self.fail(f"{what} should take {count} bytes, {left} are left; the file is cut short or another model's")
+
+    def take(self, count: int, what: str) -> bytes:
+        self.require(count, what)
+        data = self.stream.read(count)
+        if len(data) < count:
+            self.fail(f"ends inside {what}; the file is cut short")
         self.at += count
-        return self.data[self.at - count : self.at]
+        return data
 
     def number(self, layout: str, what: str) -> int:
         return struct.unpack(layout, self.take(struct.calcsize(layout), what))[0]
@@ -111,9 +119,16 @@ class _Reader:
             self.fail(f"{name} has the impossible shape {list(shape)}; the file is damaged")
         self.compare(name, "shape", shape, parameter.shape)
         self.compare(name, "element type", dtype, parameter.dtype)
-        content = self.take(byte_count(shape, ELEMENT_TYPES[dtype]), name)
-        array = np.frombuffer(content, ELEMENT_TYPES[dtype]).reshape(shape)
-        return widen_bfloat16(array) if dtype == "bfloat16" else array
+        count = byte_count(shape, ELEMENT_TYPES[dtype])
+        self.require(count, name)
+        array = np.empty(shape, ELEMENT_TYPES[dtype])
+        if self.stream.readinto(array.reshape(-1).view(np.uint8).data) < count:
+            self.fail(f"ends inside {name}; the file is cut short")
+        self.at += count
+        if dtype == "bfloat16":
+            array = widen_bfloat16(array)
+        array.flags.writeable = False
+        return array
 
     def version(self, name: str) -> None:
         if version := self.number("<I", name):
@@ -123,7 +138,7 @@ class _Reader:
         length = self.number("<i", name)
         if not 0 < length <= _MAX_DESCRIPTION:
             self.fail(f"the description of {name} cannot have {length} bytes; the file is damaged or another model's")
-        described = parse_message("Tensor", self.take(length, name))
+        described = parse_message("Tensor", memoryview(self.take(length, name)))
         if described is None:
             self.fail(f"the description of {name} cannot be read; the file is damaged")
         return described

@@ -358,10 +358,11 @@ def _pool() -> descriptor_pool.DescriptorPool:
 def _parse(blob: Blob) -> Any:
     """The ProgramDesc, with at least one block, and of bounded size."""
     refuse_foreign(blob, PROGRAM, "a .pdmodel program")
-    check_count(blob, "bytes", len(blob.data), MAX_PROGRAM_BYTES)
-    if len(blob.data) > _FEW_BYTES:
-        check_count(blob, "fields", _fields(bytes(blob.data), "Program"), MOST_FIELDS)
-    program = parse_message("Program", blob.data)
+    check_count(blob, "bytes", blob.size, MAX_PROGRAM_BYTES)
+    data = blob.data
+    if len(data) > _FEW_BYTES:
+        check_count(blob, "fields", _fields(bytes(data), "Program"), MOST_FIELDS)
+    program = parse_message("Program", data)
     if program is None:
         raise FormatError(
             blob.name,

@@ -68,11 +68,12 @@ def read_pdparams(blob: Blob) -> dict[str, np.ndarray]:
 
     Returns:
         Structured name → array, names and order as they stand in the file: with the prefixes of distillation and of
-        wrappers, and every LSTM parameter under both of its names. The arrays are read-only views of the file where
-        its pickle protocol allows (3 and later); bfloat16 is widened to float32.
+        wrappers, and every LSTM parameter under both of its names. The arrays are read-only views of one copy of the
+        file in memory where its pickle protocol allows (3 and later); bfloat16 is widened to float32.
 
     Raises:
         FormatError: the file is damaged, holds anything but data, or holds no weights.
+        SourceError: the file was changed since it was found.
     """
     refuse_foreign(blob, PICKLE, "a .pdparams checkpoint")
     entries = _unwrap(blob, read_pickle(blob, _ALLOWED, _explain))
@@ -252,7 +253,7 @@ class _Arrays:
     def __init__(self, blob: Blob) -> None:
         self.file = blob.name
         # Widening doubles an array, joining the parts of one copies it again.
-        self.may_copy = 4 * len(blob.data)
+        self.may_copy = 4 * blob.size
         self.made: dict[int, np.ndarray] = {}
 
     def spend(self, count: int) -> None:

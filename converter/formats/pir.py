@@ -112,7 +112,7 @@ def rebuilt_pir(blob: Blob, operators: Sequence[int]) -> bytes:
 
 def _parsed(blob: Blob) -> Any:
     refuse_foreign(blob, PIR, "an inference.json of Paddle 3")
-    check_count(blob, "bytes", len(blob.data), MAX_PROGRAM_BYTES)
+    check_count(blob, "bytes", blob.size, MAX_PROGRAM_BYTES)
     data = bytes(blob.data)
     # Every value of JSON but the first stands behind one of these; some of them are in texts.
     check_count(blob, "values", sum(map(data.count, (b",", b"[", b"{"))), MOST_FIELDS)

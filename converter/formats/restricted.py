@@ -30,6 +30,8 @@ _MAX_NAME = 256
 _MAX_KEY = 2**31
 # About thirty are a tensor. The released checkpoint with most tensors, 2,126, has 60,000.
 MOST_OPCODES = 1_000_000
+# Longer text is an array's bytes as protocol 2 writes them.
+_MAX_TEXT = 2**16
 # Constructors may copy this much more than the file's own size: the small fixed arguments are often shared.
 _COPY_ALLOWANCE = 2**16
 
@@ -62,6 +64,20 @@ class Global:
     construct: Constructor | None
 
 
+@dataclass(frozen=True)
+class LongText:
+    """Text that is decoded when it is needed: decoded and memoised, it would be in memory as often as its array is.
+
+    Attributes:
+        data: the text in UTF-8.
+    """
+
+    data: memoryview
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
 def text_of(value: object) -> str:
     """A string that Python 3 wrote as text and Python 2 perhaps as bytes.
 
@@ -83,6 +99,8 @@ def bytes_of(value: object) -> memoryview:
     """
     if isinstance(value, memoryview):
         return value
+    if isinstance(value, LongText):
+        value = _utf8(value.data)
     if isinstance(value, str):
         try:
             return memoryview(value.encode("latin-1"))
@@ -98,14 +116,14 @@ def kind_of(value: object) -> str:
 
 def _encode(text: object, encoding: object = "latin1") -> memoryview:
     """`_codecs.encode(text, 'latin1')`: how protocol 2 writes bytes."""
-    if text_of(encoding) not in ("latin1", "latin-1") or not isinstance(text, str):
+    if text_of(encoding) not in ("latin1", "latin-1") or not isinstance(text, str | LongText):
         raise Refused("only bytes written as Latin-1 text are read")
     return bytes_of(text)
 
 
 def _byte_string(value: object = memoryview(b""), encoding: object = "latin-1") -> memoryview:
     """`bytes()` and `bytearray(...)`."""
-    return _encode(value, encoding) if isinstance(value, str) else bytes_of(value)
+    return _encode(value, encoding) if isinstance(value, str | LongText) else bytes_of(value)
 
 
 def _ordered_dict(pairs: object = ()) -> dict:
@@ -177,7 +195,8 @@ def read_pickle(
         explain: says what a file is that refers to a given name, where that can be told.
 
     Returns:
-        Dicts, lists, tuples, sets, strings, numbers, memoryviews (byte strings), and what the constructors return.
+        Dicts, lists, tuples, sets, strings (`LongText` where they are long), numbers, memoryviews (byte strings), and
+        what the constructors return.
 
     Raises:
         FormatError: the pickle is damaged, or asks for anything else; nothing of it was executed.
@@ -205,7 +224,7 @@ class _Machine:
         self.marked: list[list] = []
         self.memo: dict[int, object] = {}
         self.globals: dict[str, Global] = {}
-        self.may_copy = len(blob.data) + _COPY_ALLOWANCE
+        self.may_copy = len(self.data) + _COPY_ALLOWANCE
 
     def run(self) -> object:
         if bytes(self.data[:1]) != op.PROTO:
@@ -382,7 +401,7 @@ class _Machine:
 
     def charge(self, values: tuple) -> None:
         """Account for what a constructor may copy of its arguments."""
-        self.may_copy -= sum(len(each) for each in values if isinstance(each, str | list | tuple))
+        self.may_copy -= sum(len(each) for each in values if isinstance(each, str | LongText | list | tuple))
         if self.may_copy < 0:
             raise Refused("its values unfold to more than the file holds")
 
@@ -434,6 +453,10 @@ def _utf8(data: memoryview) -> str:
         raise Refused("a string is not UTF-8") from None
 
 
+def _text(data: memoryview) -> str | LongText:
+    return LongText(data) if len(data) > _MAX_TEXT else _utf8(data)
+
+
 def _latin1(data: memoryview) -> str:
     return str(data, "latin-1")
 
@@ -463,8 +486,8 @@ _NAMED_ACTIONS: Mapping[bytes, _Action] = {
     op.LONG1: _counted("<B", _integer),
     op.LONG4: _counted("<i", _integer),
     op.SHORT_BINUNICODE: _counted("<B", _utf8),
-    op.BINUNICODE: _counted("<I", _utf8),
-    op.BINUNICODE8: _counted("<Q", _utf8),
+    op.BINUNICODE: _counted("<I", _text),
+    op.BINUNICODE8: _counted("<Q", _text),
     op.SHORT_BINSTRING: _counted("<B", _latin1),
     op.BINSTRING: _counted("<i", _latin1),
     op.SHORT_BINBYTES: _counted("<B", _view),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Names as NumPy and Paddle have them; bfloat16 is stored as uint16 wherever NumPy is involved.
 ELEMENT_TYPES: dict[str, np.dtype] = {
@@ -43,6 +47,28 @@ def byte_count(shape: Sequence[int], dtype: np.dtype) -> int:
 def widen_bfloat16(bits: np.ndarray) -> np.ndarray:
     """The float32 values of bfloat16 numbers given by their bits (uint16); exact, any shape."""
     return (bits.astype("<u4") << 16).view("<f4")
+
+
+def as_tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """Arrays as PyTorch's tensors in C order, floating-point values as float32.
+
+    An array that is so already, is read-only and has memory of its own is taken over: nobody can write to it but
+    through the tensor. All others are copied; no two tensors share memory.
+    """
+    import torch
+
+    tensors, taken = {}, set()
+    for name, array in arrays.items():
+        dtype = np.dtype(np.float32 if array.dtype.kind == "f" else array.dtype)
+        fits = array.dtype == dtype and array.flags.c_contiguous
+        if fits and array.flags.owndata and not array.flags.writeable and id(array) not in taken:
+            taken.add(id(array))
+            array.flags.writeable = True  # for a moment, or PyTorch warns
+            tensors[name] = torch.from_numpy(array)
+            array.flags.writeable = False
+        else:
+            tensors[name] = torch.from_numpy(np.array(array, dtype, order="C"))
+    return tensors
 
 
 def little_endian(array: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from torch import fx
 from paddle2torch.architectures.graph.form import Graph, GraphError
 from paddle2torch.architectures.graph.module import graph_to_module, lay_out
 from paddle2torch.architectures.matching import COUNTER, shorten
-from paddle2torch.converter.support.blob import copy_out
+from paddle2torch.converter.formats.tensors import as_tensors
 from paddle2torch.converter.support.boundary import boundary
 from paddle2torch.converter.support.errors import FormatError, MappingError
 
@@ -57,4 +57,4 @@ def _state(graph: Graph, tensors: Mapping[str, np.ndarray]) -> dict[str, torch.T
     for key, origin in lay_out(graph).origins.items():
         array = tensors[names[origin.variable]]
         arrays[key] = array.T if origin.transposed else array
-    return {key: torch.from_numpy(array) for key, array in copy_out(arrays).items()}
+    return as_tensors(arrays)

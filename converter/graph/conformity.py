@@ -20,10 +20,7 @@ from paddle2torch.architectures.records import Preprocessing
 from paddle2torch.converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
 from paddle2torch.converter.support.boundary import boundary
 from paddle2torch.converter.support.errors import MappingError
-
-# Sizes of pictures that every network of a task takes, unlike in height and width; batches of two.
-WIDTHS = {"det": 96, "rec": 100, "cls": 192}
-DETECTOR_HEIGHT = 64
+from paddle2torch.converter.tasks import find_task
 
 COMMUTATIVE = frozenset({"add", "mul", "maximum", "minimum"})
 
@@ -53,7 +50,7 @@ class Difference:
 
 def input_shape(task: str, preprocessing: Preprocessing) -> tuple[int, int, int, int]:
     """A shape (N, 3, H, W) that every network of this preprocessing takes."""
-    return (2, 3, preprocessing.size.height or DETECTOR_HEIGHT, WIDTHS[task])
+    return find_task(task).small.shape(preprocessing)
 
 
 def require_conformity(

@@ -30,10 +30,10 @@ from paddle2torch.architectures.graph.module import arguments, check_operators
 from paddle2torch.architectures.graph.operators import OPERATORS, SEVERAL_RESULTS, torch_dtype
 from paddle2torch.converter.graph.shapes import BudgetError, Shape, flat, result_of, stand_in, tensors_in
 from paddle2torch.converter.support.errors import FormatError
-from paddle2torch.converter.support.interrupts import heed
+from paddle2torch.converter.support.interrupts import raise_pending
 
 # What a network may do is bounded, for what is converted is to be run. Released ones make up to 525 calls; for each
-# pixel of an image a value has up to 112 elements, and 20 are rearranged. Some values do not depend on the image's size.
+# pixel of an image a value has up to 112 elements, and 20 are rearranged. Some values are of the same size always.
 MOST_CALLS = 6_000
 MOST_ELEMENTS_OF_A_PIXEL, MOST_ELEMENTS_AT_ALL = 2_048, 2**22
 MOST_PLACES_OF_A_PIXEL, MOST_PLACES_AT_ALL = 512, 2**24
@@ -174,7 +174,7 @@ def _trace(
     except BudgetError:
         raise
     except Exception as error:  # what a network's own code raises is part of the finding
-        heed(error)
+        raise_pending(error)
         return Trace(recorder.steps, [], str(error).strip().partition("\n")[0] or type(error).__name__)
     results = result if isinstance(result, (tuple, list)) else (result,)
     return Trace(recorder.steps, [recorder.operand(each) for each in results])

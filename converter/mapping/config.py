@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from paddle2torch.architectures.registry import Architecture, architectures
-from paddle2torch.converter.support.errors import FormatError, MappingError, SourceError
+from paddle2torch.converter.support.errors import FormatError, MappingError
+from paddle2torch.converter.support.given import read_given
 from paddle2torch.converter.support.safe_yaml import load_yaml
 
 # Keys whose other spellings mean the same, or mean it without saying so.
@@ -57,9 +58,7 @@ def read_config(path: Path, branch: str | None = None) -> Config:
         MappingError: it describes no network of this list.
     """
     try:
-        content = load_yaml(path.read_bytes())
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+        content = load_yaml(read_given(path, "configuration"))
     except ValueError as error:
         raise FormatError(str(path), f"not YAML ({error}); give the .yml that the model was trained with") from error
     if not isinstance(content, dict) or not isinstance(content.get("Architecture"), dict):

@@ -40,7 +40,8 @@ def read_dictionary(data: bytes, file: str) -> list[str]:
 
 
 def match_labels(characters: list[str], classes: int, space: bool | None, file: str) -> Labels:
-    """Labels of a head with that many classes: blank, the dictionary, and perhaps a space.
+    """Labels of a head with that many classes: blank, the dictionary, and perhaps a space; or the dictionary is a
+    list of labels already, as `publish` writes it.
 
     Args:
         characters: the dictionary.
@@ -48,6 +49,8 @@ def match_labels(characters: list[str], classes: int, space: bool | None, file: 
         space: whether a space is appended; None leaves it to the counts.
         file: the dictionary's name, for the note.
     """
+    if characters[:1] == [BLANK] and len(characters) == classes:
+        return Labels(characters, f"{classes} labels from {file}, which lists the blank too")
     tried = []
     for appended in (False, True) if space is None else (space,):
         labels = [BLANK, *characters, *([SPACE] if appended else [])]

@@ -8,10 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from paddle2torch.converter.ocr.ctc import Reading, decode
-
-MAP_THRESHOLD = 0.3  # as upstream's DB post-processing
-MAP_AGREEMENT = 0.999  # intersection over union of the thresholded maps
+from paddle2torch.converter.tasks import Answer, Task
 
 
 @dataclass(frozen=True)
@@ -73,27 +70,8 @@ def response(reference: np.ndarray, blank: np.ndarray) -> float:
     return _ratio(float(np.abs(reference - blank).max()), float(np.abs(reference).max()))
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What the two frameworks say about one picture.
-
-    Attributes:
-        reference: Paddle's answer, for people to read.
-        candidate: PyTorch's.
-        agrees: whether they are the same (texts, classes), or nearly (maps).
-        overlap: intersection over union of the thresholded maps; detectors only.
-        undecided: whether Paddle's rounding alone changes its answer, so that only double precision can tell.
-    """
-
-    reference: str
-    candidate: str
-    agrees: bool
-    overlap: float | None = None
-    undecided: bool = False
-
-
 def judge_answers(
-    task: str,
+    task: Task,
     single: tuple[np.ndarray, np.ndarray],
     double: tuple[np.ndarray, np.ndarray],
     labels: Sequence[str] | None = None,
@@ -104,7 +82,7 @@ def judge_answers(
     and that of double precision counts. (Seen with generated weights, on noise.)
 
     Args:
-        task: "det", "rec" or "cls".
+        task: of the network.
         single: final output of Paddle and of PyTorch.
         double: the same in double precision.
         labels: a text per class, where known.
@@ -124,46 +102,16 @@ def judge_answers(
 
 
 def compare_answers(
-    task: str, reference: np.ndarray, candidate: np.ndarray, labels: Sequence[str] | None = None
+    task: Task, reference: np.ndarray, candidate: np.ndarray, labels: Sequence[str] | None = None
 ) -> list[Answer]:
     """What each framework's output means for the task, per picture.
 
     Args:
-        task: "det", "rec" or "cls".
+        task: of the network.
         reference: Paddle's final output.
         candidate: PyTorch's.
         labels: a text per class, where known.
     """
     if reference.shape != candidate.shape:
         return [Answer(_plain(reference.shape), _plain(candidate.shape), False)]
-    compare = {"det": _compare_maps, "rec": _compare_texts, "cls": _compare_classes}[task]
-    return compare(reference, candidate, labels)
-
-
-def _compare_texts(reference: np.ndarray, candidate: np.ndarray, labels: Sequence[str] | None) -> list[Answer]:
-    pairs: list[tuple[Reading, Reading]] = list(zip(decode(reference, labels), decode(candidate, labels), strict=True))
-    return [Answer(str(a), str(b), a.classes == b.classes) for a, b in pairs]
-
-
-def _compare_classes(reference: np.ndarray, candidate: np.ndarray, labels: Sequence[str] | None) -> list[Answer]:
-    answers = []
-    for row, other in zip(reference, candidate, strict=True):
-        first, second = int(row.argmax()), int(other.argmax())
-        names = labels if labels is not None else [f"class {index}" for index in range(len(row))]
-        answers.append(
-            Answer(f"{names[first]} ({row[first]:.4f})", f"{names[second]} ({other[second]:.4f})", first == second)
-        )
-    return answers
-
-
-def _compare_maps(reference: np.ndarray, candidate: np.ndarray, _: Sequence[str] | None) -> list[Answer]:
-    answers = []
-    for row, other in zip(reference > MAP_THRESHOLD, candidate > MAP_THRESHOLD, strict=True):
-        union = int((row | other).sum())
-        overlap = int((row & other).sum()) / union if union else 1.0
-        answers.append(Answer(_covered(row), _covered(other), overlap >= MAP_AGREEMENT, overlap))
-    return answers
-
-
-def _covered(mask: np.ndarray) -> str:
-    return f"text on {mask.mean():.2%} of the picture"
+    return task.compare(reference, candidate, labels)

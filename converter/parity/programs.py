@@ -45,7 +45,7 @@ class PreparedProgram:
     _bounded: set[tuple[int, ...]] = field(default_factory=set)
 
     def require_bounded(self, inputs: np.ndarray) -> None:
-        """See that the program, which was checked for another size, does not grow beyond bounds with images of this one.
+        """See that the program, checked for another size of images, does not grow beyond bounds with these.
 
         Args:
             inputs: that it is to be run with, (N, C, H, W).

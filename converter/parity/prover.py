@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib import resources
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from paddle2torch.converter import zoo
@@ -15,6 +16,7 @@ from paddle2torch.converter.parity.reference import PaddleWorker
 from paddle2torch.converter.parity.report import format_table, to_json, verdict, write_report
 from paddle2torch.converter.parity.verify import TOLERANCE, ParityResult, verify
 from paddle2torch.converter.sources import load_source
+from paddle2torch.converter.tasks import find_task
 
 if TYPE_CHECKING:
     from paddle2torch.converter.conversion.convert import Conversion
@@ -50,8 +52,10 @@ class Prover:
             self._worker = self._stack.enter_context(PaddleWorker())
         return self
 
-    def __exit__(self, *details: object) -> None:
-        self._stack.__exit__(*details)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
 
     @property
     def oracle(self) -> str:
@@ -86,7 +90,7 @@ class Prover:
     @staticmethod
     def _cases(conversion: Conversion) -> list[Case]:
         """The default ones; the embedded model also reads its picture."""
-        task, record = conversion.network.task, conversion.network.preprocessing
+        task, record = find_task(conversion.network.task), conversion.network.preprocessing
         cases = default_cases(task, record)
         model = conversion.source.model
         if model is not None and model.release == "embedded":

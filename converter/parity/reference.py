@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,12 +20,12 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from paddle2torch.converter.support.errors import PaddleError
-from paddle2torch.converter.support.folders import staging
+from paddle2torch.converter.support.processes import safe_variables
+from paddle2torch.converter.support.scratch import Scratch
 
 START_LIMIT = 120.0  # seconds; importing Paddle from a cold disk takes a while
 REQUEST_LIMIT = 300.0  # seconds; the slowest request seen takes about three
 STDERR_TAIL = 5  # lines quoted in a message
-SCRATCH = "paddle2torch"  # what scratch folders are named after, in the folder for temporary files
 Precision = Literal["single", "double"]
 # By its path, and safely: with `-m` the working folder would come first where modules are looked for.
 WORKER_COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("paddle_worker.py")))
@@ -81,8 +80,7 @@ class PaddleWorker:
 
     The process is started on entry without waiting for it, so that Paddle is imported while the caller does other
     work, and started afresh by the next request if it died or was killed in an earlier one. It runs in a scratch folder
-    and, where the system offers that, may write nowhere else (see `paddle_worker`). A scratch folder that a killed
-    command left behind is removed by the next one that starts a process.
+    and, where the system offers that, may write nowhere else (see `paddle_worker`).
 
     Args:
         command: how to start the process.
@@ -103,8 +101,7 @@ class PaddleWorker:
         self._started_so_far: list[_Process] = []
         self._lock = threading.Lock()
         self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="paddle")
-        self._stack = ExitStack()
-        self._scratch = self._stack.enter_context(staging(Path(tempfile.gettempdir()) / SCRATCH))
+        self._folder = Scratch()
 
     def __enter__(self) -> PaddleWorker:
         self._start()
@@ -116,7 +113,7 @@ class PaddleWorker:
         self.close()
 
     def _start(self) -> _Process:
-        self._process = _Process(self._command, self._scratch)
+        self._process = _Process(self._command, Path(self._folder.name))
         self._started_so_far.append(self._process)
         return self._process
 
@@ -128,7 +125,8 @@ class PaddleWorker:
 
     def close(self) -> None:
         """End the process and remove its files, also where this is interrupted."""
-        with self._stack as stack:
+        with ExitStack() as stack:
+            stack.callback(self._folder.cleanup)
             stack.callback(self._end)
             self._background.shutdown(wait=True, cancel_futures=True)
 
@@ -136,10 +134,6 @@ class PaddleWorker:
         process, self._process = self._process, None
         if process is not None:
             process.close()
-
-    def folder(self) -> tempfile.TemporaryDirectory[str]:
-        """An empty folder for a program's files; it lasts until it is cleaned up, but no longer than this object."""
-        return tempfile.TemporaryDirectory(dir=self._scratch)
 
     @property
     def versions(self) -> dict[str, str]:
@@ -180,7 +174,7 @@ class PaddleWorker:
         Raises:
             PaddleError: see `load`.
         """
-        with self.folder() as name:
+        with tempfile.TemporaryDirectory(dir=self._folder.name) as name:
             folder = Path(name)
             np.save(folder / "inputs.npy", inputs, allow_pickle=False)
             answer = self._ask(
@@ -289,14 +283,14 @@ class _Process:
     def _words(self) -> str:
         """What the process last wrote to stderr, as further lines of a message."""
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-STDERR_TAIL:]
-        # Kept for the user to read.
+        # A copy that stays, so that the user can read it.
         descriptor, kept = tempfile.mkstemp(prefix="paddle2torch-paddle-", suffix=".log")
-        os.close(descriptor)
-        shutil.copyfile(self._log, kept)
+        with os.fdopen(descriptor, "wb") as copy:
+            copy.write(self._log.read_bytes())
         return "".join(f"\n  {line}" for line in [*lines, f"(all of its stderr: {kept})"])
 
     def kill(self) -> None:
-        """Stop the process at once and keep its log."""
+        """Stop the process at once."""
         self._popen.kill()
         self._popen.wait()
 
@@ -319,14 +313,11 @@ class _Process:
 def _environment(folder: Path) -> dict[str, str]:
     """The caller's environment, with half of the cores for Paddle unless the caller has set its threads.
 
-    Temporary files go to `folder`. Empty and relative entries of PYTHONPATH, which mean the working folder or what lies
-    in it, are left out.
+    Temporary files go to `folder`.
     """
-    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(entry for entry in entries if Path(entry).is_absolute()),
-        "PYTHONSAFEPATH": "1",
+        **safe_variables(),
         "TMPDIR": str(folder),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(half_of_the_cores())),
     }

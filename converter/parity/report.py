@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from html import escape
 from importlib import resources
@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from paddle2torch.converter.parity.compare import Answer, Difference
+from paddle2torch.converter.parity.compare import Difference
 from paddle2torch.converter.parity.result import CaseResult, LayerResult, ParityResult, Third
 from paddle2torch.converter.support.files import atomic_write
+from paddle2torch.converter.support.table import table_lines
+from paddle2torch.converter.tasks import Answer
 
 SCHEMA_VERSION = 1
 SHOWN_LAYERS = 8
@@ -45,9 +47,9 @@ def format_table(result: ParityResult) -> str:
         f" tolerance {result.tolerance:g} in double precision",
         *_third_line(result),
         "",
-        *_indented(_layer_rows(result)),
+        *table_lines(_layer_rows(result), indent=2),
         "",
-        *_indented(_answer_rows(result)),
+        *table_lines(_answer_rows(result), indent=2),
     ]
     return "\n".join(lines)
 
@@ -109,11 +111,6 @@ def _agreement(answer: Answer) -> str:
 
 def _shortened(text: str, limit: int = 40) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _indented(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _number(value: float) -> str:
@@ -373,7 +370,7 @@ def _parts(plot: _Plot) -> str:
 
 
 def _case_html(result: ParityResult, case: CaseResult) -> str:
-    show = _map_html if result.task == "det" else _line_html
+    show = _line_html if case.maps is None else _map_html
     figures = "\n".join(show(case, index, answer, result.oracle) for index, answer in enumerate(case.answers))
     return (
         f"<section><h3>{escape(case.case.name)}</h3><p>{case.response:.0%} of the reference's values before the last"
@@ -467,7 +464,7 @@ def to_png(result: ParityResult) -> bytes:
     label = f"tolerance for double precision: {result.tolerance:g}"
     canvas.text(right, top + plot.limit - 6, label, colours["bad"], anchor="rb")
 
-    start = left
+    start = float(left)
     for part, count in plot.parts().items():
         end = start + plot.width * count / len(plot.rows)
         canvas.line(start, bottom + 14, end - 2, bottom + 14, colours["muted"], width=2)
@@ -495,7 +492,7 @@ class _Canvas:
 
     def __init__(self, size: tuple[int, int], background: str) -> None:
         self._size = size
-        self._image = Image.new("RGB", tuple(SMOOTHING * side for side in size), background)
+        self._image = Image.new("RGB", (SMOOTHING * size[0], SMOOTHING * size[1]), background)
         self._draw = ImageDraw.Draw(self._image)
 
     def line(self, x0: float, y0: float, x1: float, y1: float, colour: str, width: float = 1) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from paddle2torch.architectures.matching import shorten
-from paddle2torch.converter.parity.compare import Answer, Difference
+from paddle2torch.converter.parity.compare import Difference
 from paddle2torch.converter.parity.inputs import Case
 from paddle2torch.converter.parity.pairing import Layer
+from paddle2torch.converter.tasks import Answer
 
 # Equal networks differ by some 1e-14 in double precision, by 2e-11 where generated recurrent weights make them chaotic
 # (measured over the zoo); a tensor off by 1 % of its scale shows as 4e-7 at least.
@@ -203,8 +204,8 @@ class ParityResult:
     @property
     def worst_third(self) -> float | None:
         """The largest error between the graph and the other two, anywhere; None where the graph was not asked."""
-        thirds = [part.third for case in self.cases for part in (case, *case.layers) if part.third is not None]
-        return max((third.error for third in thirds), default=None)
+        thirds = [part for case in self.cases for part in (case.third, *(layer.third for layer in case.layers))]
+        return max((third.error for third in thirds if third is not None), default=None)
 
     def _describe(self, found: Divergence) -> str:
         result, layer = found.result, found.result.layer

@@ -36,7 +36,9 @@ from paddle2torch.converter.parity.result import TOLERANCE, CaseResult, LayerRes
 from paddle2torch.converter.sources import Source
 from paddle2torch.converter.support.digests import sha256_of
 from paddle2torch.converter.support.errors import MappingError, ParityError, SourceError
-from paddle2torch.converter.writing.artifacts import metadata, stream_safetensors
+from paddle2torch.converter.support.scratch import Scratch
+from paddle2torch.converter.tasks import find_task
+from paddle2torch.converter.writing.artifacts import metadata, safetensors_bytes
 
 if TYPE_CHECKING:
     from paddle2torch.converter.conversion.convert import Conversion
@@ -77,7 +79,7 @@ def verify(
         MappingError: weights or reference are of another architecture.
         SourceError: a file cannot be read.
     """
-    task, record = conversion.network.task, conversion.network.preprocessing
+    task, record = find_task(conversion.network.task), conversion.network.preprocessing
     with ExitStack() as stack:
         if without_paddle:
             worker = None
@@ -92,9 +94,9 @@ def verify(
         results = tuple(session.run(models, case, labels) for case in cases)
         return ParityResult(
             name=conversion.name,
-            task=task,
+            task=task.name,
             architecture=conversion.network.name,
-            parameters=conversion.network.parameters,
+            parameters=dict(conversion.network.parameters),
             tolerance=tolerance,
             cases=results,
             source=WeightFile(conversion.source.path.name, conversion.source.sha256),
@@ -172,11 +174,11 @@ class Session:
             )
         self.reference = reference
         self._conversion = conversion
-        self._stack = ExitStack()
+        self._folder = Scratch()
         prepared = prepare_program(conversion, reference)
         engines: list[Engine] = []
         if worker is not None:
-            engines.append(PaddleEngine(prepared, worker, Path(self._stack.enter_context(worker.folder()))))
+            engines.append(PaddleEngine(prepared, worker, Path(self._folder.name)))
         if conversion.network.graph is None:  # a graph is no witness for itself
             engines.append(GraphEngine(prepared))
         model = conversion.build()
@@ -194,7 +196,7 @@ class Session:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._folder.cleanup()
 
     def run(self, models: Mapping[Precision, Any], case: Case, labels: Sequence[str] | None = None) -> CaseResult:
         """Run one batch through all, Paddle at the same time as PyTorch, and compare.
@@ -244,7 +246,11 @@ class Session:
         third: Outputs | None = None,
     ) -> CaseResult:
         """Compare what was computed."""
-        single, double, task = reference.single.result(), reference.double.result(), self._conversion.network.task
+        single, double, task = (
+            reference.single.result(),
+            reference.double.result(),
+            find_task(self._conversion.network.task),
+        )
         pre_activation = single[self._pre_activation]
         final = single[self.output], torch["single"][1]
         exact = double[self.output], torch["double"][1]
@@ -255,7 +261,7 @@ class Session:
             output=measure(*exact),
             steepness=max(1.0, STEEPNESS * float(np.abs(pre_activation).max())),
             answers=tuple(judge_answers(task, final, exact, labels)),
-            maps=final if task == "det" else None,
+            maps=final if final[0].ndim == 4 else None,
             third=None if third is None else Third(measure(third[1], exact[1]), measure(exact[0], third[1])),
         )
 
@@ -317,7 +323,7 @@ def load_weights(conversion: Conversion, path: Path) -> Any:
     if not path.is_file():
         raise SourceError(f"{path}: there is no such file; --weights takes a .pth or .safetensors")
     try:
-        state = read_state(path)
+        state = read_state(path, conversion.state)
     except (ValueError, OSError, ImportError) as error:
         raise SourceError(str(error)) from error
     model = conversion.build()
@@ -341,9 +347,8 @@ def _digest(path: Path) -> WeightFile:
 
 def _digest_of_conversion(conversion: Conversion) -> WeightFile:
     """That of the file which `convert` writes, whether it has been written or not."""
-    digest = hashlib.sha256()
-    stream_safetensors(conversion.state, metadata(conversion), digest.update)
-    return WeightFile(f"{conversion.name}.safetensors", digest.hexdigest())
+    content = safetensors_bytes(conversion.state, metadata(conversion))
+    return WeightFile(f"{conversion.name}.safetensors", hashlib.sha256(content).hexdigest())
 
 
 def _versions(worker: PaddleWorker | None) -> dict[str, str]:

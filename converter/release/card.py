@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from importlib import resources
 from string import Template
@@ -11,15 +12,13 @@ from typing import Any
 import yaml
 
 from paddle2torch.converter.conversion.convert import Conversion
-from paddle2torch.converter.mapping.labels import BLANK
 from paddle2torch.converter.parity.result import ParityResult
+from paddle2torch.converter.support.terminal import clean
+from paddle2torch.converter.tasks import find_task
 from paddle2torch.converter.zoo.catalog import Model
 
 LICENCE = "apache-2.0"
 LIBRARY = "paddle2torch"
-
-PIPELINES = {"det": "object-detection", "rec": "image-to-text", "cls": "image-classification"}
-TASKS = {"det": "text-detection", "rec": "text-recognition", "cls": "text-direction"}
 
 LANGUAGES = {
     "Arabic": "ar",
@@ -67,27 +66,13 @@ SIZES = {
     "height": "{height} high, the ratio kept; a batch is as wide as its widest line, with zeros to the right of the "
     "others, and at least {width}",
     "height_padded": "{height} high, the ratio kept, {width} wide with zeros to the right",
+    "stretch": "{height} high and {width} wide, the ratio not kept",
+    "crop": "the shorter side {short_side} pixels, of that the middle, {height} high and {width} wide",
 }
-OUTPUTS = {
-    "det": "float32 `(N, 1, H, W)`: for every pixel the probability that it belongs to text.",
-    "rec": "float32 `(N, T, {classes})`: for every step from left to right the probabilities of {classes} classes.",
-    "cls": "float32 `(N, {classes})`: the probability of every direction.",
-}
-DECODING = """`labels.txt` has a line for every class, the first line for class 0. Class 0 is the CTC blank, written
-`{blank}`. To read: the likeliest class of every step, repetitions merged, then blanks left out. Lines end in `\\n` and
-nowhere else, and a label may be a space:
 
-```python
-from pathlib import Path
 
-labels = Path("{place}/labels.txt").read_text(encoding="utf-8").split("\\n")
-classes = torch.unique_consecutive(output[0].argmax(-1))
-text = "".join(labels[index] for index in classes.tolist() if index != 0)
-```"""
-NO_DICTIONARY = """There is no `labels.txt`, because the characters of the classes are not known: {reason}. Class 0 is
-the CTC blank; the others are the characters of the dictionary that the model was trained with, in its order."""
-DIRECTIONS = """`labels.txt` has a line for every class, the first line for class 0: the angle in degrees by which the
-line of text is turned."""
+_MARKDOWN = re.compile(r"[\\`*\[\]<>|!#&]|(?<=:)//")
+"""What makes images, links, code and HTML of a name."""
 
 
 def card(conversion: Conversion, result: ParityResult, files: Mapping[str, str], organisation: str | None) -> str:
@@ -122,7 +107,7 @@ def card(conversion: Conversion, result: ParityResult, files: Mapping[str, str],
 def metadata(conversion: Conversion, model: Model) -> dict[str, Any]:
     """The card's metadata, as the Hub wants it."""
     tags = [LANGUAGES[language] for language in model.languages]
-    base = BASE_MODELS.get(_parameters_sha256(conversion))
+    base = BASE_MODELS.get(_parameters_sha256(conversion) or "")
     subtags = dict.fromkeys(tag.partition("-")[0] for tag in tags)
     regional = [tag for tag in tags if "-" in tag]
     return {
@@ -130,9 +115,9 @@ def metadata(conversion: Conversion, model: Model) -> dict[str, Any]:
         "language": ["multilingual" if subtag == "und" else subtag for subtag in subtags],
         **({"language_bcp47": regional} if regional else {}),
         "library_name": LIBRARY,
-        "pipeline_tag": PIPELINES[model.task],
+        "pipeline_tag": find_task(model.task).pipeline,
         **({"base_model": base} if base else {}),
-        "tags": ["OCR", "PaddleOCR", model.release, TASKS[model.task], "pytorch"],
+        "tags": ["OCR", "PaddleOCR", model.release, find_task(model.task).tag, "pytorch"],
     }
 
 
@@ -194,16 +179,12 @@ def _input(conversion: Conversion) -> str:
 
 
 def _output(conversion: Conversion, model: Model) -> str:
-    lines = [OUTPUTS[model.task].format(**conversion.network.parameters)]
-    labels = conversion.labels
+    task, labels = find_task(model.task), conversion.labels
+    missing = None
     if labels is not None and labels.labels is None:
-        reason = labels.note.removeprefix("no labels bundled: ").partition(";")[0]
-        lines.append(NO_DICTIONARY.format(reason=reason))
-    elif model.task == "rec":
-        lines.append(DECODING.format(blank=BLANK, place=model.name))
-    elif model.task == "cls":
-        lines.append(DIRECTIONS)
-    return "\n\n".join(lines)
+        missing = labels.note.removeprefix("no labels bundled: ").partition(";")[0]
+    lines = (task.describe_output(conversion.network.parameters), task.describe_labels(model.name, missing))
+    return "\n\n".join(filter(None, lines))
 
 
 def _parity(result: ParityResult, weights: str) -> str:
@@ -229,12 +210,17 @@ def _answers(result: ParityResult) -> tuple[int, int]:
     return sum(answers), len(answers)
 
 
+def _plain(text: str) -> str:
+    """Words with names of others among them, as Markdown that shows them and does no more."""
+    return _MARKDOWN.sub(lambda found: f"\\{found[0]}", clean(text))
+
+
 def _origin(conversion: Conversion) -> str:
     source = conversion.source
     facts = [
-        f"- file: {source.url if source.url and '://' in source.url else source.path.name}",
+        f"- file: {source.url if source.url and '://' in source.url else _plain(source.path.name)}",
         f"- sha256: `{source.sha256}`",
-        *(f"- {note}" for note in conversion.notes),
+        *(f"- {_plain(note)}" for note in conversion.notes),
         "- licence: Apache-2.0",
     ]
     return "\n".join(facts)

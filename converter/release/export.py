@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import os
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,16 +24,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddle2torch.architectures.loading import GRAPH, HEADER_KEY, load_model
+from paddle2torch.architectures.loading import GRAPH, HEADER_KEY, build_model
 from paddle2torch.architectures.records import Preprocessing
 from paddle2torch.architectures.registry import get
+from paddle2torch.converter.conversion.weights import open_weights
 from paddle2torch.converter.parity.compare import Difference, compare_answers, measure
 from paddle2torch.converter.parity.inputs import Case, text_case
 from paddle2torch.converter.support.digests import sha256_of
 from paddle2torch.converter.support.errors import FormatError, OutputError, ParityError
 from paddle2torch.converter.support.extras import require
 from paddle2torch.converter.support.files import atomic_write
-from paddle2torch.converter.writing.to_paddle import open_weights
+from paddle2torch.converter.support.names import result_name
+from paddle2torch.converter.tasks import find_task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,37 +52,6 @@ CHARACTERS_KEY = "character"  # where RapidOCR looks for the labels in an ONNX f
 # ONNX by up to 4.4 times the module's own rounding error.
 ROUNDINGS = 10.0
 LEAST_TOLERANCE = 1e-5  # where the module happens to round to next to nothing; ONNX differs by up to 2e-5 elsewhere
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What goes in and comes out, and the axes that may vary, by name.
-
-    Attributes:
-        inputs: axis of the input → name.
-        output: what comes out.
-        outputs: axis of the output → name.
-    """
-
-    inputs: dict[int, str]
-    output: str
-    outputs: dict[int, str]
-
-
-SIGNATURES = {
-    "det": Signature({0: "batch", 2: "height", 3: "width"}, "maps", {0: "batch", 2: "height", 3: "width"}),
-    "rec": Signature({0: "batch", 3: "width"}, "probabilities", {0: "batch", 1: "steps"}),
-    "cls": Signature({0: "batch", 3: "width"}, "probabilities", {0: "batch"}),
-}
-
-# (pictures, height or None for the record's own, width) per task: of the batch at which a network is traced, and of
-# those at which the file is compared, all unlike it. Two pictures are traced: one could be taken for a constant.
-TRACED: dict[str, tuple[int, int | None, int]] = {"det": (2, 64, 96), "rec": (2, None, 96), "cls": (2, None, 96)}
-COMPARED: dict[str, tuple[tuple[int, int | None, int], ...]] = {
-    "det": ((1, 320, 480), (3, 160, 224), (1, 256, 64)),
-    "rec": ((1, None, 320), (3, None, 213), (1, None, 107)),
-    "cls": ((1, None, 192), (3, None, 141), (1, None, 320)),
-}
 
 
 @dataclass(frozen=True)
@@ -148,33 +120,36 @@ class Format:
     packages: tuple[str, ...] = ()
 
 
-def open_converted(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+def open_converted(path: str | os.PathLike[str], name: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a converted `.pth` or `.safetensors`, ours or anyone's, and its metadata.
 
     Of a file that came without our `.json` the metadata is what its architecture says; its labels are not known.
 
     Args:
         path: what `load_model` takes.
+        name: of the results, which the metadata then have; made from the path by default, see
+            `paddle2torch.converter.support.names`.
 
     Raises:
-        SourceError, FormatError: see `paddle2torch.converter.writing.to_paddle.open_weights`.
+        SourceError, FormatError: see `paddle2torch.converter.conversion.weights.open_weights`.
     """
+    name = name or result_name(path)
     weights = open_weights(path)
     try:
-        model = load_model(path)
+        model = build_model(weights)
     except ValueError as error:
-        raise FormatError(str(path), str(error).removeprefix(f"{path}: ")) from error
-    if model.metadata:
-        return model, model.metadata
+        raise FormatError(str(path), str(error).removeprefix(f"{weights.file}: ")) from error
+    if weights.metadata is not None:
+        return model, {**weights.metadata.to_json(), "name": name}
     entry = get(weights.architecture)
     return model, {
-        "name": path.stem,
+        "name": name,
         "task": entry.task,
         "architecture": entry.name,
         "parameters": weights.parameters,
         "preprocessing": entry.preprocessing.to_json(),
         "labels": None,
-        "source": {"file": path.name, "sha256": sha256_of(path)},
+        "source": {"file": weights.file.name, "sha256": sha256_of(weights.file)},
     }
 
 
@@ -197,12 +172,12 @@ def export_model(
     """
     import torch
 
-    chosen, task = FORMATS[format], metadata["task"]
+    chosen, task = FORMATS[format], find_task(metadata["task"])
     record = Preprocessing.from_json(metadata["preprocessing"], str(metadata["name"]))
     for package in chosen.packages:
         require(package, "export", f"writing {format}")
     model = copy.deepcopy(model).eval()
-    example = torch.from_numpy(text_case(task, record, *TRACED[task]).array)
+    example = torch.from_numpy(text_case(task, record, task.traced).array)
     with _quietly(), torch.no_grad():
         try:
             content = chosen.build(model, example, metadata)
@@ -211,7 +186,7 @@ def export_model(
             raise OutputError(
                 f"{metadata['name']}: cannot be written as {format} ({_first_line(error)}); nothing was written"
             ) from error
-        cases = cases or [text_case(task, record, *shape) for shape in COMPARED[task]]
+        cases = cases or [text_case(task, record, batch) for batch in task.exported]
         comparisons = _compare(model, run, cases, metadata, format)
     failures = [comparison.failure for comparison in comparisons if comparison.failure is not None]
     if failures:
@@ -267,7 +242,7 @@ def _other_answers(
     """Answers that differ, but for those that rounding alone changes."""
     if candidate.shape != single.shape:
         return
-    task, labels = metadata["task"], metadata["labels"]
+    task, labels = find_task(metadata["task"]), metadata["labels"]
     answers, steady = (compare_answers(task, single, other, labels) for other in (candidate, double))
     for answer, own in zip(answers, steady, strict=True):
         if own.agrees and not answer.agrees:
@@ -287,7 +262,7 @@ def _build_onnx(model: nn.Module, example: Tensor, metadata: Mapping[str, Any]) 
     import onnx
     import torch
 
-    signature, labels = SIGNATURES[metadata["task"]], metadata["labels"]
+    task, labels = find_task(metadata["task"]), metadata["labels"]
     buffer = io.BytesIO()
     # The exporter that traces: it writes an LSTM as the one operator that it is in ONNX, for any number of time steps.
     # Its successor, dynamo=True, writes a loop over the steps.
@@ -298,14 +273,13 @@ def _build_onnx(model: nn.Module, example: Tensor, metadata: Mapping[str, Any]) 
         dynamo=False,
         opset_version=OPSET,
         input_names=[INPUT],
-        output_names=[signature.output],
-        dynamic_axes={INPUT: signature.inputs, signature.output: signature.outputs},
+        output_names=[value.name for value in task.outputs],
+        dynamic_axes={value.name: dict(value.axes) for value in (*task.inputs, *task.outputs)},
     )
     file = onnx.load_from_string(buffer.getvalue())
     onnx.helper.set_model_props(
         file,
-        {HEADER_KEY: _account(metadata)}
-        | ({CHARACTERS_KEY: "\n".join(labels[1:])} if metadata["task"] == "rec" and labels else {}),
+        {HEADER_KEY: _account(metadata)} | ({CHARACTERS_KEY: "\n".join(labels[1:])} if task.reads and labels else {}),
     )
     onnx.checker.check_model(file, full_check=True)
     return file.SerializeToString(deterministic=True)
@@ -368,7 +342,7 @@ def _dimensions(metadata: Mapping[str, Any]) -> dict[int, Any]:
 
     multiple = metadata["preprocessing"]["size"].get("multiple")
     dimensions: dict[int, Any] = {}
-    for axis, name in SIGNATURES[metadata["task"]].inputs.items():
+    for axis, name in find_task(metadata["task"]).inputs[0].axes.items():
         if name == "batch":
             dimensions[axis] = Dim(name, min=1)
         elif multiple:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +12,12 @@ from paddle2torch.architectures.hub import PTH
 from paddle2torch.converter import __version__
 from paddle2torch.converter.support.errors import OutputError
 from paddle2torch.converter.support.extras import require
+from paddle2torch.converter.support.terminal import shortened, without_users
 
 # What an earlier publication may have had and a later one no longer has.
 STALE = (f"*{PTH}", "labels.txt")
+
+LONGEST_REASON = 300  # characters of a server's own words
 
 ANSWERS = {
     401: "{endpoint} does not know the Hugging Face token; log in with `hf auth login`, or set HF_TOKEN",
@@ -71,30 +75,33 @@ class Hub:
                 ],
                 commit_message=f"Publish {folder.name} with paddle2torch {__version__}",
             )
-        return commit.commit_url
+        return without_users(commit.commit_url)
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
         """Turn what huggingface_hub raises into an error for people."""
-        from huggingface_hub.errors import HTTPError
-
         try:
             yield
-        except (HTTPError, OSError, RuntimeError, ValueError) as error:
-            raise OutputError(f"{what}: {_explanation(error, self._api.endpoint)}; nothing was pushed there") from error
+        except Exception as error:  # whatever a server's answer makes the library raise
+            raise OutputError(
+                f"{what}: {_explanation(error, without_users(self._api.endpoint))}; nothing was pushed there"
+            ) from error
 
 
 def _explanation(error: Exception, endpoint: str) -> str:
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # what went wrong with one of several uploads
-    reason = " ".join(str(getattr(error, "server_message", None) or error).split()) or type(error).__name__
+    words = " ".join(str(getattr(error, "server_message", None) or error).split()) or type(error).__name__
+    reason = shortened(without_users(words), LONGEST_REASON)
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         return ANSWERS.get(status, f"{{endpoint}} answers {status} ({reason}); try again later").format(
             endpoint=endpoint
         )
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError):
         return f"{endpoint} does not accept it ({reason})"
-    return f"{endpoint} cannot be reached ({reason}); check the network"
+    if isinstance(error, HTTPError | OSError):
+        return f"{endpoint} cannot be reached ({reason}); check the network"
+    return f"{endpoint} does not answer as the Hub does ({reason}); check HF_ENDPOINT and the network"

@@ -14,7 +14,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -26,8 +25,8 @@ from paddle2torch.converter.conversion.choice import Access, Choice
 from paddle2torch.converter.release.card import LICENCE, card
 from paddle2torch.converter.support.digests import sha256_of
 from paddle2torch.converter.support.errors import ConverterError, OutputError, ParityError
-from paddle2torch.converter.support.files import write_together
-from paddle2torch.converter.support.folders import remove_folder, replace_folder, staging
+from paddle2torch.converter.support.files import remove_folder, replace_folder, staging, write_together
+from paddle2torch.converter.support.scratch import Scratch
 from paddle2torch.converter.writing import artifacts
 from paddle2torch.converter.zoo.cache import read_json
 from paddle2torch.converter.zoo.catalog import load_zoo
@@ -182,7 +181,7 @@ def _convert(name: str, zoo: Zoo, fetcher: Fetcher, kind: str | None) -> Convers
 
 @contextmanager
 def _temporary_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="paddle2torch-publish-") as folder:
+    with Scratch() as folder:
         yield Path(folder)
 
 

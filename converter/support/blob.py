@@ -1,97 +1,169 @@
-"""Bytes that know the name a message should call them by."""
+"""The bytes of a model's files: what a message calls them, and that they are all of one and the same file.
+
+Files are read, never mapped: memory that belongs to a file changes, or is gone, when somebody writes to the file.
+"""
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
+from paddle2torch.converter.support.errors import ConverterError, SourceError
 
-from paddle2torch.converter.support.errors import SourceError
 
-# Bytes of a mapped file that are copied before their memory is let go.
-MOST_MAPPED = 1 << 20
-# What PyTorch's own tensors have, for the processor's widest instructions.
-ALIGNMENT = 64
+class FileState(NamedTuple):
+    """What a file was like when it was looked at: another one once it has been written to or replaced."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileState:
+        """The state now.
+
+        Raises:
+            SourceError: the file cannot be found.
+        """
+        with _reading(path):
+            found = path.stat()
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@contextmanager
+def unchanged(path: Path, state: FileState | None = None) -> Iterator[None]:
+    """See that a file is the same after the block as it was before; an error in the block may be due to a change, too.
+
+    Args:
+        path: the file.
+        state: what it was like before, where that was noted earlier.
+
+    Raises:
+        SourceError: it was written to, replaced or removed meanwhile.
+    """
+    state = state or FileState.of(path)
+    try:
+        yield
+    except ConverterError as error:
+        _require(path, state, error)
+        raise
+    _require(path, state)
+
+
+def _require(path: Path, state: FileState, cause: Exception | None = None) -> None:
+    """Raise unless the file is still in that state."""
+    try:
+        now: FileState | None = FileState.of(path)
+    except SourceError:
+        now = None
+    if now != state:
+        change = "removed" if now is None else "written to or replaced"
+        raise SourceError(f"{path}: was {change} while it was read; give it again when it is complete") from cause
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """Bytes of a file that are read when they are asked for, as long as the file is what it was.
+
+    Attributes:
+        path: of the file.
+        state: of the file when it was found.
+        offset: of the first byte.
+        size: how many bytes.
+    """
+
+    path: Path
+    state: FileState
+    offset: int
+    size: int
+
+    @classmethod
+    def whole(cls, path: Path) -> FilePart:
+        """All of a file.
+
+        Raises:
+            SourceError: the file cannot be found.
+        """
+        state = FileState.of(path)
+        return cls(path, state, 0, state.size)
+
+    @contextmanager
+    def stream(self) -> Iterator[BufferedIOBase]:
+        """The file at the first of the bytes.
+
+        Raises:
+            SourceError: the file cannot be read, was changed since it was found, or is larger than the memory.
+        """
+        with unchanged(self.path, self.state), _reading(self.path), self.path.open("rb") as stream:
+            stream.seek(self.offset)
+            yield stream
+
+    def read(self, count: int) -> bytes:
+        """The first bytes, `count` at most; raises SourceError as `stream` does."""
+        with self.stream() as stream:
+            return stream.read(min(count, self.size))
 
 
 @dataclass(frozen=True)
 class Blob:
-    """A file's bytes, wherever they lie: on disk or inside an archive.
+    """A model's file, wherever it lies: on disk or inside an archive.
 
     Attributes:
         name: what to call it in messages, for example `x_infer.tar:x_infer/inference.pdmodel`.
-        data: the bytes; a read-only view, usually of a memory map, so nothing is read before it is used.
+        content: its bytes in memory, or where they are to be read from.
     """
 
     name: str
-    data: memoryview
+    content: bytes | memoryview | FilePart
 
     @classmethod
     def open(cls, path: Path) -> Blob:
-        """Map a file into memory.
+        """A file of its own, which is not yet read.
 
         Raises:
-            SourceError: the file cannot be read.
+            SourceError: the file cannot be found.
         """
-        try:
-            with path.open("rb") as stream:
-                size = stream.seek(0, 2)
-                # An empty file cannot be mapped.
-                data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)) if size else memoryview(b"")
-        except OSError as error:
-            raise SourceError(
-                f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
-            ) from error
-        return cls(str(path), data)
+        return cls(str(path), FilePart.whole(path))
+
+    @property
+    def size(self) -> int:
+        """How many bytes."""
+        return self.content.size if isinstance(self.content, FilePart) else len(self.content)
+
+    @property
+    def data(self) -> memoryview:
+        """All bytes, read-only; every call reads them from the file, and only who has the result keeps them in memory.
+
+        Raises:
+            SourceError: see `FilePart.stream`.
+        """
+        return memoryview(self.content.read(self.size) if isinstance(self.content, FilePart) else self.content)
+
+    def head(self, count: int) -> bytes:
+        """The first bytes, `count` at most; raises SourceError as `FilePart.stream` does."""
+        return self.content.read(count) if isinstance(self.content, FilePart) else bytes(self.content[:count])
+
+    @contextmanager
+    def stream(self) -> Iterator[BufferedIOBase]:
+        """A stream at the first byte, for `size` bytes; raises SourceError as `FilePart.stream` does."""
+        if isinstance(self.content, FilePart):
+            with self.content.stream() as stream:
+                yield stream
+        else:
+            yield BytesIO(self.content)
 
 
-def copy_out(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Copies of arrays that are views of mapped files: in C order, floating-point numbers as float32.
-
-    The files' memory is let go meanwhile, all would be there twice otherwise. The copies share one piece of memory, for
-    which the system has large pages: touching small ones for the first time takes longer than copying.
-    """
-    kinds = {name: np.dtype(np.float32 if array.dtype.kind == "f" else array.dtype) for name, array in arrays.items()}
-    sizes = {name: array.size * kinds[name].itemsize for name, array in arrays.items()}
-    memory = np.empty(sum(map(_aligned, sizes.values())) + ALIGNMENT, np.uint8)
-    start, read, copies = -memory.ctypes.data % ALIGNMENT, 0, {}
-    for name, array in arrays.items():
-        copies[name] = memory[start : start + sizes[name]].view(kinds[name]).reshape(array.shape)
-        start += _aligned(sizes[name])
-        for target, source in _pieces(copies[name], array):
-            target[...] = source
-            read += source.nbytes
-            if read > MOST_MAPPED:
-                release(array)
-                read = 0
-    return copies
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def _pieces(target: np.ndarray, source: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Both in pieces of the same places, one after another in the source's memory."""
-    if source.nbytes <= MOST_MAPPED:
-        yield target, source
-        return
-    axis = int(np.argmax(source.strides))
-    targets, sources = np.moveaxis(target, axis, 0), np.moveaxis(source, axis, 0)
-    step = max(1, MOST_MAPPED // sources[0].nbytes)
-    for start in range(0, len(sources), step):
-        yield targets[start : start + step], sources[start : start + step]
-
-
-def release(array: np.ndarray) -> None:
-    """Let go of the memory of the mapped file that an array is a view of; it is read again where it is needed again."""
-    owner: object = array
-    while isinstance(owner, np.ndarray):
-        owner = owner.base
-    if isinstance(owner, memoryview):
-        owner = owner.obj
-    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):  # where the system has it
-        owner.madvise(mmap.MADV_DONTNEED)
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What the system raises over a file, as the error for people."""
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    except MemoryError as error:
+        raise SourceError(f"{path}: is larger than the memory; is it the model?") from error

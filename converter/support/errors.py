@@ -7,11 +7,19 @@ class's code; the README lists the codes.
 
 from __future__ import annotations
 
+from paddle2torch.converter.support.terminal import clean_lines
+
 
 class ConverterError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose.
+
+    Its text may have names in it that come from anywhere; nothing in it acts on a terminal.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return clean_lines(super().__str__())
 
 
 class SourceError(ConverterError):
@@ -30,6 +38,19 @@ class DownloadError(ConverterError):
     """A file could not be fetched, or what came is not what was announced."""
 
     exit_code = 5
+
+
+class UnknownHostError(DownloadError):
+    """No address is known for a host, and none will be a moment later.
+
+    Args:
+        text: the message.
+        host: its name.
+    """
+
+    def __init__(self, text: str, host: str | None = None) -> None:
+        super().__init__(text)
+        self.host = host
 
 
 class ArchiveError(ConverterError):

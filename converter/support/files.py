@@ -1,46 +1,50 @@
-"""Writing files so that a final path holds a complete file or none.
+"""Writing files and folders so that a final path holds a complete one or none.
 
-A file that is being written lies beside its target as `.NAME.XXXXXXXX.part`, locked for as long as its writer lives. A
-killed process leaves it there, no longer locked; whoever writes the same target next takes it away.
+What is being written lies in a hidden folder beside its target, `.NAME.XXXXXXXX.part`, locked for as long as its
+writer lives; when it is complete and on the disk, it is moved to its place. A killed process leaves the folder there,
+no longer locked; whoever writes the same target next takes it away.
 """
 
 from __future__ import annotations
 
 import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO
 
 from paddle2torch.converter.support.errors import OutputError
-from paddle2torch.converter.support.interrupts import held_back
 
 try:
     import fcntl
-except ImportError:  # Windows, which lets nobody remove a file that is open, nor its writer move it
+except ImportError:  # Windows, where a folder cannot be locked: nothing is swept away there
     fcntl = None  # type: ignore[assignment]
 
 _PART = ".part"
-# Files that are written at a time.
-WRITERS = 3
-# Bytes; larger than usual, for after each piece a writer has to wait for the others.
-_BUFFER = 1 << 17
+_NEW, _OLD = "new", "old"
 
-Content = bytes | memoryview | Callable[[BinaryIO], object]
+Content = bytes | memoryview | Callable[[Path], object]
 
 
-def _umask() -> int:
-    """The process's file mode mask; asking for it means setting it."""
-    current = os.umask(0o077)
-    os.umask(current)
-    return current
+@contextmanager
+def staging(path: Path) -> Iterator[Path]:
+    """An empty folder in which to make what is then moved to `path`; it is gone after the block, and all in it.
 
-
-# Asked for once, at import: later, other threads may be making files.
-UMASK = _umask()
+    Raises:
+        OutputError: the folder above cannot be made or written to.
+    """
+    with ExitStack() as stack:
+        with _writing(path):
+            stack.callback(_remove_empty, [folder for folder in path.parents if not folder.exists()])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(path)
+            part = stack.enter_context(_locked_part(path))
+            # Made with the user's own file mode, which mkdtemp does not follow.
+            (part / _NEW).mkdir()
+        yield part / _NEW
 
 
 @contextmanager
@@ -50,113 +54,132 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OutputError: the folder cannot be made, is not writable, or the disk is full.
     """
-    with _atomic_write(path) as file:
-        yield file
-        _sync(file)
-
-
-@contextmanager
-def _atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """The same for those who see themselves to it that the content reaches the disk."""
-    made: list[Path] = []
-    try:
-        made = [folder for folder in path.parents if not folder.exists()]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path)
-        with _part_of(path) as file:
-            yield cast(BinaryIO, file)
-            # mkstemp makes private files; a result is as readable as any other file of the user's.
-            Path(file.name).chmod(0o666 & ~UMASK)
-            if fcntl is None:
-                file.close()
-            Path(file.name).replace(path)
-        made = []
-    except OSError as error:
-        raise _unwritten(path, error) from error
-    finally:
-        for folder in made:
-            with suppress(OSError):
-                folder.rmdir()
-
-
-def _unwritten(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"{path}: cannot be written ({error.strerror or error}); nothing was left behind; "
-        "make room there, or choose another place"
-    )
+    with staging(path) as folder, _writing(path):
+        with (folder / path.name).open("wb") as file:
+            yield file
+        _finish(folder / path.name)
+        (folder / path.name).replace(path)
 
 
 def write_together(contents: Mapping[Path, Content]) -> None:
     """Write files that belong together: all are on the disk before the first appears at its path, in the order given.
 
+    Two processes that write into one folder at the same time move their files there one after the other, so that files
+    of one name in it are all of one writer.
+
     Args:
-        contents: path → its bytes, or a function that writes them to a stream, called in a thread of its own.
+        contents: path → its bytes, or a function that writes them to the path that it is given. All paths are in one
+            folder.
 
     Raises:
         OutputError: see `atomic_write`; none of the files has changed then.
     """
-    written: dict[Path, Future[None]] = {}
-    # At the same time: what makes the content of one file leaves time for another's way to the disk.
-    writers = ThreadPoolExecutor(WRITERS)
-    try:
+    first = next(iter(contents))
+    with staging(first) as folder:
+        for path, content in contents.items():
+            with _writing(path):
+                if callable(content):
+                    content(folder / path.name)
+                else:
+                    (folder / path.name).write_bytes(content)
+                _finish(folder / path.name)
         with ExitStack() as stack:
-            # What is entered last is moved first.
-            for path, content in reversed(contents.items()):
-                written[path] = writers.submit(_fill, stack.enter_context(_atomic_write(path)), content)
-            for path, done in written.items():
-                try:
-                    done.result()
-                except OSError as error:
-                    raise _unwritten(path, error) from error
-    finally:
-        # After an error or an interrupt the files are closed by now, and whoever still writes soon ends.
-        with held_back():
-            writers.shutdown()
+            with suppress(OSError):  # there are file systems without locks
+                stack.enter_context(_locked(first.parent))
+            for path in contents:
+                with _writing(path):
+                    (folder / path.name).replace(path)
+
+
+def replace_folder(made: Path, path: Path) -> None:
+    """Put a folder made in `staging` at `path`, in place of one that is there.
+
+    Raises:
+        OutputError: it cannot be moved; what was at `path` is there still.
+    """
+    old = made.with_name(_OLD)
+    with _writing(path):
+        if path.exists():
+            path.rename(old)
+        try:
+            made.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder at one stroke, as far as others can see.
+
+    Raises:
+        OutputError: it cannot be moved.
+    """
+    with staging(path) as part, _writing(path):
+        path.rename(part.with_name(_OLD))
 
 
 def sweep(path: Path) -> None:
     """Remove what killed processes left of attempts to write `path`; what a living one is writing stays."""
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.????????{_PART}"):
-        with suppress(OSError), stale.open("r+b") as file:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError while its writer lives
-            stale.unlink()
+    for part in path.parent.glob(f".{glob.escape(path.name)}.????????{_PART}"):
+        if fcntl is not None:
+            with suppress(OSError), _locked(part, wait=False):  # an OSError while its writer lives
+                shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager
-def _part_of(path: Path) -> Iterator[IO[bytes]]:
-    """A new file beside `path`, locked, and gone after the block unless it was moved."""
-    file = _locked_part(path)
-    try:
-        with file:
-            yield file
-    finally:
-        with suppress(OSError):
-            Path(file.name).unlink()
-
-
-def _locked_part(path: Path) -> IO[bytes]:
-    while True:
-        file = tempfile.NamedTemporaryFile(  # noqa: SIM115
-            buffering=_BUFFER, dir=path.parent, prefix=f".{path.name}.", suffix=_PART, delete=False
-        )
-        if fcntl is not None:
+def _locked_part(path: Path) -> Iterator[Path]:
+    """A new hidden folder beside `path`, locked, and gone after the block."""
+    with ExitStack() as stack:
+        while True:
+            part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART))
+            stack.callback(shutil.rmtree, part, ignore_errors=True)
             with suppress(OSError):  # there are file systems without locks, where nothing is swept away
-                fcntl.flock(file, fcntl.LOCK_EX)
-        if os.fstat(file.fileno()).st_nlink:
-            return file
-        file.close()  # another process took it for a leftover before it was locked
+                stack.enter_context(_locked(part))
+            if part.exists():
+                break
+            # Another process took it for a leftover before it was locked.
+        yield part
 
 
-def _fill(file: BinaryIO, content: Content) -> None:
-    if callable(content):
-        content(file)
-    else:
-        file.write(content)
-    _sync(file)
+@contextmanager
+def _locked(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a folder, which ends with the process at the latest.
+
+    Raises:
+        OSError: there is no such folder, it cannot be locked, or another process has it that is not to be waited for.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
-def _sync(file: IO[bytes] | BinaryIO) -> None:
-    """Have what was written reach the disk."""
-    file.flush()
-    os.fsync(file.fileno())
+def _finish(file: Path) -> None:
+    """Have a file reach the disk, as readable as any other file of the user's, whoever has made it."""
+    file.chmod(file.parent.stat().st_mode & 0o666)
+    with file.open("r+b") as written:
+        os.fsync(written.fileno())
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """What the system raises over a target, as the error for people."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}); nothing was left behind; "
+            "make room there, or choose another place"
+        ) from error
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()

@@ -1,26 +1,30 @@
-"""Ctrl-C, also where Python loses it.
+"""Ctrl-C: the program ends with exit code 130, and nothing half-written stays.
 
-`KeyboardInterrupt` is raised wherever the program happens to be. Between the two halves of a library's `with` block,
-another error takes its place; in a callback that must not raise, it is printed and gone. What came is remembered here,
-to be raised again where somebody listens. Where it would do harm it is put off: C++ code that runs while PyTorch is
-imported aborts the process, and Python takes a thread for ended if waiting for it is interrupted.
+The interrupt is Python's own `KeyboardInterrupt`, which leaves every `with` block on its way to the command line, where
+it becomes the exit code. Those blocks tidy up: files that are being written go (`support.files`), downloads keep what
+has come and lose their locks (`zoo.download`), Paddle's process and temporary folders go with their owners.
+
+Libraries lose interrupts, so two things are added here. Raised between the two halves of a library's `with` block, an
+interrupt is replaced by another error; raised in a callback that must not raise, it is printed and gone: it is
+remembered, and raised again where `remembered` ends with an error, or somebody asks by `raise_pending`. While PyTorch
+is imported, C++ code calls Python code and aborts the process when that raises: the interrupt waits until that is over.
 """
 
 from __future__ import annotations
 
 import _thread
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-PUT_OFF = 0.02  # seconds
+PAUSE = 0.02  # seconds between two looks at whether PyTorch has been imported
 
 _came = threading.Event()
-_held_back = threading.Event()
-_put_off = threading.Event()
+_waiting = threading.Event()
 
 
 @contextmanager
@@ -42,15 +46,14 @@ def remembered() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        heed(error)
+        raise_pending(error)
         raise
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         _came.clear()
-        _put_off.clear()
 
 
-def heed(error: Exception | None = None) -> None:
+def raise_pending(error: Exception | None = None) -> None:
     """Raise an interrupt that came and was lost.
 
     Args:
@@ -60,47 +63,29 @@ def heed(error: Exception | None = None) -> None:
         KeyboardInterrupt: there was one.
     """
     if _came.is_set():
-        _put_off.clear()
         raise KeyboardInterrupt from error
-
-
-@contextmanager
-def held_back() -> Iterator[None]:
-    """Put interrupts off, where they are remembered, until the block has ended; it must not take long."""
-    _held_back.set()
-    try:
-        yield
-    finally:
-        _held_back.clear()
 
 
 def _remember(number: int, frame: FrameType | None) -> None:
     _came.set()
-    if not _held_back.is_set() and not _imports_torch(frame):
-        _put_off.clear()
+    if not _torch_is_being_imported():
         signal.default_int_handler(number, frame)
-    elif not _put_off.is_set():
-        _put_off.set()
+    elif not _waiting.is_set():
+        _waiting.set()
         # Not by `threading`, one of whose locks the interrupted code may hold.
-        _thread.start_new_thread(_interrupt_again, ())
+        _thread.start_new_thread(_interrupt_after_import, ())
 
 
-def _imports_torch(frame: FrameType | None) -> bool:
-    """Whether the code that a frame runs was called, however far away, by that of a module of PyTorch's."""
-    while frame is not None:
-        if frame.f_code.co_name == "<module>" and frame.f_globals["__name__"].partition(".")[0] == "torch":
-            return True
-        frame = frame.f_back
-    return False
+def _torch_is_being_imported() -> bool:
+    # The import system's own mark, by which it tells circular imports.
+    return getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", False)
 
 
-def _interrupt_again() -> None:
-    """Once more, unless it was heeded meanwhile."""
-    time.sleep(PUT_OFF)
+def _interrupt_after_import() -> None:
+    while _torch_is_being_imported():
+        time.sleep(PAUSE)
+    _waiting.clear()
     main = threading.main_thread().ident
-    if not _put_off.is_set():
-        return
-    _put_off.clear()
     if hasattr(signal, "pthread_kill") and main is not None:
         signal.pthread_kill(main, signal.SIGINT)
     else:  # Windows, where it does not wake a thread that waits

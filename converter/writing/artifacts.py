@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddle2torch.architectures.digest import digest_of
 from paddle2torch.architectures.graph.form import graph_to_json
 from paddle2torch.architectures.loading import GRAPH, HEADER_KEY
 from paddle2torch.converter import __version__
 from paddle2torch.converter.conversion.convert import Conversion
 from paddle2torch.converter.support.files import write_together
-from paddle2torch.converter.writing.streaming import Write, save_pth, save_safetensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +27,9 @@ def metadata(conversion: Conversion) -> dict[str, Any]:
 
     Keys: schema_version, name, task, architecture, graph (only where that is the architecture), parameters,
     preprocessing, labels (None where unknown), source (kind, file, url, sha256, branch, named_by), ignored (structured
-    name → reason), initialised (module keys), widened (module key → stored data type), converter (version).
+    name → reason), initialised (module keys), widened (module key → stored data type), narrowed (the same of
+    wider types; only where there are any), digest (of the tensors, see
+    `paddle2torch.architectures.digest`), converter (version).
     """
     source = conversion.source
     return {
@@ -48,13 +52,15 @@ def metadata(conversion: Conversion) -> dict[str, Any]:
         "ignored": conversion.mapped.ignored,
         "initialised": list(conversion.mapped.initialised),
         "widened": conversion.mapped.widened,
+        **({"narrowed": conversion.mapped.narrowed} if conversion.mapped.narrowed else {}),
+        "digest": digest_of(conversion.state),
         "converter": __version__,
     }
 
 
 def write(conversion: Conversion, folder: Path) -> list[Path]:
     """Write a conversion's three files; see `write_files`."""
-    return write_files(conversion.state, metadata(conversion), folder)
+    return _write(conversion.state, metadata(conversion), folder)
 
 
 def write_files(state: Mapping[str, Tensor], account: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -62,7 +68,7 @@ def write_files(state: Mapping[str, Tensor], account: Mapping[str, Any], folder:
 
     Args:
         state: a module's state dict.
-        account: what `metadata` returns; its "name" is the files' stem.
+        account: what `metadata` returns; its "name" is the files' stem. The digest is made anew.
         folder: where; made if need be. Files of an earlier conversion of the same name are replaced.
 
     Returns:
@@ -71,18 +77,60 @@ def write_files(state: Mapping[str, Tensor], account: Mapping[str, Any], folder:
     Raises:
         OutputError: something could not be written.
     """
+    return _write(state, {**account, "digest": digest_of(state)}, folder)
+
+
+def _write(state: Mapping[str, Tensor], account: Mapping[str, Any], folder: Path) -> list[Path]:
     stem = folder / account["name"]
     paths = [stem.with_name(stem.name + suffix) for suffix in (".pth", ".safetensors", ".json")]
     text = json.dumps(account, ensure_ascii=False, indent=1) + "\n"
     contents = (
-        lambda file: save_pth(state, file.write),
-        lambda file: stream_safetensors(state, account, file.write),
+        lambda file: _save_pth(state, file),
+        lambda file: _save_safetensors(state, account, file),
         text.encode(),
     )
     write_together(dict(zip(paths, contents, strict=True)))
     return paths
 
 
-def stream_safetensors(state: Mapping[str, Tensor], account: Mapping[str, Any], write: Write) -> None:
-    """The content of a `.safetensors`, the same at every conversion of the same weights; see `save_safetensors`."""
-    save_safetensors(state, {HEADER_KEY: json.dumps(account, ensure_ascii=False)}, write)
+def safetensors_bytes(state: Mapping[str, Tensor], account: Mapping[str, Any]) -> bytes:
+    """The content of the `.safetensors`, the same at every conversion of the same weights."""
+    from safetensors.torch import save
+
+    return save(_contiguous(state), _header(account))
+
+
+def _save_pth(state: Mapping[str, Tensor], file: Path) -> None:
+    import torch
+
+    with file.open("wb") as stream:
+        try:
+            torch.save(dict(state), stream)
+        except RuntimeError as error:
+            # PyTorch's writer goes on after the stream's error, and raises one of its own at the end.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def _save_safetensors(state: Mapping[str, Tensor], account: Mapping[str, Any], file: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(_contiguous(state), file, _header(account))
+    except SafetensorError as error:
+        # The library tells the system's errors in its text alone.
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        raise
+
+
+def _header(account: Mapping[str, Any]) -> dict[str, str]:
+    """The metadata of a `.safetensors`: one entry, since the library writes several in an order that varies."""
+    return {HEADER_KEY: json.dumps(account, ensure_ascii=False)}
+
+
+def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as the library takes them; copied only where their elements do not lie in order."""
+    return {name: tensor.detach().contiguous() for name, tensor in state.items()}

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddle2torch.architectures.loading import Weights, read_weights
+from paddle2torch.architectures.loading import GRAPH
 from paddle2torch.architectures.matching import COUNTER, expected_tensors
 from paddle2torch.architectures.registry import Architecture, get
+from paddle2torch.converter.conversion.weights import open_weights
 from paddle2torch.converter.formats.pdparams import write_pdparams
 from paddle2torch.converter.mapping.rules import assign, to_paddle
-from paddle2torch.converter.support.errors import FormatError, SourceError
+from paddle2torch.converter.support.errors import FormatError, MappingError
 from paddle2torch.converter.support.files import atomic_write, write_together
+from paddle2torch.converter.support.names import result_name
 from paddle2torch.converter.writing.programs import keys_by_variable, with_weights
 
 if TYPE_CHECKING:
@@ -40,42 +43,39 @@ class PaddleWeights:
     tensors: dict[str, np.ndarray]
 
 
-def open_weights(path: Path) -> Weights:
-    """`paddle2torch.architectures.loading.read_weights`, with the errors of this package.
-
-    Raises:
-        SourceError: there is no such file.
-        FormatError: it is not a file of weights of one of our architectures.
-    """
-    try:
-        return read_weights(path)
-    except FileNotFoundError as error:
-        raise SourceError(f"{error}; check the path") from error
-    except (ValueError, ImportError) as error:
-        raise FormatError(str(path), str(error).removeprefix(f"{path}: ")) from error
-
-
-def state_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Module key → array of a converted file, without what a conversion makes itself."""
+def state_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Module key → array of a converted file, without what a conversion makes itself; halves as float32."""
     weights = open_weights(path)
-    made = set(weights.metadata.get("initialised", []))
+    made = set(weights.metadata.initialised if weights.metadata is not None else ())
     return {
-        key: tensor.float().numpy()
+        key: (tensor.detach().float() if tensor.dtype.itemsize < 4 and tensor.is_floating_point() else tensor).numpy()
         for key, tensor in weights.state.items()
         if key not in made and not key.endswith(COUNTER)
     }
 
 
-def read_converted(path: Path) -> PaddleWeights:
+def read_converted(path: str | os.PathLike[str], name: str | None = None) -> PaddleWeights:
     """Read a converted `.pth` or `.safetensors` and turn it back.
+
+    Args:
+        path: of the file.
+        name: of the result; made from the path by default, see `paddle2torch.converter.support.names`.
 
     Raises:
         SourceError, FormatError: see `open_weights`.
+        MappingError: the model was converted by its graph.
     """
     weights = open_weights(path)
+    if weights.architecture == GRAPH:
+        raise MappingError(
+            f"{path}: was converted by its graph (--as-graph), from which there is no way back to Paddle"
+        )
+    for key, tensor in weights.state.items():
+        if not (tensor.is_floating_point() or key.endswith(COUNTER)):
+            raise FormatError(str(path), f"{key} is of type {tensor.dtype}; floating-point numbers were expected")
     architecture = get(weights.architecture)
     tensors = to_paddle(weights.state, architecture, weights.parameters)
-    return PaddleWeights(path.stem, architecture, weights.parameters, tensors)
+    return PaddleWeights(name or result_name(path), architecture, dict(weights.parameters), tensors)
 
 
 def checkpoint_tensors(weights: PaddleWeights) -> dict[str, np.ndarray]:

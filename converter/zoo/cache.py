@@ -4,6 +4,8 @@ A file lies below its URL's host and path, so that the folder reads like the ser
 `x.tar.record.json` (URL, sha256, size, when first seen), and while it comes `x.tar.partial` with `x.tar.partial.json`
 (what a later run needs to go on with it) and `x.tar.lock`. What a killed process leaves of these, the next run that
 wants the file goes on with or takes away.
+
+Others may be able to write to the folder. So no symbolic link in it is followed, and what its records say is checked.
 """
 
 from __future__ import annotations
@@ -12,23 +14,31 @@ import hashlib
 import json
 import logging
 import os
+import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 from urllib.parse import urlsplit
 
 from paddle2torch.converter.support.digests import sha256_of
 from paddle2torch.converter.support.errors import DownloadError, OutputError
 from paddle2torch.converter.support.files import atomic_write, sweep
+from paddle2torch.converter.support.terminal import without_users
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 CACHE_VARIABLE = "PADDLE2TORCH_CACHE"
 RECORD, PARTIAL, STATE, LOCK = ".record.json", ".partial", ".partial.json", ".lock"
+NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""To open what is a file, and no link to one or pipe; Windows has no such flag, and lets few people make links."""
+
+_LARGEST_RECORD = 64 * 1024  # bytes
+_LONGEST_URL = 1500
 
 logger = logging.getLogger(__name__)
 
@@ -77,16 +87,30 @@ class Cache:
     def path(self, url: str) -> Path:
         """Where the URL's file lies once it is there."""
         parts = urlsplit(url)
-        steps = [parts.netloc.replace(":", "_"), *filter(None, parts.path.split("/"))]
+        host = parts.netloc.rpartition("@")[2]
+        steps = [host.replace(":", "_"), *filter(None, parts.path.split("/"))]
         if parts.query:  # no part of a name, but another query is another file
             steps[-1] += "-" + hashlib.sha256(parts.query.encode()).hexdigest()[:8]
         if ".." in steps or "." in steps or len(steps) < 2:
-            raise DownloadError(f"{url}: names no file; expected a URL that ends in a file's name")
+            raise DownloadError(f"{without_users(url)}: names no file; expected a URL that ends in a file's name")
         return self.folder.joinpath(*steps)
 
     def record(self, url: str) -> Record | None:
         """What the URL held when it was first seen."""
-        return _read_record(beside(self.path(url), RECORD))
+        return self._record_of(self.path(url))
+
+    def _record_of(self, path: Path) -> Record | None:
+        """The record of the file at a path; one that belongs to another path is as good as none."""
+        record = _read_record(beside(path, RECORD))
+        try:
+            return record if record and self.path(record.url) == path else None
+        except (DownloadError, ValueError):  # its URL is none
+            return None
+
+    def _link_above(self, path: Path) -> Path | None:
+        """The folder of the cache on the way to a path that is really a link, if there is one."""
+        within = [folder for folder in path.parents if self.folder in folder.parents]
+        return next((folder for folder in within if folder.is_symlink()), None)
 
     def remember(self, url: str, sha256: str, size: int) -> None:
         """Take these as what the URL holds."""
@@ -101,7 +125,7 @@ class Cache:
         """The record of the URL's file where the file is here and still what it was; None else."""
         path, record = self.path(url), self.record(url)
         try:
-            if record is None or not path.is_file():
+            if record is None or not is_file(path) or self._link_above(path):
                 return None
             if path.stat().st_size == record.size and sha256_of(path) == record.sha256:
                 return record
@@ -113,12 +137,14 @@ class Cache:
     @contextmanager
     def lock(self, url: str) -> Iterator[None]:
         """Keep other processes and threads from the URL's file, waiting for one that has it."""
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
         path = self.path(url)
+        if link := self._link_above(path):
+            raise OutputError(f"{link}: is a link; no link in the cache is followed; remove it")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(beside(path, LOCK))
+            lock = _file_lock(path)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
@@ -135,10 +161,10 @@ class Cache:
 
     def tidy(self, path: Path) -> None:
         """Remove what a killed process left beside a cached file, unless another is at work there right now."""
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
         if beside(path, LOCK).exists():
-            with suppress(OSError, Timeout), FileLock(beside(path, LOCK), timeout=0):
+            with suppress(OSError, Timeout), _file_lock(path, timeout=0):
                 _sweep(path)
                 _drop(path)
 
@@ -153,13 +179,15 @@ class Cache:
         """All files in the cache, those first that are complete."""
         complete, partial = [], []
         for place in sorted(self.folder.rglob("*")):
-            if place.name.endswith(RECORD):
-                path, record = place.with_name(place.name.removesuffix(RECORD)), _read_record(place)
-                if record and path.is_file():
-                    complete.append(CacheEntry(record.url, path, path.stat().st_size, record))
-            elif place.name.endswith(PARTIAL):
-                url = read_json(place.with_name(place.name.removesuffix(PARTIAL) + STATE)).get("url", "unknown")
-                partial.append(CacheEntry(str(url), place, place.stat().st_size, None))
+            with suppress(OSError):  # cleaned away by another process in this moment
+                if place.name.endswith(RECORD):
+                    path = place.with_name(place.name.removesuffix(RECORD))
+                    record = self._record_of(path)
+                    if record and is_file(path):
+                        complete.append(CacheEntry(record.url, path, path.lstat().st_size, record))
+                elif place.name.endswith(PARTIAL):
+                    url = read_own(place.with_name(place.name.removesuffix(PARTIAL) + STATE)).get("url")
+                    partial.append(CacheEntry(url if is_url(url) else "unknown", place, place.lstat().st_size, None))
         return (*complete, *partial)
 
     def clean(
@@ -188,18 +216,18 @@ class Cache:
 
     def _remembered(self) -> tuple[CacheEntry, ...]:
         """What is known of URLs whose files are no longer here."""
-        records = {file.with_name(file.name.removesuffix(RECORD)): file for file in self.folder.rglob(f"*{RECORD}")}
-        known = {path: _read_record(file) for path, file in records.items() if not path.exists()}
+        paths = [file.with_name(file.name.removesuffix(RECORD)) for file in self.folder.rglob(f"*{RECORD}")]
+        known = {path: self._record_of(path) for path in paths if not path.exists()}
         return tuple(CacheEntry(record.url, path, 0, record) for path, record in known.items() if record)
 
     def _remove(self, entry: CacheEntry, forget: bool) -> bool:
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
         path = entry.path if entry.record else entry.path.with_name(entry.path.name.removesuffix(PARTIAL))
         suffixes = ("", *((RECORD,) if forget else ())) if entry.record else (PARTIAL, STATE)
         with writing(path):
             try:
-                with FileLock(beside(path, LOCK), timeout=0):
+                with _file_lock(path, timeout=0):
                     for suffix in suffixes:
                         beside(path, suffix).unlink(missing_ok=True)
                     _sweep(path)
@@ -245,12 +273,58 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def read_json(path: Path) -> dict[str, object]:
-    """The mapping in a small JSON file; empty where there is none, or it is damaged."""
-    with suppress(OSError, ValueError):
-        content = json.loads(path.read_text(encoding="utf-8"))
+    """The mapping in a JSON file; empty where there is none, or it is damaged."""
+    with suppress(OSError):
+        return _mapping(path.read_bytes())
+    return {}
+
+
+def read_own(path: Path) -> dict[str, object]:
+    """The mapping in a small JSON file of the cache; empty where there is none, or it cannot be one of ours."""
+    with suppress(OSError), open(path, "rb", opener=_without_links) as stream:
+        return _mapping(stream.read(_LARGEST_RECORD))
+    return {}
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file, and not a link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def is_url(value: object) -> TypeGuard[str]:
+    """Whether a value read from the cache can be a URL that was noted there."""
+    if not isinstance(value, str) or len(value) > _LONGEST_URL:
+        return False
+    return value.isprintable() and value == without_users(value)
+
+
+def _without_links(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | NO_LINK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path}: no file")
+    return descriptor
+
+
+def _mapping(data: bytes) -> dict[str, object]:
+    with suppress(ValueError, RecursionError):
+        content = json.loads(data.decode("utf-8"))
         if isinstance(content, dict):
             return content
     return {}
+
+
+def _file_lock(path: Path, timeout: float = -1) -> BaseFileLock:
+    """The lock of a file; a link in its place is removed, not followed."""
+    from filelock import FileLock
+
+    lock = beside(path, LOCK)
+    if lock.is_symlink():
+        lock.unlink(missing_ok=True)
+    return FileLock(lock, timeout=timeout)
 
 
 def _sweep(path: Path) -> None:
@@ -268,7 +342,26 @@ def _drop(path: Path) -> None:
 
 
 def _read_record(path: Path) -> Record | None:
+    """The record in a file; None where it is not of the kind that is written here."""
+    content = read_own(path)
+    url, sha256, size, first_seen = (content.get(name) for name in ("url", "sha256", "size", "first_seen"))
+    if (
+        is_url(url)
+        and isinstance(sha256, str)
+        and re.fullmatch("[0-9a-f]{64}", sha256)
+        and isinstance(size, int)
+        and not isinstance(size, bool)
+        and size >= 0
+        and isinstance(first_seen, str)
+        and _is_time(first_seen)
+    ):
+        return Record(url, sha256, size, first_seen)
+    return None
+
+
+def _is_time(text: str) -> bool:
     try:
-        return Record(**read_json(path))  # type: ignore[arg-type]
-    except TypeError:
-        return None
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return text.isprintable()

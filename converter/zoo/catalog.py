@@ -1,4 +1,4 @@
-"""The zoo: `model_zoo.yaml` as typed records.
+"""The zoo: `model_zoo.yaml`, with the measurements of its lock file, as typed records.
 
 The file is written for people (groups, defaults, patterns; its head explains the keys). Here it is expanded, and every
 mistake in it is collected before anything is reported, so that one run shows them all.
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from paddle2torch.converter.support.errors import SourceError, ZooError
+from paddle2torch.converter.zoo.lock import Key, KnownFile, lock_path, read_lock
 
 TASKS = ("det", "rec", "cls")
 RELEASES = ("PP-OCRv3", "PP-OCRv2", "v2.0", "embedded")
@@ -33,8 +34,9 @@ class Artifact:
         kind: `inference`, `trained` or `pretrained`.
         url: where it is, `https://…` or `embedded:FILE`.
         alternatives: URLs to try in order where `url` has nothing.
-        sha256: its hash in lower-case hex, where the zoo pins one.
-        size: its length in bytes, where the zoo pins one.
+        sha256: its hash in lower-case hex, where the lock file has it.
+        size: its length in bytes, where the lock file has it.
+        known: its releases that are known; one of them is taken whatever was there before, and others may be, too.
     """
 
     kind: str
@@ -42,6 +44,7 @@ class Artifact:
     alternatives: tuple[str, ...] = ()
     sha256: str | None = None
     size: int | None = None
+    known: tuple[KnownFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,21 +122,30 @@ def load_zoo(path: Path | None = None) -> Zoo:
     """Read and check the zoo.
 
     Args:
-        path: the file; `zoo_path()` where None.
+        path: the file, beside which its lock file lies; `zoo_path()` where None.
 
     Raises:
-        ZooError: the file cannot be read, or has mistakes; the message names entry and key of every one.
+        ZooError: one of them cannot be read, or has mistakes; the message names entry and key of every one.
     """
     path = path or zoo_path()
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ZooError(f"{path}: the zoo cannot be read ({error}); give a readable YAML file in UTF-8") from error
-    return parse_zoo(text, str(path))
+    return parse_zoo(text, str(path), read_lock(lock_path(path)))
 
 
-def parse_zoo(text: str, name: str) -> Zoo:
-    """The zoo in a YAML text; `name` is what messages call it. Raises ZooError as `load_zoo` does."""
+def parse_zoo(text: str, name: str, pins: Mapping[Key, KnownFile] | None = None) -> Zoo:
+    """The zoo in a YAML text.
+
+    Args:
+        text: the file's content.
+        name: what messages call it.
+        pins: what the lock file has.
+
+    Raises:
+        ZooError: see `load_zoo`.
+    """
     mistakes = _Mistakes()
     try:
         loader = _Loader(text)
@@ -144,7 +156,7 @@ def parse_zoo(text: str, name: str) -> Zoo:
         raise ZooError(f"{name}{where}: not YAML ({error.problem}); correct the file") from error
     except yaml.YAMLError as error:
         raise ZooError(f"{name}: not YAML ({error}); correct the file") from error
-    zoo = _Reader(mistakes).zoo(content)
+    zoo = _Reader(mistakes, pins or {}).zoo(content)
     if mistakes.lines:
         count = "1 mistake" if len(mistakes.lines) == 1 else f"{len(mistakes.lines)} mistakes"
         raise ZooError(f"{name}: {count} in the zoo, to be corrected:\n  " + "\n  ".join(mistakes.lines))
@@ -190,10 +202,6 @@ def _is_texts(value: object) -> bool:
     return isinstance(value, list) and value != [] and all(map(_is_text, value))
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
 def _matches(pattern: str) -> Callable[[object], bool]:
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
@@ -206,7 +214,7 @@ _TEXT = _Key("a text", _is_text)
 _TEXTS = _Key("a list of texts", _is_texts)
 _MAPPING = _Key("a mapping of one key or more", lambda value: isinstance(value, dict) and value != {})
 _TARBALL = _Key(
-    "a URL, or a mapping of url, alternatives, size, sha256",
+    "a URL, or a mapping of url, alternatives",
     lambda value: _is_text(value) or (bool(value) and isinstance(value, dict)),
 )
 
@@ -236,8 +244,6 @@ _GROUP_KEYS = {key: rule._replace(required=False) for key, rule in _MODEL_KEYS.i
 _ARTIFACT_KEYS = {
     "url": _TEXT,
     "alternatives": _TEXTS,
-    "size": _Key("a number of bytes", _is_count),
-    "sha256": _Key("64 lower-case hex digits in quotes", _matches(r"[0-9a-f]{64}")),
 }
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _PLACEHOLDER = re.compile(r"\{(.*?)\}")
@@ -249,8 +255,9 @@ _PLACEHOLDER = re.compile(r"\{(.*?)\}")
 class _Reader:
     """Turns the file's content into records, and keeps on after a mistake so that the next one is found too."""
 
-    def __init__(self, mistakes: _Mistakes) -> None:
+    def __init__(self, mistakes: _Mistakes, pins: Mapping[Key, KnownFile]) -> None:
         self.mistakes = mistakes
+        self.pins = pins
         self.server = ""
         self.dictionaries: tuple[str, ...] = ()
 
@@ -342,7 +349,8 @@ class _Reader:
         alternatives = tuple(
             self._url(where, "alternatives", other, name=name) for other in entry.get("alternatives", ())
         )
-        return Artifact(kind, url, alternatives, entry.get("sha256"), entry.get("size"))
+        pin = self.pins.get((name, kind))
+        return Artifact(kind, url, alternatives, pin.sha256 if pin else None, pin.size if pin else None)
 
     def _dictionary(self, name: str, entry: Mapping[str, Any], mentioned: set[object]) -> Dictionary | None:
         wanted = entry.get("task") == "rec"
@@ -391,6 +399,11 @@ def _is_usable(url: str) -> bool:
         return False
     if url.startswith(EMBEDDED):
         return re.fullmatch(_NAME, url.removeprefix(EMBEDDED)) is not None
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        at_a_port = parts.port != 0
+    except ValueError:
+        return False
     path = PurePosixPath(parts.path)
-    return parts.scheme == "https" and bool(parts.hostname) and path.name != "" and ".." not in path.parts
+    named = path.name != "" and ".." not in path.parts
+    return parts.scheme == "https" and bool(parts.hostname) and "@" not in parts.netloc and at_a_port and named

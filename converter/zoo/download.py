@@ -5,23 +5,25 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from paddle2torch.converter.support.blob import FileState
 from paddle2torch.converter.support.digests import sha256_of
-from paddle2torch.converter.support.errors import ConverterError, DownloadError, SourceError
+from paddle2torch.converter.support.errors import ConverterError, DownloadError, SourceError, UnknownHostError
+from paddle2torch.converter.support.terminal import without_users
 from paddle2torch.converter.zoo.cache import Cache, writing
 from paddle2torch.converter.zoo.catalog import EMBEDDED, Artifact, Dictionary
+from paddle2torch.converter.zoo.opening import LARGEST_DICTIONARY, unfit
 
 if TYPE_CHECKING:
-    import requests
-
     from paddle2torch.converter.support.progress import Overall
-    from paddle2torch.converter.zoo.transfer import Policy
+    from paddle2torch.converter.zoo.transfer import Policy, Session, Transfer
 
 WAYS_ON = (
     "ways on: a mirror (--mirror DIR_OR_URL), a tarball on disk as SOURCE, "
@@ -30,6 +32,12 @@ WAYS_ON = (
 
 _LAST_WORDS = 0.1
 """Seconds that an interrupted program gives each of its downloads to end by itself."""
+
+_UNKNOWN_FOR = 60.0
+"""Seconds for which a host that nobody knows is not asked for again, in this process."""
+
+_unknown_hosts: dict[str, float] = {}
+"""Host → when it was found to be unknown."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +51,14 @@ class Fetched:
         url: which of the zoo's URLs it answers (the zoo's own, also where a mirror stood in for it).
         sha256: its hash in lower-case hex.
         size: its bytes.
+        state: what it was like before it was hashed.
     """
 
     path: Path
     url: str
     sha256: str
     size: int
+    state: FileState = field(compare=False)
 
 
 class Fetcher:
@@ -57,6 +67,7 @@ class Fetcher:
     Args:
         cache_dir: where downloads are kept; None for what PADDLE2TORCH_CACHE names, or the platform's cache folder.
         mirror: a folder, or a base URL, in place of scheme and host of every URL. A folder's files are used in place.
+            A user and password in the URL are told to that server only, and never shown or kept.
         offline: use what is in the cache, and reach no server.
         accept_changed: take a file that differs from what its URL held when it was first seen.
         policy: time-outs and retries; None for the usual ones.
@@ -71,7 +82,7 @@ class Fetcher:
         policy: Policy | None = None,
     ) -> None:
         self.cache = Cache(cache_dir)
-        self.mirror = _mirror(mirror)
+        self.mirror, self._credentials = _mirror(mirror)
         self.offline = offline
         self.accept_changed = accept_changed
         self._policy = policy
@@ -86,12 +97,6 @@ class Fetcher:
             OutputError: the cache cannot be written.
         """
         return self._fetch(artifact, None)
-
-    def local(self, artifact: Artifact | Dictionary) -> Path | None:
-        """Where the artifact's file lies, if it is here already; it has not been looked into."""
-        places = map(self._place, (artifact.url, *artifact.alternatives))
-        paths = (place if isinstance(place, Path) else self.cache.path(place) for place in places)
-        return next(filter(Path.is_file, paths), None)
 
     def fetch_all(self, artifacts: Sequence[Artifact | Dictionary], jobs: int = 4) -> list[Fetched]:
         """The files of all artifacts, in their order, `jobs` at a time.
@@ -191,12 +196,20 @@ class Fetcher:
                     if difference := _difference(artifact, fetched):
                         raise DownloadError(f"{place}: {difference}")
                     return fetched
-            elif record := self.cache.held(place):
-                fetched = Fetched(self.cache.path(place), url, record.sha256, record.size)
-                if _difference(artifact, fetched) is None:
-                    self.cache.tidy(fetched.path)
-                    return fetched
+            elif (cached := self._cached(place, url)) and _difference(artifact, cached) is None:
+                self.cache.tidy(cached.path)
+                return cached
         return None
+
+    def _cached(self, place: str, url: str) -> Fetched | None:
+        """The file of a place in the cache, where it is there and sound."""
+        path = self.cache.path(place)
+        try:
+            state = FileState.of(path)
+        except SourceError:
+            return None
+        record = self.cache.held(place)
+        return Fetched(path, url, record.sha256, record.size, state) if record else None
 
     def _download(self, artifact: Artifact | Dictionary, remote: dict[str, str], overall: Overall | None) -> Fetched:
         """Download from the first URL that has the file."""
@@ -205,11 +218,14 @@ class Fetcher:
         missing = []
         for url, place in remote.items():
             try:
+                _refuse_unknown_host(place)
                 with self.cache.lock(place):
                     # Another process may have brought it while this one waited.
                     return self._here(artifact, {url: place}) or self._download_one(artifact, url, place, overall)
             except MissingError as error:
                 missing.append(str(error))
+            except UnknownHostError as error:
+                raise _told_once(error, place) from error
             except UnreachableError as error:
                 raise DownloadError(f"{error}; {WAYS_ON}") from error
         raise DownloadError("; ".join(missing) + f"; {WAYS_ON}")
@@ -219,29 +235,37 @@ class Fetcher:
         from paddle2torch.converter.zoo.transfer import Policy, Transfer
 
         path = self.cache.path(place)
+        size, policy = getattr(artifact, "size", None), self._policy or Policy()
+        if isinstance(artifact, Dictionary):
+            policy = replace(policy, largest=min(policy.largest, LARGEST_DICTIONARY))
         with Bar(path.name, overall) as bar:
-            size = getattr(artifact, "size", None)
-            transfer = Transfer(self._session, place, path, self._policy or Policy(), size, bar, self._stop)
+            transfer = Transfer(self._session, place, path, policy, size, bar, self._stop)
             fetched = _measured(transfer.run(), url)
-            if transfer.resumed and self._objection(artifact, fetched, place):
+            if transfer.resumed and self._objection(artifact, fetched, place, transfer):
                 logger.warning("%s: the parts of the interrupted download do not fit together; starting over", place)
                 transfer.discard()
                 fetched = _measured(transfer.run(), url)
-        if objection := self._objection(artifact, fetched, place):
+        if objection := self._objection(artifact, fetched, place, transfer):
             transfer.discard()
             raise DownloadError(f"{place}: {objection}")
+        # Not before: what a network's log-in page answers must not be what the URL held when it was first seen.
         self.cache.remember(place, fetched.sha256, fetched.size)
         with writing(path):
             transfer.finish(path)
         return replace(fetched, path=path)
 
-    def _objection(self, artifact: Artifact | Dictionary, fetched: Fetched, place: str) -> str | None:
+    def _objection(
+        self, artifact: Artifact | Dictionary, fetched: Fetched, place: str, transfer: Transfer
+    ) -> str | None:
         """Why a downloaded file must not be used, if it must not."""
         if problem := _difference(artifact, fetched):
             return problem
+        if _is_known(artifact, fetched):
+            return None
+        if problem := unfit(fetched.path, place, artifact, told_its_end=transfer.told_its_end):
+            return f"{problem}; it was thrown away"
         known = self.cache.record(place)
-        pinned = getattr(artifact, "sha256", None) is not None
-        if known is None or known.sha256 == fetched.sha256 or pinned or self.accept_changed:
+        if known is None or known.sha256 == fetched.sha256 or self.accept_changed:
             return None
         return (
             f"changed since it was first seen ({known.first_seen}): sha256 was {known.sha256}, "
@@ -249,27 +273,61 @@ class Fetcher:
         )
 
     @property
-    def _session(self) -> requests.Session:
+    def _session(self) -> Session:
         """This thread's session."""
-        from paddle2torch.converter.zoo.transfer import new_session
+        from paddle2torch.converter.zoo.transfer import Session, origin
 
         if not hasattr(self._threads, "session"):
-            self._threads.session = new_session()
+            mirror = self.mirror if isinstance(self.mirror, str) else ""
+            self._threads.session = Session({origin(mirror): self._credentials} if self._credentials else None)
         return self._threads.session
 
 
-def _mirror(given: str | Path | None) -> Path | str | None:
-    """A mirror as a folder, or as a base URL without a slash at its end."""
+def _mirror(given: str | Path | None) -> tuple[Path | str | None, tuple[str, str] | None]:
+    """A mirror as a folder, or as a base URL without user and slash at its end; and its user and password."""
     if isinstance(given, str) and "://" in given:
-        if urlsplit(given).scheme not in ("http", "https"):
-            raise SourceError(f"{given}: no mirror; give a folder or an http(s) URL")
-        return given.rstrip("/")
+        url = without_users(given)
+        try:
+            parts = urlsplit(given)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # perhaps because of the password, so it is not shown
+            raise SourceError(
+                "--mirror: the URL is malformed; expected http(s)://HOST/PATH, with %XX for the special characters of "
+                "a user or password"
+            ) from None
+        if not usable:
+            raise SourceError(f"{url}: no mirror; give a folder or an http(s) URL")
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        return url.rstrip("/"), (user, password) if user or password else None
     if given is None:
-        return None
+        return None, None
     folder = Path(given)
-    if not folder.is_dir():
-        raise SourceError(f"{folder}: no such folder for a mirror; give a folder or an http(s) URL")
-    return folder
+    if given == "" or not folder.is_dir():
+        raise SourceError(f"{given or '--mirror'}: no such folder for a mirror; give a folder or an http(s) URL")
+    return folder, None
+
+
+def _is_unknown(host: str | None) -> bool:
+    return host in _unknown_hosts and time.monotonic() - _unknown_hosts[host] < _UNKNOWN_FOR
+
+
+def _refuse_unknown_host(place: str) -> None:
+    """A host that is not known is not known a moment later: nobody waits for it once per model.
+
+    Raises:
+        UnknownHostError: it was asked for before.
+    """
+    if _is_unknown(host := urlsplit(place).hostname):
+        raise UnknownHostError(f"{place}: not tried, for the host's name is unknown", host)
+
+
+def _told_once(error: UnknownHostError, place: str) -> UnknownHostError:
+    """The error, with what can be done about it where that has not been said yet."""
+    if error.host is None or _is_unknown(error.host):
+        return error
+    if error.host == urlsplit(place).hostname:  # and not one that it redirects to
+        _unknown_hosts[error.host] = time.monotonic()
+    return UnknownHostError(f"{error}; {WAYS_ON}", error.host)
 
 
 def _label(url: str) -> str:
@@ -277,7 +335,14 @@ def _label(url: str) -> str:
 
 
 def _measured(path: Path, url: str) -> Fetched:
-    return Fetched(path, url, sha256_of(path), path.stat().st_size)
+    state = FileState.of(path)
+    return Fetched(path, url, sha256_of(path), state.size, state)
+
+
+def _is_known(artifact: Artifact | Dictionary, fetched: Fetched) -> bool:
+    """Whether the file is one that the zoo pins, or that others have seen."""
+    known = {release.sha256 for release in getattr(artifact, "known", ())} | {getattr(artifact, "sha256", None)}
+    return fetched.sha256 in known
 
 
 def _difference(artifact: Artifact | Dictionary, fetched: Fetched) -> str | None:

@@ -26,6 +26,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from paddle2torch.converter.tasks import find_task
 from paddle2torch.converter.zoo.catalog import Model, load_zoo
 
 SECTIONS = ("inference", "conversion", "verification")
@@ -375,7 +376,7 @@ def pure_executions(bench: Bench, names: Sequence[str]) -> dict[str, float]:
             conversion = convert(load_source(name, zoo, fetcher), fetcher=fetcher)
             with Session(conversion, conversion.source, worker) as session:
                 models = in_both_precisions(conversion.build())
-                for case in default_cases(conversion.network.task, conversion.network.preprocessing):
+                for case in default_cases(find_task(conversion.network.task), conversion.network.preprocessing):
                     start = time.perf_counter()
                     started = session.start_reference(case)
                     for each in (started.single, started.double, started.blank):

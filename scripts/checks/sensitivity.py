@@ -35,6 +35,7 @@ from paddle2torch.converter.parity.reference import PaddleWorker
 from paddle2torch.converter.parity.result import TOLERANCE
 from paddle2torch.converter.parity.verify import Session
 from paddle2torch.converter.sources import Source, load_source
+from paddle2torch.converter.tasks import find_task
 from paddle2torch.converter.zoo.catalog import load_zoo
 from paddle2torch.converter.zoo.download import Fetcher
 
@@ -90,12 +91,12 @@ class Probe:
         cases: Sequence[Case] | None = None,
         tolerance: float = TOLERANCE,
     ) -> None:
-        task, record = conversion.network.task, conversion.network.preprocessing
+        task, preprocessing = find_task(conversion.network.task), conversion.network.preprocessing
         self.tolerance = tolerance
         self.model = conversion.build().double()
         with Session(conversion, reference, worker) as session:
             self.layers = session.layers
-            runs = [(case, session.start_reference(case)) for case in (cases or default_cases(task, record))]
+            runs = [(case, session.start_reference(case)) for case in (cases or default_cases(task, preprocessing))]
             self._batches = [
                 _Batch(self.model, self.layers, case.array.astype(np.float64), run.double.result(), session.output)
                 for case, run in runs

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from conftest import MIRROR_VARIABLE
 from paddle2torch.architectures.graph.form import Graph
 from paddle2torch.architectures.registry import Architecture, get
 from paddle2torch.converter import zoo
@@ -24,6 +21,7 @@ from paddle2torch.converter.graph.program import graph_from_program
 from paddle2torch.converter.sources import load_source
 from paddle2torch.converter.zoo.catalog import load_zoo
 from paddle2torch.converter.zoo.download import Fetcher
+from support.mirror import smallest
 
 EMBEDDED = Path(zoo.__file__).parent / "embedded"
 
@@ -66,12 +64,8 @@ def embedded(dialect: str = "legacy") -> Released:
 
 @cache
 def tarballs() -> dict[str, Path]:
-    """The mirror's inference tarballs by model."""
-    index = Path(os.environ.get(MIRROR_VARIABLE, "")) / "mirror.json"
-    if not index.is_file():
-        return {}
-    entries = json.loads(index.read_text(encoding="utf-8"))
-    return {each["model"]: index.parent / path for path, each in entries.items() if each["kind"] == "inference"}
+    """Of each architecture the mirror's smallest inference tarball, by model."""
+    return {each.model: each.path for each in smallest() if each.kind == "inference"}
 
 
 def families() -> dict[str, Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from paddle2torch.architectures.records import Preprocessing, Size
 from paddle2torch.reading import Network
 
 
@@ -24,10 +25,16 @@ COLOURS = {
     "pink": (255, 0, 255),
 }
 LABELS = ["blank", *COLOURS]
-RECORD = {"channel_order": "RGB", "scale": 1 / 255, "mean": [0.0] * 3, "std": [1.0] * 3}
-PAGE = {**RECORD, "size": {"mode": "multiple", "multiple": 32, "limit_side": 960}}
-LINE = {**RECORD, "size": {"mode": "height", "height": 32, "width": 64}}
-DIRECTION = {**RECORD, "size": {"mode": "height_padded", "height": 48, "width": 192}}
+
+
+def unscaled(size: Size) -> Preprocessing:
+    """Pixels from 0 to 1, RGB."""
+    return Preprocessing(size, "RGB", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+PAGE = unscaled(Size("multiple", multiple=32, limit_side=960))
+LINE = unscaled(Size("height", 32, 64))
+DIRECTION = unscaled(Size("height_padded", 48, 192))
 
 
 def mark_bars(inputs: np.ndarray) -> np.ndarray:

@@ -22,12 +22,15 @@ SMALL_CHANNEL, SMALL_VARIANCE = 4, 2.0**-10  # one channel in so many; its varia
 # The last part of a name, and the bounds between which a batch norm's tensor is drawn.
 NORM_BOUNDS = {"weight": (0.7, 1.2), "bias": (-0.3, 0.7), "_mean": (-0.3, 0.3), "_variance": (0.5, 1.5)}
 BIAS_BOUNDS = (-0.2, 0.2)
+SCALE_BOUNDS = (0.8, 1.4)  # of an affine layer
 LSTM_SPREAD = 2.0
-# (pattern of a name, factor). First the transformer: what its layer norms read, and all that is added to it, is made
-# small, so that its variance is. The others keep the signal alive through narrow layers without activation, and within
-# bounds where branches are summed.
+# (pattern of a name, factor); names in both layouts of a re-parameterised network. First the transformer: what its layer
+# norms read, and all that is added to it, is made small, so that its variance is. The others keep the signal alive
+# through narrow layers without activation, and within bounds where branches and residuals are summed and before a
+# sigmoid.
 FACTORS = (
     (r"encoder\.conv2\.norm\.(weight|bias)", 2.0**-7),
+    (r"encoder\.(conv_reduce\.norm|local_conv\.1)\.(weight|bias)", 2.0**-7),
     (r"mixer\.proj\.(weight|bias)", 2.0**-7),
     (r"mlp\.fc2\.(weight|bias)", 2.0**-7),
     (r"expand_conv\.conv\.weight", 0.7),
@@ -38,6 +41,22 @@ FACTORS = (
     (r"neck\.(in|p)\w*_conv\.", 0.5),
     (r"head\.binarize\.conv3\.weight", 0.25),
     (r"head\.fc\.weight", 0.4),
+    # PPHGNet
+    (r"layers\.\d\.conv1\.conv\.weight", 0.7),
+    (r"neck\.incl\d\.[cvq]_layer_\dx\d\.weight", 0.4),
+    (r"head\.cbn_layer\.last_1\.weight", 0.25),
+    # PPLCNetV3
+    (r"\.(conv_kxk\.\d+\.bn|conv_1x1\.bn|identity)\.(weight|bias)$", 0.4),
+    # PPLCNetV4
+    (r"token_mixer\.(dw_conv|rep_dw\.reparam_conv)\.weight", 0.7),
+    (r"token_mixer\.rep_dw\.conv1\.weight", 0.3),
+    (r"token_mixer\.rep_dw\.bn\.weight", 0.7),
+    (r"token_mixer\.dw_conv\.bn\.weight", 1.2),
+    (r"channel_mixer\.compress\.(bn\.)?weight", 0.65),
+    (r"(origin_bn|dil_bn_k\d_\d)\.weight", 0.5),
+    (r"lk_origin\.weight", 0.7),
+    # PP-LCNet
+    (r"^fc\.weight", 4.0),
 )
 
 
@@ -71,6 +90,8 @@ def weight(name: str, shape: Shape, batch_norm: bool) -> np.ndarray:
     leaf = name.rpartition(".")[2]
     if batch_norm or (leaf == "weight" and len(shape) == 1):
         array = uniform(name, shape, *NORM_BOUNDS[leaf])
+    elif leaf == "scale":
+        array = uniform(name, shape, *SCALE_BOUNDS)
     elif ".cell_" in name:
         array = uniform(name, shape, *_around_zero(LSTM_SPREAD / math.sqrt(shape[-1])))
     elif leaf == "bias":
@@ -85,7 +106,7 @@ def weight(name: str, shape: Shape, batch_norm: bool) -> np.ndarray:
     return array
 
 
-def picture(shape: Shape) -> np.ndarray:
+def image(shape: Shape) -> np.ndarray:
     """A network's input, float32 between -2 and 2: patches, finer patches and noise, so that it has edges and plains.
 
     Args:

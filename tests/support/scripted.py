@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 from dataclasses import dataclass
@@ -21,17 +20,12 @@ class Scripted:
         counter: the file.
         failures: how often to fail before it succeeds.
         how: "passing", "lasting" or "killed".
-
-    What it has to say for programs: how often its process collects garbage.
     """
 
     name: str
     counter: Path
     failures: int = 0
     how: str = "passing"
-
-    def prepare(self) -> None:
-        """There is nothing to do beforehand."""
 
     def run(self) -> Report:
         runs = len(self.counter.read_text()) if self.counter.exists() else 0
@@ -40,4 +34,4 @@ class Scripted:
             if self.how == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise {"passing": DownloadError, "lasting": MappingError}[self.how](f"{self.name}: no luck")
-        return Report(f"run {runs + 1}", (f"{self.name} says",), data={"thresholds": gc.get_threshold()})
+        return Report(f"run {runs + 1}", (f"{self.name} says",))

@@ -1,8 +1,8 @@
-"""Facts about upstream's networks that are too large to be kept here; tests that need them are skipped without.
+"""Facts about released models that are not part of this repository; tests that need them are skipped without.
 
-PADDLE2TORCH_MANIFESTS names a folder of `NAME.json`: `[key, shape, …]` for each tensor of a checkpoint, in Paddle's
-names and layout; of `NAME.folded.json` for the same network without branches. PADDLE2TORCH_ORACLES names a folder of
-`NAME.npz`, inputs and what upstream's own network answers, with `recipe.py`, which makes the checkpoints behind them.
+PADDLE2TORCH_MANIFESTS names a folder of key lists: `NAME.json` has [key, shape, …] for each tensor of a checkpoint, and
+`NAME.folded.json` for the same network without branches. PADDLE2TORCH_ORACLES names one of answers that upstream's own
+networks gave: `NAME.npz`, and the `recipe.py` that makes the checkpoints to which they belong.
 """
 
 from __future__ import annotations
@@ -12,47 +12,47 @@ import json
 import os
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-Shape = tuple[int, ...]
+from .recipe import Shape
+
+MANIFESTS_VARIABLE = "PADDLE2TORCH_MANIFESTS"
+ORACLES_VARIABLE = "PADDLE2TORCH_ORACLES"
 
 
-def material(variable: str) -> Path:
-    """The folder that a variable names; the test is skipped where it names none."""
-    folder = os.environ.get(variable)
-    if not folder:
-        pytest.skip(f"{variable} names no folder")
-    return Path(folder)
-
-
-@cache
 def manifest(name: str) -> dict[str, Shape]:
-    """The tensors of a checkpoint: structured name → shape."""
+    """The tensors of a checkpoint: structured name → shape in Paddle, in the file's order."""
     return {key: tuple(shape) for key, shape, *_ in _rows(name)}
 
 
 @cache
-def oracle(name: str) -> dict[str, np.ndarray]:
-    """Input and answers."""
-    with np.load(material("PADDLE2TORCH_ORACLES") / f"{name}.npz") as file:
-        return dict(file)
-
-
-@cache
 def checkpoint(name: str) -> dict[str, np.ndarray]:
-    """The checkpoint behind an oracle: structured name → float32 array."""
-    spec = importlib.util.spec_from_file_location("oracle_recipe", material("PADDLE2TORCH_ORACLES") / "recipe.py")
+    """The checkpoint to which an oracle's answers belong: structured name → array in Paddle's layout."""
+    spec = importlib.util.spec_from_file_location("oracle_recipe", _folder(ORACLES_VARIABLE) / "recipe.py")
     assert spec is not None
     assert spec.loader is not None
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
-    made: dict[str, np.ndarray] = recipe.checkpoint(name, _rows(name))
-    return made
+    return recipe.checkpoint(name, _rows(name))
 
 
-def _rows(name: str) -> list[tuple[str, list[int], str]]:
-    path = material("PADDLE2TORCH_MANIFESTS") / f"{name}.json"
-    rows: list[tuple[str, list[int], str]] = json.loads(path.read_text(encoding="utf-8"))
-    return rows
+@cache
+def oracle(name: str) -> dict[str, np.ndarray]:
+    """Input and answers of an oracle, by the names that its README explains."""
+    with np.load(_folder(ORACLES_VARIABLE) / f"{name}.npz") as file:
+        return dict(file)
+
+
+def _folder(variable: str) -> Path:
+    """The folder that a variable names; where it names none, the test is skipped."""
+    if not os.environ.get(variable):
+        pytest.skip(f"{variable} names no folder")
+    return Path(os.environ[variable])
+
+
+@cache
+def _rows(name: str) -> list[list[Any]]:
+    return json.loads((_folder(MANIFESTS_VARIABLE) / f"{name}.json").read_text(encoding="utf-8"))

@@ -79,7 +79,8 @@ class Victims:
 def ready(*within: str) -> Iterator[Victims]:
     """The forking process, for as long as the block lasts; started by the command line `within`, where one is given."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PADDLE2TORCH_")}
-    environment |= {"PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OMP_NUM_THREADS": "1"}
+    places = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, places)), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         [*within, sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
@@ -119,11 +120,12 @@ def have_no_paddle() -> None:
     """Let `publish` take a verdict made up here: Paddle's takes many times as long as all that is written."""
     import numpy as np
 
-    from paddle2torch.converter.parity.compare import Answer, Difference
+    from paddle2torch.converter.parity.compare import Difference
     from paddle2torch.converter.parity.inputs import Case
     from paddle2torch.converter.parity.pairing import Layer
     from paddle2torch.converter.parity.result import CaseResult, LayerResult, ParityResult, WeightFile
     from paddle2torch.converter.release import publish
+    from paddle2torch.converter.tasks import Answer
 
     class Prover:
         def prove(self, conversion: Any, *, weights: Path) -> ParityResult:
@@ -135,7 +137,7 @@ def have_no_paddle() -> None:
                 name=conversion.name,
                 task=conversion.network.task,
                 architecture=conversion.network.name,
-                parameters=conversion.parameters,
+                parameters=conversion.network.parameters,
                 tolerance=1.0,
                 cases=(CaseResult(case, 1.0, (layer,), none, 1.0, answers),),
                 source=file,
