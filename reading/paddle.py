@@ -23,6 +23,7 @@ from paddle2torch.reading.network import Network, convert_source, from_conversio
 from paddle2torch.reading.reader import Reader
 
 if TYPE_CHECKING:
+    from paddle2torch.converter.parity.programs import PreparedProgram
     from paddle2torch.converter.parity.reference import ReferenceProgram
     from paddle2torch.converter.zoo.download import Fetcher
 
@@ -85,12 +86,13 @@ class PaddleSession:
         prepared = prepare_program(conversion, find_reference(conversion, load_zoo(), fetcher))
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         prepared.write(folder)
-        return from_conversion(conversion, lambda inputs: self._run(folder, prepared.form, inputs))
+        return from_conversion(conversion, lambda inputs: self._run(folder, prepared, inputs))
 
-    def _run(self, folder: Path, form: str, inputs: np.ndarray) -> np.ndarray:
+    def _run(self, folder: Path, prepared: PreparedProgram, inputs: np.ndarray) -> np.ndarray:
         """The process holds one program at a time; reading asks each of its three for many batches in a row."""
+        prepared.require_bounded(inputs)
         if self._loaded != folder:
-            self._program = self._worker.load(folder, form)
+            self._program = self._worker.load(folder, prepared.form)
             self._loaded = folder
         output = self._program.fetches[0]
         return self._worker.run(inputs, [output])[output]

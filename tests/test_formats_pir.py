@@ -125,7 +125,28 @@ def nested(depth: int) -> dict:
     return content
 
 
-WHILE = {"regions": [{"#": "region_1", "blocks": []}]}
+def loops(depth: int) -> dict:
+    """The body of a loop, with an operator in it that has a body of its own, and so on."""
+    content = {}
+    for _ in range(depth):
+        inner = pir_operator("1.while", (), {}) | content
+        content = {"regions": [{"#": "region_1", "blocks": [{"#": "block_1", "args": [], "ops": [inner]}]}]}
+    return content
+
+
+def test_the_bodies_of_loops_and_branches_are_read_apart() -> None:
+    read = read_pir(blob(changed(lambda ops: ops[4].update(loops(2)))))
+    assert [each.type for each in read.inner] == ["pd_op.while"] * 2
+    assert [each.type for each in read.operators].count("pd_op.while") == 0
+
+
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
+def test_the_versions_of_the_form_read_alike(version: int) -> None:
+    content = json.loads(pir_linear())
+    content["base_code"]["version"] = version
+    assert read_pir(blob(json.dumps(content).encode())) == read_pir(blob(pir_linear()))
+
+
 REFUSED = {
     "nothing": (b"", "is empty, not an inference.json"),
     "a web page": (b"<html>", "is a web page"),
@@ -139,7 +160,8 @@ REFUSED = {
     "a list": (b"[{}]", "'base_code' of the file is missing"),
     "no block": (pir_program([], blocks=0), "0 blocks in the first"),
     "two blocks": (pir_program([], blocks=2), "2 blocks in the first"),
-    "a loop": (changed(lambda ops: ops[4].update(WHILE)), r"operator 4 \(pd_op.matmul\) has a body: loops and branches"),
+    "a loop of loops": (changed(lambda ops: ops[4].update(loops(50))), "loops and branches are nested too deeply"),
+    "a body that is none": (changed(lambda ops: ops[4].update(regions={"a": 1})), "'regions' of an operator is missing"),
     "an operator that is none": (changed(lambda ops: ops.append(3)), "'#' of operator 8 is missing"),
     "an operator without operands": (changed(lambda ops: ops[4].pop("I")), r"'I' of operator 4 \(pd_op.matmul\)"),
     "a value from nowhere": (changed(lambda ops: ops[4]["I"].append({"%": 77})), "reads value 77, which nothing computes"),

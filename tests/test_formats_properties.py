@@ -14,12 +14,12 @@ from hypothesis.extra import numpy as st_numpy
 
 from paddle2torch.converter.formats.info import read_info
 from paddle2torch.converter.formats.pdiparams import read_pdiparams, write_pdiparams
-from paddle2torch.converter.formats.pdmodel import Variable, read_pdmodel, with_parameter_shapes
+from paddle2torch.converter.formats.pdmodel import Variable, read_pdmodel, rebuilt_pdmodel
 from paddle2torch.converter.formats.pdparams import read_pdparams, write_pdparams
-from paddle2torch.converter.formats.pir import read_pir
+from paddle2torch.converter.formats.pir import read_pir, rebuilt_pir
 from paddle2torch.converter.support.blob import Blob
 from paddle2torch.converter.support.errors import FormatError
-from support.format_samples import blob, linear_program, pir_linear, program, variable
+from support.format_samples import blob, linear_program, operator, pir_linear, program, variable
 
 # Memory that a reader may take: so many bytes for each byte of the file, and some that it always takes.
 BYTES_PER_BYTE, BYTES_AT_ALL = 100, 2**20
@@ -98,10 +98,11 @@ shapes = st.lists(st.integers(-1, 2**40), max_size=5).map(tuple)
 @given(st.dictionaries(names, st.tuples(shapes, shapes), min_size=1, max_size=6))
 @lively
 def test_new_shapes_are_read_back(parameters: dict[str, tuple]) -> None:
-    before = program([variable(name, shape) for name, (shape, _) in parameters.items()])
-    after = program([variable(name, shape) for name, (_, shape) in parameters.items()])
-    assert with_parameter_shapes(blob(before), {name: shape for name, (_, shape) in parameters.items()}) == after
-    assert {each.name: each.shape for each in read_pdmodel(blob(after)).parameters} == {
+    before = program(
+        [variable(name, shape) for name, (shape, _) in parameters.items()], [operator("any", {"X": parameters}, {})]
+    )
+    changed = rebuilt_pdmodel(blob(before), [0], {name: shape for name, (_, shape) in parameters.items()})
+    assert {each.name: each.shape for each in read_pdmodel(blob(changed)).parameters} == {
         name: shape for name, (_, shape) in parameters.items()
     }
 
@@ -121,13 +122,14 @@ PAIRS = {"state_dict": {name: (f"linear.{name}", array) for name, array in STATE
 Read = Callable[[Blob], object]
 SAMPLES: dict[str, tuple[bytes, Read]] = {
     "pdmodel": (linear_program(), read_pdmodel),
-    "pdmodel with new shapes": (linear_program(), lambda file: with_parameter_shapes(file, {"w": (3, 4)})),
+    "pdmodel built again": (linear_program(), lambda file: rebuilt_pdmodel(file, [1], {"w": (3, 4)})),
     "pdiparams": (write_pdiparams(STATE), lambda file: read_pdiparams(file, PARAMETERS)),
     "info": (pickle.dumps(INFO, 2), read_info),
     "pdparams as written here": (write_pdparams(STATE), read_pdparams),
     **{f"pdparams of protocol {number}": (pickle.dumps(STATE, number), read_pdparams) for number in (2, 3, 4, 5)},
     "pdparams in parts": (pickle.dumps(CUT, 2), read_pdparams),
     "pir": (pir_linear(), read_pir),
+    "pir built again": (pir_linear(), lambda file: rebuilt_pir(file, [1])),
     "pdparams of pairs": (pickle.dumps(PAIRS, 4), read_pdparams),
 }
 

@@ -15,7 +15,7 @@ SECONDS = 2
 # Executions in that time, on a slow machine with other things to do; what parses YAML or writes files is slower.
 FLOOR = {"archive": 50, "config": 50}
 USUAL_FLOOR = 500
-READERS = ("pdmodel", "shapes", "pdiparams", "info", "pdparams", "pir", "archive", "config", "dictionary")
+READERS = ("pdmodel", "rebuilt", "pdiparams", "info", "pdparams", "pir", "archive", "config", "dictionary")
 
 needs_atheris = pytest.mark.skipif(
     find_spec("atheris") is None,

@@ -59,9 +59,15 @@ def test_all_uncovered_operators_are_listed_at_once_with_counts() -> None:
     )
     with pytest.raises(UncoveredError) as caught:
         graph_from_program(bad)
-    assert caught.value.uncovered == {"fft_c2r": 2, "conv2d with data_format=NHWC": 1, "relu6 with threshold=5.0": 1}
-    assert "4 operators that cannot be turned into PyTorch: conv2d with data_format=NHWC (1), fft_c2r (2)" in str(
-        caught.value
+    assert caught.value.uncovered == {
+        "fft_c2r": 2,
+        "conv2d with data_format=NHWC": 1,
+        "relu6 with threshold=5.0": 1,
+        "dead_end": 1,
+    }
+    assert (
+        "5 operators that cannot be turned into PyTorch: conv2d with data_format=NHWC (1), dead_end (1), fft_c2r (2)"
+        in str(caught.value)
     )
 
 

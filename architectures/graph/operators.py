@@ -31,19 +31,48 @@ Sizes = Sequence[int | Tensor] | Tensor
 # Numbers of float32 precision that stand for the same plain fraction differ by less.
 SAME = 1e-6
 
+# How many sizes, or parts of a tensor, there may be next to each other; released networks have up to five.
+MOST_SIZES = 4096
+
 
 # ---- sizes -------------------------------------------------------------------------------------------------------
 
 
 def numbers(value: Any) -> tuple[int | Tensor, ...]:
-    """Sizes as a tuple, however they come: a number, a tuple, a tensor, or a list of those."""
+    """Sizes as a tuple, however they come: a number, a tuple, a tensor, or a list of those.
+
+    Raises:
+        ValueError: there are far more than a tensor has axes.
+    """
     if isinstance(value, Tensor):
+        few(value.numel())
         flat = value.reshape(-1)
         # While tracing, numbers would be frozen to those of the example.
         return flat.unbind(0) if torch.jit.is_tracing() else tuple(flat.tolist())
     if isinstance(value, (list, tuple)):
-        return tuple(number for each in value for number in numbers(each))
+        found: list[int | Tensor] = []
+        for each in value:
+            found += numbers(each)
+            few(len(found))
+        return tuple(found)
     return (value,)
+
+
+def few(count: Any) -> None:
+    """Raise ValueError where there are too many sizes or parts; a count that is not known yet is let pass."""
+    if type(count) is int and count > MOST_SIZES:
+        raise ValueError(f"{count:,} sizes or parts next to each other, where {MOST_SIZES:,} are allowed")
+
+
+def bounded(size: Any) -> Any:
+    """A size of at most 64 bits, as Paddle has them.
+
+    Raises:
+        ValueError: it is larger.
+    """
+    if type(size) is int and not -(2**63) <= size < 2**63:
+        raise ValueError("a size does not fit into 64 bits")
+    return size
 
 
 def is_sizes(*values: Any) -> bool:
@@ -60,9 +89,16 @@ def per_size(function: Callable[..., Any], *values: Any) -> Any:
     """A function of numbers applied to numbers or, element by element, to tuples."""
     length = max((len(value) for value in values if isinstance(value, (list, tuple))), default=None)
     if length is None:
-        return function(*values)
+        return bounded(function(*values))
     spread = [value if len(value) > 1 else value * length for value in map(numbers, values)]
-    return tuple(function(*each) for each in zip(*spread, strict=True))
+    return tuple(bounded(function(*each)) for each in zip(*spread, strict=True))
+
+
+def small_power(size: Any, exponent: Any) -> Any:
+    """size ** exponent, which is not worked out where it cannot be a size."""
+    if type(size) is type(exponent) is int and exponent > 63 and abs(size) > 1:
+        raise ValueError("a size does not fit into 64 bits")
+    return size**exponent
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -105,9 +141,20 @@ def conv2d_transpose(
 
 
 def batch_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, *, epsilon: float, momentum: float
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    *,
+    epsilon: float,
+    momentum: float,
+    flat: bool = False,
 ) -> Tensor:
-    """With the statistics of training; `momentum` is the share of the old ones that an update keeps."""
+    """With the statistics of training; `momentum` is the share of the old ones that an update keeps.
+
+    `flat` says that x is (N, C, L), not (N, C, H, W).
+    """
     return F.batch_norm(x, mean, variance, weight, bias, momentum=1 - momentum, eps=epsilon)
 
 
@@ -309,6 +356,8 @@ def aligned(y: Tensor, x: Tensor, axis: int) -> Tensor:
     """y with axes of one appended, so that its first axis stands at x's axis `axis`; -1 leaves the last at the last."""
     if axis == -1 or y.dim() == 0:
         return y
+    if not 0 <= axis <= x.dim():
+        raise ValueError(f"axis {axis} is none of {x.dim()}")
     # Paddle drops y's last axes of one before it aligns.
     while axis + y.dim() > x.dim() and y.shape[-1] == 1:
         y = y.squeeze(-1)
@@ -366,7 +415,7 @@ floor_divide = binary("floor_divide", torch.floor_divide, operator.floordiv)
 remainder = binary("remainder", torch.remainder, operator.mod)
 maximum = binary("maximum", torch.maximum, max)
 minimum = binary("minimum", torch.minimum, min)
-power = binary("power", torch.pow, operator.pow)
+power = binary("power", torch.pow, small_power)
 
 equal = binary("equal", torch.eq)
 not_equal = binary("not_equal", torch.ne)
@@ -465,6 +514,7 @@ def _all_tensors(values: Sequence[Any]) -> list[Tensor]:
 def split(x: Tensor, *, axis: int, parts: int | None = None, sizes: list[int] | None = None) -> tuple[Tensor, ...]:
     """Into equal parts, or into parts of these sizes, one of which may be -1 for what is left."""
     total = x.shape[axis]
+    few(parts if sizes is None else len(sizes))
     if sizes is None:
         return torch.split(x, total // parts, axis)
     left = total - sum(size for size in sizes if size >= 0)
@@ -472,7 +522,10 @@ def split(x: Tensor, *, axis: int, parts: int | None = None, sizes: list[int] | 
 
 
 def unbind(x: Tensor, *, axis: int) -> tuple[Any, ...]:
-    return numbers(x) if is_sizes(x) else torch.unbind(x, axis)
+    if is_sizes(x):
+        return numbers(x)
+    few(x.shape[axis])
+    return torch.unbind(x, axis)
 
 
 def slice_axes(
@@ -514,11 +567,11 @@ def flip(x: Tensor, *, axes: list[int]) -> Tensor:
 
 
 def full(shape: Sizes, value: Number, *, dtype: str, like: Tensor) -> Any:
-    """One value everywhere, on the device of `like`; integers along at most one axis are sizes."""
+    """One value everywhere, on the device of `like`; a few integers along at most one axis are sizes."""
     sizes = numbers(shape)
     if isinstance(value, Tensor):
         return value.reshape(()).to(torch_dtype(dtype)).expand(sizes)
-    if "int" in dtype and len(sizes) <= 1:
+    if "int" in dtype and len(sizes) <= 1 and (not sizes or sizes[0] <= MOST_SIZES):
         return (int(value),) * sizes[0] if sizes else int(value)
     return torch.full(sizes, value, dtype=torch_dtype(dtype), device=like.device)
 
@@ -534,8 +587,8 @@ def full_like(x: Tensor, value: Number, *, dtype: str | None) -> Tensor:
 
 
 def constant(*, values: list[float], shape: list[int], dtype: str, like: Tensor) -> Any:
-    """Given values, on the device of `like`; integers along at most one axis are sizes."""
-    if "int" in dtype and len(shape) <= 1:
+    """Given values, on the device of `like`; a few integers along at most one axis are sizes."""
+    if "int" in dtype and len(shape) <= 1 and len(values) <= MOST_SIZES:
         return tuple(values) if shape else values[0]
     return torch.tensor(values, dtype=torch_dtype(dtype), device=like.device).reshape(shape)
 
@@ -797,7 +850,8 @@ def build_conv2d_transpose(node: Node, shapes: Shapes) -> nn.Module:
 
 def build_batch_norm(node: Node, shapes: Shapes) -> nn.Module:
     given = node.attributes
-    return nn.BatchNorm2d(shapes[node.inputs["weight"][0]][0], given["epsilon"], 1 - given["momentum"])
+    layer = nn.BatchNorm1d if given.get("flat") else nn.BatchNorm2d
+    return layer(shapes[node.inputs["weight"][0]][0], given["epsilon"], 1 - given["momentum"])
 
 
 def build_layer_norm(node: Node, shapes: Shapes) -> nn.Module:

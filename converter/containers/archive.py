@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from paddle2torch.converter.containers.container import Container, open_container
 from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.boundary import boundary
 from paddle2torch.converter.support.errors import ArchiveError, ConverterError, SourceError
 
 _ROLES = {
@@ -99,6 +100,15 @@ def open_model_files(path: Path, member: str | None = None) -> ModelFiles:
         SourceError: the path cannot be used, holds several models, or not the one that was asked for.
         ArchiveError: the archive is broken, refused, or holds no model.
     """
+    with boundary(str(path), "a model", _broken):
+        return _model_in(path, member)
+
+
+def _broken(name: str, problem: str) -> ArchiveError:
+    return ArchiveError(f"{name}: {problem}")
+
+
+def _model_in(path: Path, member: str | None) -> ModelFiles:
     try:
         mode = path.stat().st_mode
     except OSError as error:

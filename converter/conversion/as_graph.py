@@ -137,7 +137,7 @@ def _trial(graph: Graph, stated: tuple[int, ...], file: str) -> tuple[tuple[int,
     ]
     failures = []
     for sizes in dict.fromkeys([*open_or_stated, *SIZES]):
-        trace = trace_graph(graph, {}, (1, 3, *sizes))
+        trace = trace_graph(graph, {}, (1, 3, *sizes), file)
         if trace.failure is None:
             (output,) = trace.outputs
             return (1, 3, *sizes), tuple(output.shape if output.places is None else output.places.shape)

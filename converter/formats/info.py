@@ -6,11 +6,13 @@ from paddle2torch.converter.formats.foreign import PICKLE, refuse_foreign
 from paddle2torch.converter.formats.names import checked_name
 from paddle2torch.converter.formats.restricted import read_pickle
 from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.boundary import guarded
 from paddle2torch.converter.support.errors import FormatError
 
 _WANTED = "a .pdiparams.info file"
 
 
+@guarded(_WANTED)
 def read_info(blob: Blob) -> dict[str, str]:
     """The structured name of each variable that has one.
 

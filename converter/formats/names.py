@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from paddle2torch.converter.support.errors import FormatError
 
+LONGEST_NAME = 1024  # characters; released models have names of up to 68
+
 
 def checked_name(file: str, name: object) -> str:
-    """The name, when it is text without line ends and control characters.
+    """The name, when it is text without line ends and control characters, and not endless.
 
     Args:
         file: the file it comes from, for the message.
@@ -19,7 +21,9 @@ def checked_name(file: str, name: object) -> str:
         text = name.decode() if isinstance(name, bytes) else name
     except UnicodeDecodeError:
         text = None
-    if isinstance(text, str) and text.isprintable():
+    if isinstance(text, str) and text.isprintable() and len(text) <= LONGEST_NAME:
         return text
     shown = repr(name[:60]) if isinstance(name, bytes | str) else f"a {type(name).__name__}"
-    raise FormatError(file, f"a name is {shown}, which is not printable text; the file is damaged")
+    raise FormatError(
+        file, f"a name is {shown}, which is not printable text of up to {LONGEST_NAME} characters; the file is damaged"
+    )

@@ -18,6 +18,7 @@ from paddle2torch.converter.formats.foreign import PARAMETERS, refuse_foreign
 from paddle2torch.converter.formats.pdmodel import ELEMENT_NAMES, Variable, message_class, parse_message
 from paddle2torch.converter.formats.tensors import ELEMENT_TYPES, byte_count, is_possible, little_endian, widen_bfloat16
 from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.boundary import guarded
 from paddle2torch.converter.support.errors import FormatError
 
 _ELEMENT_NUMBERS = {name: number for number, name in ELEMENT_NAMES.items()}
@@ -25,6 +26,7 @@ _ELEMENT_NUMBERS = {name: number for number, name in ELEMENT_NAMES.items()}
 _MAX_DESCRIPTION = 1024
 
 
+@guarded("a .pdiparams file")
 def read_pdiparams(blob: Blob, parameters: Sequence[Variable]) -> dict[str, np.ndarray]:
     """The arrays of a `.pdiparams` file.
 

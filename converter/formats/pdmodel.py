@@ -1,13 +1,13 @@
-"""`.pdmodel`: a Paddle program (ProgramDesc, protobuf) as plain records, and the same program with other shapes.
+"""`.pdmodel`: a Paddle program (ProgramDesc, protobuf) as plain records, and one built again from parts of another.
 
 Paddle's schema is large and its generated module registers itself globally. What a converter needs of it is spelled
 out below and built in a descriptor pool of its own, so that Paddle may be loaded beside it. Fields that are not named
-here are passed over when reading and kept when writing.
+here are passed over when reading, and are not written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -18,18 +18,33 @@ from google.protobuf.message import DecodeError
 from paddle2torch.converter.formats.foreign import PROGRAM, refuse_foreign
 from paddle2torch.converter.formats.names import checked_name
 from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.boundary import guarded
 from paddle2torch.converter.support.errors import FormatError
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-# Released programs have at most a few megabytes; records take far more memory than the bytes they come from.
-MAX_PROGRAM_BYTES = 256 * 2**20
+# Released programs have up to 2.5 MB, 65,000 fields, 600 operators and 1,500 variables. Records take far more memory
+# than the bytes that they come from: two bytes are an operator.
+MAX_PROGRAM_BYTES = 32 * 2**20
+MOST_FIELDS = 1_000_000
+MOST_OPERATORS = 10_000
+MOST_VARIABLES = 30_000
+# Bytes whose fields need no counting: they are few enough in any case.
+_FEW_BYTES = 4 * 2**20
 
 # Number, label and type of each field; a capital letter begins a message of this table. Enumerations are numbers on
 # the wire and read as such, and text is read as bytes, so that what is not UTF-8 can be told where it stands.
 _SCHEMA: Mapping[str, Mapping[str, tuple[int, str, str]]] = {
-    "Program": {"blocks": (1, "repeated", "Block")},
+    "Program": {
+        "blocks": (1, "repeated", "Block"),
+        "version": (4, "optional", "Version"),
+        "op_version_map": (5, "optional", "OpVersionMap"),
+    },
+    "Version": {"version": (1, "optional", "int64")},
+    "OpVersionMap": {"pair": (1, "repeated", "OpVersionPair")},
+    "OpVersionPair": {"op_name": (1, "required", "bytes"), "op_version": (2, "required", "OpVersion")},
+    "OpVersion": {"version": (1, "required", "int32")},
     "Block": {
         "idx": (1, "required", "int32"),
         "parent_idx": (2, "required", "int32"),
@@ -40,6 +55,9 @@ _SCHEMA: Mapping[str, Mapping[str, tuple[int, str, str]]] = {
         "name": (1, "required", "bytes"),
         "type": (2, "required", "Type"),
         "persistable": (3, "optional", "bool"),
+        "need_check_feed": (4, "optional", "bool"),
+        "is_parameter": (5, "optional", "bool"),
+        "stop_gradient": (6, "optional", "bool"),
     },
     "Type": {"type": (1, "required", "int32"), "dense_tensor": (3, "optional", "DenseTensor")},
     "DenseTensor": {"tensor": (1, "required", "Tensor")},
@@ -83,6 +101,9 @@ _SCHEMA: Mapping[str, Mapping[str, tuple[int, str, str]]] = {
     "Complex": {"r": (1, "required", "double"), "i": (2, "required", "double")},
 }
 
+# Types of a field that a packed list has next to each other, and how many bytes each takes at least.
+_PACKED: Mapping[str, int] = {"int32": 1, "int64": 1, "bool": 1, "float": 4, "double": 8}
+
 # Paddle's numbers (VarType.Type) for the types of elements.
 ELEMENT_NAMES: Mapping[int, str] = {
     0: "bool",
@@ -104,6 +125,8 @@ ELEMENT_NAMES: Mapping[int, str] = {
     38: "uint64",
 }
 _DENSE_TENSOR = 7
+# What the variables of feed and fetch operators are.
+_ENDS = frozenset({9, 10})
 
 # Paddle's numbers (AttrType) for the types of attributes, and the field that holds the value.
 _ATTRIBUTE_FIELDS: Mapping[int, str] = {
@@ -127,14 +150,16 @@ _ATTRIBUTE_FIELDS: Mapping[int, str] = {
     17: "scalars",
 }
 _SCALAR_FIELDS: Mapping[int, str] = {1: "b", 2: "i", 3: "r", 4: "c"}
+# Attributes that are no values, but refer to blocks and variables.
+_REFERENCES = frozenset({8, 10, 13, 14})
 
 # Where an operator was made: stack traces and scopes of the exporting machine, not part of the network.
 _PROVENANCE = frozenset({"op_callstack", "op_namescope", "op_device", "op_role", "op_role_var"})
 
 
 # Operators that hand a network its inputs and take its outputs, here and in Paddle 3's programs.
-_FEEDS = frozenset({"feed", "pd_op.feed", "pd_op.data"})
-_FETCHES = frozenset({"fetch", "pd_op.fetch"})
+FEEDS = frozenset({"feed", "pd_op.feed", "pd_op.data"})
+FETCHES = frozenset({"fetch", "pd_op.fetch"})
 
 
 @dataclass(frozen=True)
@@ -178,10 +203,19 @@ class Operator:
 
 @dataclass(frozen=True)
 class Program:
-    """A network: its variables by name, and its operators in execution order."""
+    """A network.
+
+    Attributes:
+        variables: by name.
+        operators: of the main block, in execution order.
+        inner: the operators of all other blocks: bodies of loops and branches.
+        pir: whether operators and attributes are called as in an `inference.json` of Paddle 3.
+    """
 
     variables: dict[str, Variable]
     operators: tuple[Operator, ...]
+    inner: tuple[Operator, ...] = ()
+    pir: bool = False
 
     @property
     def parameters(self) -> tuple[Variable, ...]:
@@ -192,12 +226,12 @@ class Program:
     @property
     def feeds(self) -> tuple[str, ...]:
         """The network's inputs, in order."""
-        return tuple(name for end in self._ends(_FEEDS) for names in end.outputs.values() for name in names)
+        return tuple(name for end in self._ends(FEEDS) for names in end.outputs.values() for name in names)
 
     @property
     def fetches(self) -> tuple[str, ...]:
         """The network's outputs, in order."""
-        return tuple(name for end in self._ends(_FETCHES) for names in end.inputs.values() for name in names)
+        return tuple(name for end in self._ends(FETCHES) for names in end.inputs.values() for name in names)
 
     def _ends(self, kinds: frozenset[str]) -> list[Operator]:
         return sorted((each for each in self.operators if each.type in kinds), key=_column)
@@ -209,46 +243,83 @@ def _column(end: Operator) -> int:
     return column if isinstance(column, int) else 0
 
 
+@guarded("a .pdmodel program")
 def read_pdmodel(blob: Blob) -> Program:
     """The program of a `.pdmodel` file.
 
     Stack traces and other notes about the exporting machine (`op_callstack`, …) are left out.
 
     Raises:
-        FormatError: the file is damaged or something else, or the network has control flow (more than one block).
+        FormatError: the file is damaged or something else.
     """
-    block = _main_block(blob, _parse(blob))
+    main, *others = _parse(blob).blocks
     variables = {}
-    for message in block.vars:
+    for message in main.vars:
         variable = _variable(blob, message)
         if variable.name in variables:
             raise FormatError(blob.name, f"variable {variable.name!r} stands in it twice; the file is damaged")
         variables[variable.name] = variable
-    return Program(variables, tuple(_operator(blob, message) for message in block.ops))
+    inner = tuple(_operator(blob, message) for block in others for message in block.ops)
+    return Program(variables, tuple(_operator(blob, message) for message in main.ops), inner)
 
 
-def with_parameter_shapes(blob: Blob, shapes: Mapping[str, tuple[int, ...]]) -> bytes:
-    """The same program with other shapes for some of its parameters; all else is kept as it stands.
+@guarded("a .pdmodel program")
+def rebuilt_pdmodel(blob: Blob, operators: Sequence[int], shapes: Mapping[str, tuple[int, ...]] | None = None) -> bytes:
+    """A program built again from some of the operators of another's main block, and of nothing else.
+
+    Values stay as they are. What is left out: other blocks, variables that none of the operators names, notes about
+    the exporting machine, and whatever the schema above does not have.
 
     Args:
         blob: a `.pdmodel` file.
-        shapes: parameter name → new shape.
+        operators: their places in the main block, in the order in which they are to run.
+        shapes: parameter name → another shape for it.
 
     Returns:
         The bytes of a `.pdmodel` file.
 
     Raises:
-        FormatError: the file is damaged, or has no such parameter.
+        FormatError: the file is damaged, has no such parameter, or one of the operators refers to other blocks or to
+            what is no tensor.
     """
-    program = _parse(blob)
-    left = dict(shapes)
-    for message in _main_block(blob, program).vars:
+    given = _parse(blob)
+    program = message_class("Program")()
+    for part in ("version", "op_version_map"):
+        if given.HasField(part):
+            getattr(program, part).CopyFrom(getattr(given, part))
+    block = program.blocks.add(idx=0, parent_idx=-1)
+    for place in operators:
+        _copy_operator(blob, given.blocks[0].ops[place], block)
+    named = {name for op in block.ops for side in (op.inputs, op.outputs) for slot in side for name in slot.arguments}
+    left = dict(shapes or {})
+    for message in given.blocks[0].vars:
         variable = _variable(blob, message)
-        if variable.is_parameter and variable.name in left:
-            message.type.dense_tensor.tensor.dims[:] = left.pop(variable.name)
+        shape = left.pop(variable.name, None) if variable.is_parameter else None
+        if message.name in named:
+            if variable.shape is None and message.type.type not in _ENDS:
+                raise FormatError(blob.name, f"variable {variable.name!r} is no tensor, but an operator's value")
+            block.vars.append(message)
+            if shape is not None:
+                block.vars[-1].type.dense_tensor.tensor.dims[:] = shape
     if left:
         raise FormatError(blob.name, f"has no parameter {', '.join(sorted(left))}, whose shape was to be set")
+    program.DiscardUnknownFields()
     return program.SerializeToString()
+
+
+def _copy_operator(blob: Blob, message: Any, block: Any) -> None:
+    """Add a copy of an operator to a block, without the notes about where it was made."""
+    copy = block.ops.add(type=message.type, inputs=message.inputs, outputs=message.outputs)
+    for attribute in message.attrs:
+        name = _name(blob.name, attribute.name)
+        if name in _PROVENANCE:
+            continue
+        if attribute.type in _REFERENCES:
+            kind = _name(blob.name, message.type)
+            raise FormatError(
+                blob.name, f"attribute {name!r} of a {kind} is no value, but refers to a block or variable"
+            )
+        copy.attrs.append(attribute)
 
 
 @cache
@@ -285,25 +356,79 @@ def _pool() -> descriptor_pool.DescriptorPool:
 
 
 def _parse(blob: Blob) -> Any:
+    """The ProgramDesc, with at least one block, and of bounded size."""
     refuse_foreign(blob, PROGRAM, "a .pdmodel program")
-    if blob.size > MAX_PROGRAM_BYTES:
-        raise FormatError(blob.name, f"{blob.size} bytes are too many for a program (at most {MAX_PROGRAM_BYTES})")
-    program = parse_message("Program", blob.data)
+    check_count(blob, "bytes", blob.size, MAX_PROGRAM_BYTES)
+    data = blob.data
+    if len(data) > _FEW_BYTES:
+        check_count(blob, "fields", _fields(bytes(data), "Program"), MOST_FIELDS)
+    program = parse_message("Program", data)
     if program is None:
         raise FormatError(
             blob.name,
             "cannot be read as a Paddle program (ProgramDesc); it is cut short, damaged, or something else",
         )
+    if not program.blocks:
+        raise FormatError(blob.name, "the program has no block, so it has no network")
+    check_count(blob, "operators", sum(len(block.ops) for block in program.blocks), MOST_OPERATORS)
+    check_count(blob, "variables", sum(len(block.vars) for block in program.blocks), MOST_VARIABLES)
     return program
 
 
-def _main_block(blob: Blob, program: Any) -> Any:
-    """Block 0, which is the network; others hold the bodies of loops and branches."""
-    if len(program.blocks) != 1:
-        count = len(program.blocks)
-        reason = "loops or branches (while, conditional_block), which are not converted" if count else "no network"
-        raise FormatError(blob.name, f"the program has {count} blocks where one was expected: it has {reason}")
-    return program.blocks[0]
+def check_count(blob: Blob, what: str, count: int, most: int) -> None:
+    """Refuse a program that is far larger than any network's.
+
+    Raises:
+        FormatError: the count is larger than that.
+    """
+    if count > most:
+        raise FormatError(blob.name, f"refused: {count:,} {what} or more, where a program has {most:,} at most")
+
+
+def _fields(data: bytes, message: str) -> int:
+    """How many fields a message has, with those of the messages in it; counted on the wire, before they take memory.
+
+    It is counted no further than `MOST_FIELDS`, and no further than the bytes are well formed.
+    """
+    count, waiting = 0, [(0, len(data), message)]
+    while waiting:
+        at, end, message = waiting.pop()
+        while at < end:
+            key, at = _varint(data, at, end)
+            count += 1
+            if count > MOST_FIELDS:
+                return count
+            wire = key & 7
+            if wire == _VARINT:
+                _, at = _varint(data, at, end)
+            elif wire == _BYTES:
+                length, at = _varint(data, at, end)
+                kind = _FIELD_TYPES[message].get(key >> 3, "")
+                if kind in _SCHEMA:
+                    waiting.append((at, min(at + length, end), kind))
+                elif kind in _PACKED:
+                    count += length // _PACKED[kind]
+                at += length
+            else:
+                at += _FIXED.get(wire, end)
+    return count
+
+
+# Wire types of protobuf: numbers of variable length, bytes behind their length, and those of fixed length.
+_VARINT, _BYTES, _FIXED = 0, 2, {1: 8, 5: 4}
+_FIELD_TYPES = {message: {number: kind for number, _, kind in fields.values()} for message, fields in _SCHEMA.items()}
+
+
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """A number of variable length, and the place behind it."""
+    value = shift = 0
+    while at < end:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128 or shift > 63:
+            break
+    return value, at
 
 
 def _text(blob: Blob, value: bytes) -> str:

@@ -25,6 +25,7 @@ from paddle2torch.converter.formats.numpy_pickles import ARRAYS, PickledArray
 from paddle2torch.converter.formats.restricted import Constructor, Refused, read_pickle, text_of
 from paddle2torch.converter.formats.tensors import ELEMENT_TYPES, is_possible, little_endian, widen_bfloat16
 from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.boundary import guarded
 from paddle2torch.converter.support.errors import FormatError
 
 _log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ _PROGRESS_KEYS = frozenset({"epoch", "global_step", "start_epoch"})
 _GIVE_CHECKPOINT = "give the .pdparams file beside it"
 
 
+@guarded("a .pdparams checkpoint")
 def read_pdparams(blob: Blob) -> dict[str, np.ndarray]:
     """The arrays of a checkpoint.
 

@@ -1,26 +1,36 @@
-"""`inference.json`: a program as Paddle 3 writes it (PIR), read into the records of a `.pdmodel`.
+"""`inference.json`: a program as Paddle 3 writes it (PIR), read into the records of a `.pdmodel`, or built again.
 
 Keys are short: `#` is what a thing is, `%` the number of a value, `I` and `O` an operator's operands and results, `A`
 its attributes with name `N` and content `AT`, `TT` a type, `D` data, `VD` a number that JSON cannot have. Operands and
 results have places, no names; value 0 is none at all. Parameters are operators of type `p` with attributes of their
 own (the last is the name), whose flags in `OA` begin with whether they are stored in the `.pdiparams` beside the file.
+The versions 1, 3 and 4 of the form differ in nothing that is read here.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from paddle2torch.converter.formats.foreign import PIR, refuse_foreign
 from paddle2torch.converter.formats.names import checked_name
-from paddle2torch.converter.formats.pdmodel import MAX_PROGRAM_BYTES, Operator, Program, Variable
+from paddle2torch.converter.formats.pdmodel import (
+    FEEDS,
+    MAX_PROGRAM_BYTES,
+    MOST_FIELDS,
+    MOST_OPERATORS,
+    Operator,
+    Program,
+    Variable,
+    check_count,
+)
 from paddle2torch.converter.support.blob import Blob
+from paddle2torch.converter.support.boundary import guarded
 from paddle2torch.converter.support.errors import FormatError
 
 _DIALECTS: Mapping[str, str] = {"0": "builtin", "1": "pd_op", "2": "cf", "3": "custom_op", "4": "pd_dist"}
 _PARAMETER = "p"
-_FEEDS = frozenset({"pd_op.data", "pd_op.feed"})
 _NO_VALUE = 0
 
 _ELEMENT_TYPES: Mapping[str, str] = {
@@ -40,6 +50,7 @@ _ELEMENT_TYPES: Mapping[str, str] = {
     "t_c128": "complex128",
 }
 _TENSOR = "t_dtensor"
+_LIST_TYPE = "t_vec"
 
 # Upper case of what `VD` has.
 _NOT_FINITE: Mapping[str, float] = {"INF": float("inf"), "-INF": float("-inf"), "NAN": float("nan")}
@@ -48,6 +59,7 @@ _NOT_FINITE: Mapping[str, float] = {"INF": float("inf"), "-INF": float("-inf"), 
 _MAX_NESTING = 16
 
 
+@guarded("an inference.json of Paddle 3")
 def read_pir(blob: Blob) -> Program:
     """The program of an `inference.json`.
 
@@ -58,17 +70,54 @@ def read_pir(blob: Blob) -> Program:
     `.pdiparams` are not persistable.
 
     Raises:
-        FormatError: the file is damaged or something else, or the network has control flow.
+        FormatError: the file is damaged or something else.
     """
+    return _Reader(blob).program(_parsed(blob))
+
+
+@guarded("an inference.json of Paddle 3")
+def rebuilt_pir(blob: Blob, operators: Sequence[int]) -> bytes:
+    """A program built again from some of the operators of another's block, and of nothing else.
+
+    Values stay as they are. What is left out: parameters that none of the operators reads, and whatever is not read
+    here.
+
+    Args:
+        blob: an `inference.json`.
+        operators: their places among `Program.operators`, in the order in which they are to run.
+
+    Returns:
+        The bytes of an `inference.json`.
+
+    Raises:
+        FormatError: the file is damaged, or one of the operators has an attribute or a type of an unknown kind.
+    """
+    content, reader = _parsed(blob), _Reader(blob)
+    reader.program(content)
+    records = reader.records(content)
+    others = [record for record in records if record["#"] != _PARAMETER]
+    chosen = [reader.copied(others[place], f"operator {place}") for place in operators]
+    read = {operand["%"] for record in chosen for operand in record["I"]}
+    parameters = [record for record in records if record["#"] == _PARAMETER and record["O"]["%"] in read]
+    kept = [reader.copied_parameter(record, f"parameter {record['A'][-1]}") for record in parameters] + chosen
+    base = content["base_code"]
+    program = {
+        "base_code": {
+            key: base[key] for key in ("magic", "trainable", "version") if isinstance(base.get(key), str | int)
+        },
+        "program": {"regions": [{"#": "region_0", "blocks": [{"#": "block_0", "args": [], "ops": kept}]}]},
+    }
+    return json.dumps(program, separators=(",", ":")).encode()
+
+
+def _parsed(blob: Blob) -> Any:
     refuse_foreign(blob, PIR, "an inference.json of Paddle 3")
-    return _Reader(blob.name).program(_parsed(blob))
-
-
-def _parsed(blob: Blob) -> object:
-    if blob.size > MAX_PROGRAM_BYTES:
-        raise FormatError(blob.name, f"{blob.size} bytes are too many for a program (at most {MAX_PROGRAM_BYTES})")
+    check_count(blob, "bytes", blob.size, MAX_PROGRAM_BYTES)
+    data = bytes(blob.data)
+    # Every value of JSON but the first stands behind one of these; some of them are in texts.
+    check_count(blob, "values", sum(map(data.count, (b",", b"[", b"{"))), MOST_FIELDS)
     try:
-        return json.loads(str(blob.data, "utf-8"))
+        return json.loads(data.decode())
     except json.JSONDecodeError as error:
         raise FormatError(blob.name, f"is cut short or damaged: {error.msg}", error.pos) from error
     except (ValueError, RecursionError) as error:
@@ -78,8 +127,8 @@ def _parsed(blob: Blob) -> object:
 class _Reader:
     """The names of the values met so far, and the records made."""
 
-    def __init__(self, file: str) -> None:
-        self.file = file
+    def __init__(self, blob: Blob) -> None:
+        self.blob, self.file = blob, blob.name
         self.names: dict[int, str] = {_NO_VALUE: ""}
         self.variables: dict[str, Variable] = {}
 
@@ -95,7 +144,8 @@ class _Reader:
 
     # ---- the program
 
-    def program(self, content: object) -> Program:
+    def records(self, content: object) -> list[dict[str, Any]]:
+        """What the main block has, each with its kind."""
         base = self.get(content, "base_code", dict, "the file")
         if base.get("magic") != "pir":
             self.fail("is not a program of Paddle 3: its magic is not 'pir'")
@@ -103,13 +153,35 @@ class _Reader:
         blocks = self.get(regions[0], "blocks", list, "a region") if len(regions) == 1 else []
         if len(blocks) != 1:
             self.fail(f"the program has {len(regions)} regions and {len(blocks)} blocks in the first, not one of each")
-        operators = []
-        for place, record in enumerate(self.get(blocks[0], "ops", list, "the block")):
-            if self.get(record, "#", str, f"operator {place}") == _PARAMETER:
+        return self.block(blocks[0])
+
+    def block(self, block: object) -> list[dict[str, Any]]:
+        records = self.get(block, "ops", list, "a block")
+        for place, record in enumerate(records):
+            self.get(record, "#", str, f"operator {place}")
+        return records
+
+    def program(self, content: object) -> Program:
+        operators: list[Operator] = []
+        inner: list[Operator] = []
+        for place, record in enumerate(self.records(content)):
+            if record["#"] == _PARAMETER:
                 self.parameter(record, place)
             else:
                 operators.append(self.operator(record, place))
-        return Program(self.variables, tuple(operators))
+                inner += self.body(record)
+        check_count(self.blob, "operators", len(operators) + len(inner), MOST_OPERATORS)
+        return Program(self.variables, tuple(operators), tuple(inner), pir=True)
+
+    def body(self, record: dict[str, Any], depth: int = 0) -> Iterator[Operator]:
+        """The operators in the body of a loop or branch, and in bodies there: their kinds alone."""
+        if depth > _MAX_NESTING:
+            self.fail("its loops and branches are nested too deeply; the file is damaged")
+        for region in self.get(record, "regions", list, "an operator") if record.get("regions") else ():
+            for block in self.get(region, "blocks", list, "a region"):
+                for each in self.block(block):
+                    yield Operator(_full_name(checked_name(self.file, each["#"])), {}, {}, {})
+                    yield from self.body(each, depth + 1)
 
     def parameter(self, record: dict, place: int) -> None:
         where = f"parameter {place}"
@@ -123,8 +195,6 @@ class _Reader:
     def operator(self, record: dict, place: int) -> Operator:
         kind = _full_name(checked_name(self.file, record["#"]))
         where = f"operator {place} ({kind})"
-        if record.get("regions"):
-            self.fail(f"{where} has a body: loops and branches are not converted")
         attributes: dict[str, object] = {}
         for each in self.get(record, "A", list, where):
             name = checked_name(self.file, self.get(each, "N", str, f"an attribute of {where}"))
@@ -133,9 +203,55 @@ class _Reader:
         inputs: dict[str, tuple[str, ...]] = {str(index): (self.known(each, where),) for index, each in operands}
         outputs: dict[str, tuple[str, ...]] = {}
         for index, result in enumerate(self.get(record, "O", list, where)):
-            own = attributes.get("name") if kind in _FEEDS else f"{place}.{index}"
+            own = attributes.get("name") if kind in FEEDS else f"{place}.{index}"
             outputs[str(index)] = (self.define(result, checked_name(self.file, own)),)
         return Operator(kind, inputs, outputs, attributes)
+
+    # ---- building again
+
+    def copied_parameter(self, record: dict[str, Any], where: str) -> dict[str, Any]:
+        """A parameter without what is not known."""
+        if record.get("DA") or record.get("QA"):
+            self.fail(f"{where} is quantised, or spread over several machines, which is not read")
+        if not all(isinstance(flag, int) for flag in (*record["A"][:-1], *record.get("OA", ()))):
+            self.fail(f"the flags of {where} are not numbers; the file is damaged")
+        result = {"%": record["O"]["%"], "TT": self.known_only(record["O"]["TT"], where)}
+        flags = {"OA": record["OA"]} if "OA" in record else {}
+        return {"#": _PARAMETER, "A": record["A"], "DA": [], "O": result, **flags, "QA": []}
+
+    def copied(self, record: dict[str, Any], where: str) -> dict[str, Any]:
+        """An operator without what is not known."""
+        if record.get("regions"):
+            self.fail(f"{where} has a body: loops and branches are not run")
+        return {
+            "#": record["#"],
+            "A": self.copied_attributes(record["A"], where),
+            "I": [{"%": operand["%"]} for operand in record["I"]],
+            "O": [{"%": result["%"], "TT": self.known_only(result["TT"], where)} for result in record["O"]],
+            **({"OA": self.copied_attributes(record["OA"], where)} if "OA" in record else {}),
+        }
+
+    def copied_attributes(self, attributes: object, where: str) -> list[dict[str, Any]]:
+        if not isinstance(attributes, list):
+            self.fail(f"the attributes of {where} are not a list; the file is damaged")
+        return [
+            {"N": self.get(each, "N", str, where), "AT": self.known_only(self.get(each, "AT", dict, where), where)}
+            for each in attributes
+        ]
+
+    def known_only(self, record: Any, where: str, depth: int = 0) -> Any:
+        """A type or an attribute's content, which are of known kinds all the way down."""
+        if depth > _MAX_NESTING:
+            self.fail(f"{where} is nested too deeply; the file is damaged")
+        if isinstance(record, list):
+            return [self.known_only(each, where, depth + 1) for each in record]
+        if not isinstance(record, dict):
+            return record
+        kind = _local_name(self.get(record, "#", str, where))
+        if kind not in _KINDS:
+            self.fail(f"{where} has a part of kind {kind[:60]!r}, which is not known")
+        content = {key: self.known_only(record[key], where, depth + 1) for key in ("D", "VD") if key in record}
+        return {"#": record["#"], **content}
 
     # ---- values
 
@@ -255,3 +371,5 @@ _PLAIN: Mapping[str, Callable[[Any], object]] = {
     "a_scalar": _scalar,
     "a_type": _dtype,
 }
+# Kinds of types and attributes that a program built again may have.
+_KINDS = frozenset({*_PLAIN, *_ELEMENT_TYPES, _TENSOR, _LIST_TYPE, "a_array", "a_place", "NULL"})

@@ -9,7 +9,8 @@ bytes:
 * the names that a pickle may call are the keys of a table that the format gives, their values are functions of ours;
   no module is ever imported, no attribute looked up;
 * state is set only on stand-ins that were made for it, and keys are only strings and small integers;
-* what those functions copy is bounded by the size of the file, however often an object is referred to.
+* what those functions copy is bounded by the size of the file, however often an object is referred to;
+* so is the number of opcodes, each of which may make an object, by far more than checkpoints have.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from paddle2torch.converter.support.errors import FormatError
 _MAX_INTEGER_BYTES = 16
 _MAX_NAME = 256
 _MAX_KEY = 2**31
+# About thirty are a tensor. The released checkpoint with most tensors, 2,126, has 60,000.
+MOST_OPCODES = 1_000_000
 # Longer text is an array's bytes as protocol 2 writes them.
 _MAX_TEXT = 2**16
 # Constructors may copy this much more than the file's own size: the small fixed arguments are often shared.
@@ -226,8 +229,14 @@ class _Machine:
     def run(self) -> object:
         if bytes(self.data[:1]) != op.PROTO:
             self.fail("is not a pickle of protocol 2 to 5, as Paddle's checkpoints are")
+        left = MOST_OPCODES
         try:
             while (opcode := self.next_opcode()) != _STOP:
+                left -= 1
+                if left < 0:
+                    self.fail(
+                        f"refused: it has more than {MOST_OPCODES:,} opcodes, far more than a checkpoint's pickle"
+                    )
                 action = _ACTIONS.get(opcode)
                 if action is None:
                     self.fail(f"the pickle is damaged: there is no opcode {bytes([opcode])!r}")

@@ -12,6 +12,7 @@ from paddle2torch.architectures.graph.form import Graph, GraphError
 from paddle2torch.architectures.graph.module import graph_to_module, lay_out
 from paddle2torch.architectures.matching import COUNTER, shorten
 from paddle2torch.converter.formats.tensors import as_tensors
+from paddle2torch.converter.support.boundary import boundary
 from paddle2torch.converter.support.errors import FormatError, MappingError
 
 
@@ -30,10 +31,11 @@ def build_module(
         FormatError: the graph has operators or attributes that the table does not know, or names that clash.
         MappingError: tensors are missing or of another shape.
     """
-    try:
-        module = graph_to_module(graph)
-    except GraphError as error:
-        raise FormatError(file, error.problem) from error
+    with boundary(file, "a network"):
+        try:
+            module = graph_to_module(graph)
+        except GraphError as error:
+            raise FormatError(file, error.problem) from error
     if tensors is not None:
         counters = {key: torch.zeros((), dtype=torch.long) for key in module.state_dict() if key.endswith(COUNTER)}
         module.load_state_dict(_state(graph, tensors) | counters, strict=True, assign=True)

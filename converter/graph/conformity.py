@@ -18,6 +18,7 @@ from paddle2torch.architectures.graph.form import Graph
 from paddle2torch.architectures.graph.operators import SAME
 from paddle2torch.architectures.records import Preprocessing
 from paddle2torch.converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
+from paddle2torch.converter.support.boundary import boundary
 from paddle2torch.converter.support.errors import MappingError
 from paddle2torch.converter.tasks import find_task
 
@@ -60,7 +61,7 @@ def require_conformity(
     Raises:
         MappingError: the module differs from the graph; the message lists in what.
     """
-    differences = check_conformity(graph, model, keys, shape)
+    differences = check_conformity(graph, model, keys, shape, file)
     if differences:
         shown = "".join(f"\n  {difference}" for difference in differences[:SHOWN])
         more = f"\n  and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
@@ -71,27 +72,29 @@ def require_conformity(
 
 
 def check_conformity(
-    graph: Graph, model: nn.Module, keys: Mapping[str, str], shape: tuple[int, ...]
+    graph: Graph, model: nn.Module, keys: Mapping[str, str], shape: tuple[int, ...], file: str = "the graph"
 ) -> list[Difference]:
     """Compare a module with the graph that its weights came with.
 
     Args:
         graph: of the released program.
-        model: in evaluation mode, on the CPU, with or without numbers; it is left as it is.
+        model: in evaluation mode, with or without values (on the meta device); it is left as it is.
         keys: the graph's variables → keys of the module's state dict.
         shape: of an input that both take, see `input_shape`.
+        file: what to call the graph in messages.
 
     Returns:
         What differs, in the graph's order; empty where the module computes what the graph says.
 
     Raises:
-        FormatError: the graph has operators that the table does not know.
+        FormatError: the graph has operators that the table does not know, or is far larger than any network's.
         MappingError: the graph takes no input of this shape.
     """
-    expected = trace_graph(graph, keys, shape)
+    expected = trace_graph(graph, keys, shape, file)
     if expected.failure is not None:
         raise MappingError(f"the released graph takes no input of {list(shape)}: {expected.failure}")
-    return compare(expected, trace_module(model, shape))
+    with boundary(file, "a network"):  # one that is deeper than any, say
+        return compare(expected, trace_module(model, shape))
 
 
 def compare(graph: Trace, module: Trace) -> list[Difference]:

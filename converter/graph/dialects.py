@@ -6,16 +6,14 @@ attributes matter. What the attributes mean is the same in both, and is for `ref
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from paddle2torch.architectures.graph.form import Node
 from paddle2torch.architectures.graph.operators import UNARY
-from paddle2torch.converter.formats.pdmodel import Operator, Program
-
-# How operators of Paddle 3's inference.json are called; `.pdmodel` operators have no such prefix.
-PIR_PREFIXES = ("pd_op.", "builtin.")
+from paddle2torch.converter.formats.pdmodel import FEEDS, FETCHES, Operator, Program
 
 # What begins the type of an operator that no row is for.
 UNKNOWN = "?"
@@ -168,6 +166,9 @@ LEGACY: Mapping[str, Row] = {
     "where": row("where", "condition=Condition x=X y=Y"),
 }  # fmt: skip
 
+# The operand that an operator overwrites without reading it.
+OVERWRITTEN = "overwritten"
+
 # `inference.json`: operands and results by their order, attributes by name.
 PIR: Mapping[str, Row] = {
     **{name: row(name, "x") for name in PLAIN},
@@ -175,7 +176,7 @@ PIR: Mapping[str, Row] = {
     **{name: row(name, "x axes", REDUCE_PIR) for name in REDUCTIONS},
     "argmax": row("argmax", "x axis", "axis keepdim=keepdims flatten dtype"),
     "assign": row("assign", "x"),
-    "assign_value": row("assign_value", "", "shape dtype values"),
+    "assign_value": row("assign_value", OVERWRITTEN, "shape dtype values"),
     "add_n": row("add_all", "x"),
     "batch_norm": row("batch_norm", "x mean variance weight bias", NORM),
     "bilinear_interp": row("resize", "x size sizes factor", RESIZE),
@@ -239,6 +240,9 @@ PIR: Mapping[str, Row] = {
     "where": row("where", "condition x y"),
 }  # fmt: skip
 
+# Operators of Paddle 3 that only make lists of values, or take them apart.
+PIR_LISTS = frozenset({"builtin.combine", "builtin.split"})
+
 # Attributes that change what an operator computes, and what they must say for the tables to be right.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "data_format": ("NCHW", "AnyLayout", "NCDHW", ""),
@@ -273,10 +277,23 @@ class Spelled:
     shapes: dict[str, tuple[int, ...]]
 
 
+def unlisted(program: Program) -> Counter[str]:
+    """The operators of a program, in whatever block, that no row is for, by type; such a program is not run."""
+    named = [(each, _plain_type(each)) for each in (*program.operators, *program.inner)]
+    return Counter(name for each, name in named if not _is_listed(each, program.pir))
+
+
+def _is_listed(each: Operator, pir: bool) -> bool:
+    if each.type in FEEDS | FETCHES:
+        return each.type.startswith("pd_op.") == pir
+    if pir:
+        return each.type in PIR_LISTS or (each.type.startswith("pd_op.") and _plain_type(each) in PIR)
+    return each.type in LEGACY
+
+
 def spell(program: Program) -> Spelled:
     """The rows of the program's dialect applied to its operators."""
-    pir = any(each.type.startswith(PIR_PREFIXES) for each in program.operators)
-    return _spell_pir(program) if pir else _spell_legacy(program)
+    return _spell_pir(program) if program.pir else _spell_legacy(program)
 
 
 def _spell_legacy(program: Program) -> Spelled:
@@ -293,7 +310,7 @@ def _spell_legacy(program: Program) -> Spelled:
         return fresh
 
     for each in program.operators:
-        if each.type in ("feed", "fetch"):
+        if each.type in FEEDS | FETCHES:
             continue
         entry = LEGACY.get(each.type, _unknown(each))
         inputs = {}
@@ -302,7 +319,11 @@ def _spell_legacy(program: Program) -> Spelled:
             if filled:
                 inputs[ours] = tuple(current.get(name, name) for name in filled)
         outputs = tuple(defined(name) for slot in entry.outputs for name in each.outputs.get(slot, ()))
-        nodes.append(_node(entry, each, inputs, outputs))
+        for slot in each.outputs.keys() - set(entry.outputs):
+            for name in set(each.outputs[slot]).difference(_operands(each)):
+                defined(name)  # a by-product, which nothing may read
+        read = {slot for alternatives in entry.inputs.values() for slot in alternatives}
+        nodes.append(_node(entry, each, inputs, outputs, read))
     return Spelled(
         inputs={name: shapes.get(name, ()) for name in program.feeds},
         outputs=tuple(current.get(name, name) for name in program.fetches),
@@ -320,17 +341,18 @@ def _spell_pir(program: Program) -> Spelled:
             lists[_results(each)[0]] = _operands(each)
         elif each.type == "builtin.split":
             lists[_operands(each)[0]] = _results(each)
-    passive = {"builtin.parameter", "builtin.combine", "builtin.split", "pd_op.data", "pd_op.feed", "pd_op.fetch"}
     nodes = []
     for each in program.operators:
-        if each.type in passive:
+        if each.type in PIR_LISTS | FEEDS | FETCHES:
             continue
         entry = PIR.get(_plain_type(each), _unknown(each))
         operands = [lists.get(value, (value,)) if value else () for value in _operands(each)]
         results = [lists.get(value, (value,)) for value in _results(each)]
         inputs = {slot: values for slot, values in zip(entry.inputs, operands, strict=False) if values}
+        inputs.pop(OVERWRITTEN, None)
         wanted = [values for place, values in enumerate(results) if str(place) in entry.outputs]
-        nodes.append(_node(entry, each, inputs, tuple(value for values in wanted for value in values)))
+        outputs = tuple(value for values in wanted for value in values)
+        nodes.append(_node(entry, each, inputs, outputs, set(map(str, range(len(entry.inputs))))))
     return Spelled(
         inputs={name: shapes.get(name, ()) for name in program.feeds},
         outputs=program.fetches,
@@ -347,7 +369,7 @@ def _unknown(each: Operator) -> Row:
 
 def _plain_type(each: Operator) -> str:
     """An operator's type without the dialect's prefix, and without the mark of those that work in place."""
-    return each.type.removeprefix("pd_op.").rstrip("_")
+    return each.type.removeprefix("pd_op.").removesuffix("_")
 
 
 def _operands(each: Operator) -> tuple[str, ...]:
@@ -358,12 +380,28 @@ def _results(each: Operator) -> tuple[str, ...]:
     return tuple(name for names in each.outputs.values() for name in names)
 
 
-def _node(entry: Row, each: Operator, inputs: dict[str, tuple[str, ...]], outputs: tuple[str, ...]) -> Node:
-    for attribute, allowed in NEUTRAL.items():
-        value = each.attributes.get(attribute, allowed[0])
-        if value not in allowed:
-            return Node(f"{UNKNOWN}{_plain_type(each)} with {attribute}={value}", inputs, outputs, {})
+def _node(
+    entry: Row, each: Operator, inputs: dict[str, tuple[str, ...]], outputs: tuple[str, ...], read: set[str]
+) -> Node:
+    if odd := _oddity(each, read):
+        return Node(f"{UNKNOWN}{_plain_type(each)} with {odd}", inputs, outputs, {})
     attributes = {
         ours: each.attributes[theirs] for ours, theirs in entry.attributes.items() if theirs in each.attributes
     }
     return Node(entry.type, inputs, outputs, attributes)
+
+
+def _oddity(each: Operator, read: set[str]) -> str | None:
+    """What an operator has that changes what it computes and that its row does not know of, if anything.
+
+    Args:
+        each: the operator.
+        read: the slots that its row names.
+    """
+    for attribute, allowed in NEUTRAL.items():
+        value = each.attributes.get(attribute, allowed[0])
+        if value not in allowed:
+            return f"{attribute}={value!s:.60}"
+    return next(
+        (f"operand {slot:.60}" for slot, values in each.inputs.items() if any(values) and slot not in read), None
+    )

@@ -18,7 +18,8 @@ from paddle2torch.architectures.matching import infer_parameters
 from paddle2torch.architectures.registry import Architecture, architectures
 from paddle2torch.converter.graph.conformity import input_shape
 from paddle2torch.converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
-from paddle2torch.converter.mapping.rules import structured_name, with_memory
+from paddle2torch.converter.mapping.rules import structured_name
+from paddle2torch.converter.support.boundary import boundary
 from paddle2torch.converter.support.errors import MappingError
 
 Look = Callable[[Step], object]
@@ -53,15 +54,19 @@ def names_from_graph(
     Raises:
         MappingError: no network fits, or several do, or some operators of the network cannot be told apart.
     """
-    candidates = [architecture] if architecture else list(architectures())
+    with boundary(file, "a network"):  # one that is deeper than any, say
+        return _named(graph, file, [architecture] if architecture else list(architectures()), dict(parameters or {}))
+
+
+def _named(graph: Graph, file: str, candidates: list[Architecture], given: dict[str, Any]) -> Pairing:
     graph_traces: dict[tuple[int, ...], Trace] = {}
     fitting, ambiguous = [], []
     for entry in candidates:
         shape = input_shape(entry.task, entry.preprocessing)
         if shape not in graph_traces:
-            graph_traces[shape] = trace_graph(graph, {}, shape)
+            graph_traces[shape] = trace_graph(graph, {}, shape, file)
         try:
-            found = _pairing(graph_traces[shape], entry, shape, dict(parameters or {}))
+            found = _pairing(graph_traces[shape], entry, shape, given)
         except AmbiguousError as error:
             ambiguous.append(f"{entry.name} ({error})")
             continue
@@ -106,7 +111,7 @@ def _pairing(graph: Trace, entry: Architecture, shape: tuple[int, ...], given: d
 
 
 def _module_trace(entry: Architecture, parameters: Mapping[str, Any], shape: tuple[int, ...]) -> Trace:
-    return trace_module(with_memory(entry.build_empty(parameters)).eval(), shape)
+    return trace_module(entry.build_empty(parameters).eval(), shape)
 
 
 def _sizes(trace: Trace) -> dict[str, tuple[int, ...]]:
@@ -144,6 +149,8 @@ def pair_keys(one: Trace, other: Trace, look: Look, strict: bool) -> dict[str, s
         AmbiguousError: see there.
     """
     first, second = _Net(one), _Net(other)
+    if len(first.steps) != len(second.steps):
+        return None
     colours = _coloured([first, second], look)
     if Counter(colours[0]) != Counter(colours[1]):
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from paddle2torch.architectures.graph.form import Node
@@ -36,8 +37,8 @@ def constants_of(nodes: Sequence[Node]) -> dict[str, Any]:
         if node.type in ("full", "full_int_array", "assign_value") and not node.inputs:
             try:
                 known = _constant(node)
-            except (KeyError, IndexError, TypeError, ValueError):
-                continue  # an odd operator, of which `refined` tells
+            except Exception:  # it is an odd operator, of which `refined` tells
+                continue
             if known is not None:
                 constants[node.outputs[0]] = known
     return constants
@@ -85,6 +86,10 @@ class Context:
     spelled: Spelled
     constants: dict[str, Any]
 
+    @cached_property
+    def _makers(self) -> dict[str, Node]:
+        return {value: node for node in reversed(self.spelled.nodes) for value in node.outputs}
+
     def shape(self, value: str) -> tuple[int, ...] | None:
         return self.spelled.shapes.get(value)
 
@@ -94,11 +99,11 @@ class Context:
 
     def is_zero(self, value: str) -> bool:
         """Whether this is a constant of nothing but zeros."""
-        makers = [node for node in self.spelled.nodes if value in node.outputs]
-        if not makers or makers[0].type not in ("full", "full_batch"):
+        maker = self._makers.get(value)
+        if maker is None or maker.type not in ("full", "full_batch"):
             return False
-        filling = makers[0].inputs.get("value")
-        known = self.constants.get(filling[0]) if filling else _number({**makers[0].attributes, "dtype": None})
+        filling = maker.inputs.get("value")
+        known = self.constants.get(filling[0]) if filling else _number({**maker.attributes, "dtype": None})
         return known in (0, [0])
 
 
@@ -114,8 +119,11 @@ def refined(node: Node, context: Context) -> list[Node]:
     refine = REFINE.get(node.type)
     try:
         nodes = list(refine(folded, context)) if refine else [folded]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise VariantError(f"{node.type} with an attribute or operand that is missing or odd ({error!r})") from error
+    except VariantError:
+        raise
+    except Exception as error:
+        odd = f"{error!r}"[:80]
+        raise VariantError(f"{node.type} with an attribute or operand that is missing or odd ({odd})") from error
     for each in nodes:
         problem = mistake(each)
         if problem:
@@ -217,9 +225,11 @@ def _batch_norm(node: Node, context: Context) -> Iterator[Node]:
     given = node.attributes
     if not (given.get("is_test") or given.get("use_global_stats")):
         raise VariantError("batch_norm with is_test=False (export the model in evaluation mode)")
-    if context.rank(node.inputs["x"][0]) not in (None, 4):
-        raise VariantError(f"batch_norm of {context.rank(node.inputs['x'][0])} axes")
-    yield _with(node, epsilon=given["epsilon"], momentum=given["momentum"])
+    rank = context.rank(node.inputs["x"][0])
+    if rank not in (None, 3, 4):
+        raise VariantError(f"batch_norm of {rank} axes")
+    flat = {"flat": True} if rank == 3 else {}
+    yield _with(node, epsilon=given["epsilon"], momentum=given["momentum"], **flat)
 
 
 def _layer_norm(node: Node, context: Context) -> Iterator[Node]:
@@ -398,8 +408,8 @@ def _pad(node: Node, _: Context) -> Iterator[Node]:
     """Pairs from the first axis on, turned to the order of `F.pad`; axes that get nothing at the front are left out."""
     paddings = node.attributes["paddings"]
     pairs = [list(paddings[place : place + 2]) for place in range(0, len(paddings), 2)]
-    while len(pairs) > 1 and pairs[0] == [0, 0]:
-        pairs.pop(0)
+    padded = [place for place, pair in enumerate(pairs) if pair != [0, 0]]
+    pairs = pairs[padded[0] if padded else -1 :]
     value = float(_scalar(node.attributes.get("value", 0.0)))
     yield _with(
         node, inputs={"x": node.inputs["x"]}, padding=[n for pair in reversed(pairs) for n in pair], value=value

@@ -1,10 +1,10 @@
 """What a PyTorch module computes, as steps with their attributes: seen from outside.
 
-The module runs once on a small picture of zeros, while every call of a PyTorch function is written down; what comes
-out as numbers is of no interest. What may be written in several ways is written down in one: defaults are filled in,
-numbers become pairs, a hard sigmoid spelled out becomes one step, and whatever only rearranges (reshape, transpose,
-slice, …) is no step at all, but part of the operand, as the list of places that its elements come from. So a
-hand-written network and one made from a graph can be compared step by step.
+The module runs once on a stand-in for a small image, while every call of a PyTorch function is written down and only
+the shape of its result is worked out (see `shapes`). What may be written in several ways is written down in one:
+defaults are filled in, numbers become pairs, a hard sigmoid spelled out becomes one step, and whatever only rearranges
+(reshape, transpose, slice, …) is no step at all, but part of the operand, as the list of places that its elements come
+from. So a hand-written network and one made from a graph can be compared step by step.
 """
 
 from __future__ import annotations
@@ -22,17 +22,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from paddle2torch.architectures.graph.form import Graph, GraphError, Node
+from paddle2torch.architectures.graph.form import Graph, GraphError
 from paddle2torch.architectures.graph.module import arguments, check_operators
 from paddle2torch.architectures.graph.operators import OPERATORS, SEVERAL_RESULTS, torch_dtype
+from paddle2torch.converter.graph.shapes import BudgetError, Shape, flat, result_of, stand_in, tensors_in
 from paddle2torch.converter.support.errors import FormatError
 from paddle2torch.converter.support.interrupts import raise_pending
 
-Shape = tuple[int, ...]
+# What a network may do is bounded, for what is converted is to be run. Released ones make up to 525 calls; for each
+# pixel of an image a value has up to 112 elements, and 20 are rearranged. Some values are of the same size always.
+MOST_CALLS = 6_000
+MOST_ELEMENTS_OF_A_PIXEL, MOST_ELEMENTS_AT_ALL = 2_048, 2**22
+MOST_PLACES_OF_A_PIXEL, MOST_PLACES_AT_ALL = 512, 2**24
+MOST_PIXELS = 2**24
 
-# Networks to look at share their parts, and a part is changed for as long as it is traced.
+# Hooks are called for the modules of all threads.
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -115,48 +122,57 @@ def trace_module(model: nn.Module, shape: Shape) -> Trace:
     """Trace a module; parameters are known by their keys in its state dict.
 
     Args:
-        model: in evaluation mode, on the CPU; it is left as it is.
+        model: in evaluation mode, with or without values (on the meta device); it is left as it is.
         shape: of the input.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
+    paths = {module: path for path, module in model.named_modules()}
     parameters = {
         id(tensor): f"{path}.{name}" if path else name
-        for path, module in modules.items()
+        for path, module in model.named_modules(remove_duplicate=False)
         for name, tensor in (*module._parameters.items(), *module._buffers.items())
     }
-    with _ONE_AT_A_TIME, _located(modules) as where:
+    with _ONE_AT_A_TIME, _located(paths) as where:
         return _trace(model, parameters, where, shape)
 
 
-def trace_graph(graph: Graph, keys: Mapping[str, str], shape: Shape) -> Trace:
+def trace_graph(graph: Graph, keys: Mapping[str, str], shape: Shape, file: str = "the graph") -> Trace:
     """Trace a graph, by the functions of the table of operators.
 
     Args:
         graph: with one input.
         keys: variables → the names by which its parameters are to be known, where they differ.
         shape: of the input.
+        file: what to call the graph in messages.
 
     Raises:
-        FormatError: the graph has operators or attributes that the table does not know.
+        FormatError: the graph has operators or attributes that the table does not know, or is far larger than any
+            network's.
     """
     try:
         check_operators(graph)
+        run = _GraphRun(graph)
+        parameters = {id(tensor): keys.get(variable, variable) for variable, tensor in run.parameters.items()}
+        return _trace(run, parameters, lambda: run.value, shape)
     except GraphError as error:
-        raise FormatError(error.file, error.problem) from error
-    run = _GraphRun(graph)
-    parameters = {id(tensor): keys.get(variable, variable) for variable, tensor in run.parameters.items()}
-    return _trace(run, parameters, lambda: run.value, shape)
+        raise FormatError(file, error.problem) from error
+    except BudgetError as error:
+        raise FormatError(file, f"refused: {error}") from error
 
 
 def _trace(
     run: Callable[[Tensor], Any], parameters: Mapping[int, str], where: Callable[[], str], shape: Shape
 ) -> Trace:
-    recorder = _Recorder(parameters, where)
-    inputs = torch.zeros(shape)
+    pixels = math.prod(shape[2:])
+    if pixels > MOST_PIXELS:
+        raise BudgetError(f"it is for images of the sizes {list(shape[2:])!s:.60}")
+    recorder = _Recorder(parameters, where, shape[0] * pixels)
+    inputs = stand_in(shape)
     recorder.know(inputs, Operand(0, shape))
     try:
-        with _one_thread(), torch.no_grad(), recorder:
+        with torch.no_grad(), recorder:
             result = run(inputs)
+    except BudgetError:
+        raise
     except Exception as error:  # what a network's own code raises is part of the finding
         raise_pending(error)
         return Trace(recorder.steps, [], str(error).strip().partition("\n")[0] or type(error).__name__)
@@ -165,51 +181,31 @@ def _trace(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Small pictures are not worth the threads' waiting for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@contextmanager
-def _located(modules: Mapping[str, nn.Module]) -> Iterator[Callable[[], str]]:
+def _located(paths: Mapping[nn.Module, str]) -> Iterator[Callable[[], str]]:
     """Tells which of a module's parts is running, by the part's path, while the context lasts."""
-    stack, own = [""], {}
+    stack = [""]
 
-    def located(path: str, forward: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            stack.append(path)
-            result = forward(*args, **kwargs)
+    def enter(module: nn.Module, _: Any) -> None:
+        if module in paths:
+            stack.append(paths[module])
+
+    def leave(module: nn.Module, *_: Any) -> None:
+        if module in paths:
             stack.pop()
-            return result
 
-        return run
-
-    # In each object's own dictionary: quicker than hooks, which PyTorch calls with much ado.
-    for path, module in modules.items():
-        if module not in own:
-            own[module] = module.__dict__.get("forward")
-            module.__dict__["forward"] = located(path, module.forward)
+    hooks = register_module_forward_pre_hook(enter), register_module_forward_hook(leave)
     try:
         yield lambda: stack[-1]
     finally:
-        for module, forward in own.items():
-            if forward is None:
-                del module.__dict__["forward"]
-            else:
-                module.__dict__["forward"] = forward
+        for hook in hooks:
+            hook.remove()
 
 
 class _GraphRun:
-    """Runs a graph, without numbers, and tells which of its values is being computed.
+    """Runs a graph on stand-ins, and tells which of its values is being computed.
 
     Attributes:
-        parameters: variable → tensor, each a single zero. The weights of linear layers lie as PyTorch has them, that
-            is, as their arrays are converted.
+        parameters: variable → stand-in. The weights of linear layers lie as PyTorch has them.
         value: that is being computed.
     """
 
@@ -222,48 +218,45 @@ class _GraphRun:
             and all((variable,) == each.inputs["weight"] for each in readers)
         }
         self.parameters = {variable: self._parameter(variable) for variable in graph.parameters}
-        self._last: dict[str, Node] = {value: node for node in graph.nodes for value in node.reads}
 
     def _parameter(self, variable: str) -> Tensor:
         described = self._graph.parameters[variable]
         dtype, shape = torch_dtype(described.dtype), described.shape
-        zero = torch.zeros((), dtype=torch.float32 if dtype.is_floating_point else dtype)
-        return zero.expand(shape[::-1] if variable in self._turned else shape)
+        dtype = torch.float32 if dtype.is_floating_point else dtype
+        return stand_in(shape[::-1] if variable in self._turned else shape, dtype)
 
     def __call__(self, inputs: Tensor) -> Any:
-        """What the graph returns for a batch of pictures (N, 3, H, W)."""
-        graph = self._graph
-        (name,) = graph.inputs
+        """What the graph returns for a batch of images (N, 3, H, W)."""
+        (name,) = self._graph.inputs
         values: dict[str, Any] = {**self.parameters, name: inputs}
-        kept = {name, *self.parameters, *graph.outputs}
-        for node in graph.nodes:
+        for node in self._graph.nodes:
             self.value = node.outputs[0]
-            first, rest = arguments(graph, node, values)
+            first, rest = arguments(self._graph, node, values)
             if node.type == "linear" and node.inputs["weight"][0] in self._turned:
                 rest["transposed"] = False
             result = OPERATORS[node.type](*first, **rest)
-            results = result if node.type in SEVERAL_RESULTS else (result,)
-            values |= zip(node.outputs, results, strict=False)
-            for value in node.reads:
-                if self._last[value] is node and value not in kept:
-                    values.pop(value, None)  # it takes memory
-        results = tuple(values[output] for output in graph.outputs)
+            values |= zip(node.outputs, result if node.type in SEVERAL_RESULTS else (result,), strict=False)
+        results = tuple(values[output] for output in self._graph.outputs)
         return results[0] if len(results) == 1 else results
 
 
 class _Recorder(TorchFunctionMode):
-    """Writes down every call of a PyTorch function.
+    """Writes down every call of a PyTorch function, in place of making it.
 
     Args:
         parameters: identity of a tensor → its key.
         where: tells whose code is running.
+        pixels: how many there are in the images of the input.
     """
 
-    def __init__(self, parameters: Mapping[int, str], where: Callable[[], str]) -> None:
+    def __init__(self, parameters: Mapping[int, str], where: Callable[[], str], pixels: int) -> None:
         super().__init__()
         self.steps: list[Step] = []
-        self._parameters, self._where, self._zeros = parameters, where, Zeros()
-        # By identity, which is given away again once a tensor is gone; they are not kept, for they take much memory.
+        self._parameters, self._where = parameters, where
+        self._calls = MOST_CALLS
+        self._places = MOST_PLACES_AT_ALL + MOST_PLACES_OF_A_PIXEL * pixels
+        self._elements = MOST_ELEMENTS_AT_ALL + MOST_ELEMENTS_OF_A_PIXEL * pixels
+        # By identity, which is given away again once a tensor is gone.
         self._known: dict[int, tuple[weakref.ref[Tensor], Operand]] = {}
 
     def know(self, tensor: Tensor, operand: Operand) -> None:
@@ -283,40 +276,36 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        name, arguments = _name(func), _arguments(func, args, kwargs or {})
-        step = None
+        kwargs, name = kwargs or {}, _name(func)
+        self._calls -= 1
+        if self._calls < 0:
+            raise BudgetError(f"it takes more than {MOST_CALLS:,} steps, which no network does")
         if name in REARRANGING:
-            result = func(*args, **(kwargs or {}))
-            self._rearrange(func, args, kwargs or {}, result)
+            return self._rearrange(name, func, args, kwargs)
+        given = _arguments(func, args, kwargs)
+        if name in SAME_VALUES:
+            operand, result = self.operand(given["input"]), result_of(name, func, args, kwargs, given)
+            for each in tensors_in(result):
+                self.know(each, operand)
             return result
-        if name not in SAME_VALUES:
-            step = self._step(name, arguments)
+        step = self._step(name, given)
+        try:
+            result = result_of(name, func, args, kwargs, given)
+        except Exception:
+            self.steps.append(step)  # the step at which it ends
+            raise
+        if parts := tensors_in(result):  # it may also be a question about a tensor, such as its size
             self.steps.append(step)
-        # By its own name: that of a function that works in place ends otherwise.
-        result = uncomputed(name, arguments, self._zeros) if func.__name__ in UNCOMPUTED else None
-        if result is None:
-            result = func(*args, **(kwargs or {}))
-        parts = [each for each in _flat(result) if isinstance(each, Tensor)]
-        if step is None:
-            for each in parts:
-                self.know(each, self.operand(arguments["input"]))
-        elif parts:
-            self._finish(step, arguments, parts)
-        else:
-            self.steps.remove(step)  # a question about a tensor, such as its size
+            self._finish(step, given, parts)
         return result
 
     def _step(self, name: str, arguments: Mapping[str, Any]) -> Step:
         kind, attributes = _canonical(name, arguments)
         operands = {}
         for argument, value in arguments.items():
-            if isinstance(value, Tensor):
-                operands[argument] = self.operand(value)
-            elif isinstance(value, (list, tuple)):
-                tensors = [each for each in _flat(value) if isinstance(each, Tensor)]
-                for place, each in enumerate(tensors):
-                    label = argument if len(tensors) == 1 else f"{argument}[{place}]"
-                    operands[label] = self.operand(each)
+            tensors = tensors_in(value)
+            for place, each in enumerate(tensors):
+                operands[argument if len(tensors) == 1 else f"{argument}[{place}]"] = self.operand(each)
         if kind == "lstm" and arguments["batch_first"]:
             operands["input"] = operands["input"].rearranged(swapped)
         return folded(Step(kind, operands, attributes, self._where()))
@@ -326,6 +315,7 @@ class _Recorder(TorchFunctionMode):
         if step.kind == "interpolate":  # however the size was asked for
             step.attributes["size"] = shapes[0][2:]
         for part, (result, shape) in enumerate(zip(results, shapes, strict=True)):
+            self._check(shape)
             operand = Operand(step, shape, part)
             if step.kind == "lstm" and part == 0 and arguments["batch_first"]:
                 operand = Operand(step, (shape[1], shape[0], *shape[2:])).rearranged(swapped)
@@ -333,16 +323,29 @@ class _Recorder(TorchFunctionMode):
                 operand = step.operands["input"]
             self.know(result, operand)
 
-    def _rearrange(self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> None:
+    def _rearrange(self, name: str, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """The result of a function that only rearranges, which is told by the places of its elements."""
+        times = math.prod(each for each in flat(list(args[1:])) if type(each) is int) if name == "tile" else 1
+        self._spend(args[0].numel() * times, kept=False)
         moved = self.operand(args[0]).rearranged(lambda places: func(places, *args[1:], **kwargs))
-        for tensor, operand in zip(_flat(result), _flat(moved), strict=True):
-            self.know(tensor, operand)
+        results = []
+        for operand in flat(moved):
+            self._spend(0 if operand.places is None else operand.places.numel())
+            shape = operand.shape if operand.places is None else operand.places.shape
+            self._check(shape)
+            results.append(stand_in(shape, args[0].dtype))
+            self.know(results[-1], operand)
+        return tuple(results) if isinstance(moved, tuple) else results[0]
 
+    def _check(self, shape: Sequence[int]) -> None:
+        if math.prod(shape) > self._elements:
+            raise BudgetError(f"it computes a value of the sizes {list(shape)!s:.60}, which no network does")
 
-def _flat(value: Any) -> list[Any]:
-    if isinstance(value, (list, tuple)):
-        return [each for part in value for each in _flat(part)]
-    return [value]
+    def _spend(self, places: int, kept: bool = True) -> None:
+        """Take up memory for places, or see that there is some."""
+        if places > self._places:
+            raise BudgetError("it rearranges more elements than any network does")
+        self._places -= places if kept else 0
 
 
 def swapped(places: Tensor) -> Tensor:
@@ -368,6 +371,9 @@ SIGNATURES = {
     "adaptive_avg_pool2d": "input output_size",
     "adaptive_max_pool2d": "input output_size return_indices",
     "add": "input other",
+    "amax": "input dim=() keepdim=False",
+    "amin": "input dim=() keepdim=False",
+    "argmax": "input dim=None keepdim=False",
     "avg_pool2d": "input kernel_size stride=None padding=0 ceil_mode=False count_include_pad=True "
     "divisor_override=None",
     "batch_norm": "input running_mean running_var weight=None bias=None training=False momentum=0.1 eps=1e-05",
@@ -379,6 +385,7 @@ SIGNATURES = {
     "gelu": "input",
     "hardswish": "input inplace=False",
     "hardtanh": "input min_val=-1.0 max_val=1.0 inplace",
+    "index_select": "input dim index",
     "layer_norm": "input normalized_shape weight=None bias=None eps=1e-05",
     "leaky_relu": "input negative_slope=0.01 inplace",
     "linear": "input weight bias=None",
@@ -388,6 +395,7 @@ SIGNATURES = {
     "max_pool2d": "input kernel_size stride=None padding=0 dilation=1 ceil_mode=False return_indices",
     "mean": "input dim=None keepdim=False",
     "mul": "input other",
+    "prod": "input dim=None keepdim=False",
     "relu": "input inplace",
     "rsub": "input other",
     "sigmoid": "input",
@@ -395,6 +403,7 @@ SIGNATURES = {
     "softmax": "input dim",
     "stack": "tensors dim=0",
     "sub": "input other",
+    "sum": "input dim=None keepdim=False",
 }
 # Other names of the same functions.
 SYNONYMS = {
@@ -485,7 +494,7 @@ def _pool(a: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _dim(a: Mapping[str, Any]) -> dict[str, Any]:
-    tensor = _flat(a.get("input", a.get("tensors")))[0]
+    tensor = flat(a.get("input", a.get("tensors")))[0]
     return {"dim": a["dim"] % tensor.dim()}
 
 
@@ -511,153 +520,6 @@ ATTRIBUTES: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
 }
 
 
-# ---- results that need no computing ------------------------------------------------------------------------------
-
-
-class Zeros:
-    """Makes tensors of zeros, all from the same memory."""
-
-    def __init__(self) -> None:
-        self._held: dict[tuple[torch.dtype, torch.device], Tensor] = {}
-
-    def __call__(self, like: Tensor, *shape: int) -> Tensor:
-        """Zeros of this shape, with data type and device of a tensor."""
-        count, kind = math.prod(shape), (like.dtype, like.device)
-        if kind not in self._held or self._held[kind].numel() < count:
-            self._held[kind] = like.new_zeros(count)
-        return self._held[kind][:count].view(shape)
-
-
-def uncomputed(name: str, arguments: Mapping[str, Any], zeros: Zeros) -> Any:
-    """Zeros of the shape that a function of `UNCOMPUTED` returns; None where it may not take these arguments.
-
-    The convolutions of a large network on a small picture take a second, most of it for preparing each of them.
-    """
-    try:
-        return UNCOMPUTED[name](arguments, zeros)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None  # an odd call, of which the function itself tells
-
-
-def _conv2d_result(a: Mapping[str, Any], zeros: Zeros) -> Tensor | None:
-    x, weight, groups = a["input"], a["weight"], a["groups"]
-    channels, inside, *kernel = weight.shape
-    if not _maps(x, weight, a["bias"], channels) or x.shape[1] != inside * groups or channels % groups:
-        return None
-    sizes = [
-        (size + 2 * padding - dilation * (reach - 1) - 1) // stride + 1
-        for size, reach, *(stride, padding, dilation) in _sides(x, kernel, a, "stride", "padding", "dilation")
-    ]
-    return zeros(x, x.shape[0], channels, *sizes) if min(sizes) > 0 else None
-
-
-def _conv_transpose2d_result(a: Mapping[str, Any], zeros: Zeros) -> Tensor | None:
-    x, weight, groups = a["input"], a["weight"], a["groups"]
-    inside, channels, *kernel = weight.shape
-    if not _maps(x, weight, a["bias"], channels * groups) or x.shape[1] != inside or inside % groups:
-        return None
-    sides = list(_sides(x, kernel, a, "stride", "padding", "dilation", "output_padding"))
-    if any(more >= max(stride, dilation) for *_, stride, _, dilation, more in sides):
-        return None
-    sizes = [
-        (size - 1) * stride - 2 * padding + dilation * (reach - 1) + more + 1
-        for size, reach, stride, padding, dilation, more in sides
-    ]
-    return zeros(x, x.shape[0], channels * groups, *sizes) if min(sizes) > 0 else None
-
-
-def _maps(x: Tensor, weight: Tensor, bias: Tensor | None, channels: int) -> bool:
-    """Whether a batch of maps, a kernel and a bias for so many channels are what they should be."""
-    full = x.dim() == weight.dim() == 4 and min(x.numel(), weight.numel()) > 0
-    return full and _like(x, (weight, weight.shape), (bias, (channels,)))
-
-
-def _sides(x: Tensor, kernel: Sequence[int], a: Mapping[str, Any], *names: str) -> Iterator[tuple[int, ...]]:
-    """For height and width: size, reach of the kernel, and the attributes of these names.
-
-    Raises:
-        ValueError: an attribute is no pair of numbers, or a number that no convolution takes.
-    """
-    pairs = [pair(a[name]) for name in names]
-    for name, values in zip(names, pairs, strict=True):
-        least = 0 if "padding" in name else 1
-        if len(values) != 2 or any(type(value) is not int or value < least for value in values):
-            raise ValueError(name)
-    return zip(x.shape[2:], kernel, *pairs, strict=True)
-
-
-def _linear_result(a: Mapping[str, Any], zeros: Zeros) -> Tensor | None:
-    x, weight = a["input"], a["weight"]
-    size, columns = weight.shape
-    if x.dim() < 2 or x.shape[-1] != columns or not _like(x, (weight, weight.shape), (a["bias"], (size,))):
-        return None
-    return zeros(x, *x.shape[:-1], size)
-
-
-def _batch_norm_result(a: Mapping[str, Any], zeros: Zeros) -> Tensor | None:
-    x = a["input"]
-    if a["training"] or a["running_mean"] is None or a["running_var"] is None:
-        return None
-    given = [(a[name], (x.shape[1],)) for name in ("running_mean", "running_var", "weight", "bias")]
-    if not _like(x, *given):
-        return None
-    return zeros(x, *x.shape) if x.is_contiguous() else torch.zeros_like(x)
-
-
-def _same_result(a: Mapping[str, Any], zeros: Zeros) -> Tensor | None:
-    x, dim = a["input"], a.get("dim", 0)
-    if (
-        a.get("inplace")
-        or "out" in a
-        or not x.is_contiguous()
-        or not x.is_floating_point()
-        or not -x.dim() <= dim < x.dim()
-    ):
-        return None
-    return zeros(x, *x.shape)
-
-
-def _sum_result(a: Mapping[str, Any], zeros: Zeros) -> Tensor | None:
-    x = a["input"]
-    return _same_result(a, zeros) if a["other"].is_contiguous() and _like(x, (a["other"], x.shape)) else None
-
-
-def _lstm_result(a: Mapping[str, Any], zeros: Zeros) -> tuple[Tensor, Tensor, Tensor] | None:
-    x, (hidden, cell), weights = a["input"], a["hx"], a["weights"]
-    directions, size = 1 + bool(a["bidirectional"]), hidden.shape[-1]
-    cells, columns = a["num_layers"] * directions, x.shape[-1]
-    state = (cells, x.shape[0 if a["batch_first"] else 1], size)
-    shapes: list[Shape] = []
-    for place in range(cells):
-        columns = columns if place < directions else directions * size
-        shapes += ((4 * size, columns), (4 * size, size), *[(4 * size,)] * (2 * a["has_biases"]))
-    if x.dim() != 3 or a["train"] or not _like(x, (hidden, state), (cell, state), *zip(weights, shapes, strict=True)):
-        return None
-    steps = x.transpose(0, 1) if a["batch_first"] else x
-    output = zeros(x, *steps.shape[:2], directions * size)
-    return output.transpose(0, 1) if a["batch_first"] else output, zeros(x, *state), zeros(x, *state)
-
-
-def _like(x: Tensor, *others: tuple[Tensor | None, Shape]) -> bool:
-    """Whether tensors, where they are given, have these shapes, and data type and device of `x`."""
-    return all(
-        each is None or (each.shape == shape and each.dtype == x.dtype and each.device == x.device)
-        for each, shape in others
-    )
-
-
-UNCOMPUTED: Mapping[str, Callable[[Mapping[str, Any], Zeros], Any]] = {
-    "add": _sum_result,
-    "batch_norm": _batch_norm_result,
-    "conv2d": _conv2d_result,
-    "conv_transpose2d": _conv_transpose2d_result,
-    "linear": _linear_result,
-    "lstm": _lstm_result,
-    "mul": _sum_result,
-    **dict.fromkeys(("hardswish", "relu", "silu", "softmax"), _same_result),
-}
-
-
 def _canonical(name: str, a: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Kind and attributes of a step."""
     if name in ATTRIBUTES:
@@ -666,9 +528,9 @@ def _canonical(name: str, a: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         return "hard_sigmoid", {"slope": 1 / 6, "offset": 0.5}
     if name in AFFINE and not isinstance(a["other"], Tensor):
         return "affine", AFFINE[name](a["other"])
-    if name == "mean" and a["input"].dim() == 4 and a["keepdim"] and sorted(d % 4 for d in _flat(a["dim"])) == [2, 3]:
+    if name == "mean" and a["input"].dim() == 4 and a["keepdim"] and sorted(d % 4 for d in flat(a["dim"])) == [2, 3]:
         return "adaptive_avg_pool2d", {"output_size": (1, 1)}
-    return name, {key: value for key, value in a.items() if not any(isinstance(v, Tensor) for v in _flat(value))}
+    return name, {key: value for key, value in a.items() if not any(isinstance(v, Tensor) for v in flat(value))}
 
 
 # Arithmetic with a number as scale·x + bias.

@@ -49,12 +49,13 @@ class PaddleEngine:
     name = "Paddle"
 
     def __init__(self, prepared: PreparedProgram, worker: PaddleWorker, folder: Path) -> None:
-        self._worker = worker
+        self._worker, self._prepared = worker, prepared
         prepared.write(folder)
         self.program = worker.load(folder, prepared.form)
 
     def submit(self, inputs: np.ndarray, fetch: Sequence[str], precision: Precision) -> Future[Values]:
         """See `Engine`; Paddle works while the caller does."""
+        self._prepared.require_bounded(inputs)
         return self._worker.submit(inputs, fetch, precision)
 
 
@@ -65,22 +66,21 @@ class GraphEngine:
         prepared: the program and its weights.
 
     Raises:
-        MappingError: the program has operators that cannot be turned into PyTorch.
-        FormatError: the program is inconsistent.
+        MappingError: tensors are missing or of another shape.
     """
 
     name = "the graph"
 
     def __init__(self, prepared: PreparedProgram) -> None:
-        from paddle2torch.converter.graph.program import graph_from_program
         from paddle2torch.converter.parity.graph_engine import GraphReference
 
-        graph = graph_from_program(prepared.program, file=prepared.file)
-        self._reference = GraphReference(graph, prepared.arrays)
+        self._prepared = prepared
+        self._reference = GraphReference(prepared.graph, prepared.arrays)
         self.program = self._reference.program
 
     def submit(self, inputs: np.ndarray, fetch: Sequence[str], precision: Precision) -> Future[Values]:
         """See `Engine`; the values are there when this returns."""
+        self._prepared.require_bounded(inputs)
         future: Future[Values] = Future()
         future.set_result(self._reference.run(inputs, fetch, precision))
         return future

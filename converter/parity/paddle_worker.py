@@ -9,7 +9,14 @@ prints goes to stderr, so that it cannot be mistaken for an answer.
         -> {"files": [FILE, ...]}
 
 A failed request answers {"error": TEXT} and the process goes on. The first line, sent without a request, is a greeting:
-{"versions": {...}}, or {"unusable": TEXT} when this Python has no Paddle, or one that is too old.
+{"versions": {...}, "confined": true or false}, or {"unusable": TEXT} when this Python has no Paddle, or one that is too
+old.
+
+Paddle is given checked programs alone. As a second line of defence the process gives up rights where the kernel has
+Landlock (Linux 5.13 and later, unless it is switched off). Before it imports anything: to write, make or remove files
+outside the folder that it was started in, its scratch folder; from Linux 6.7 on to open TCP connections; from 6.12 on
+to send signals to other processes. Once Paddle, which runs `ldd`, is imported: to start programs. Elsewhere it is not
+confined. What it may read is not restricted.
 
 A value is named by its variable in a `.pdmodel`, and as "operator.result" (two indices) in an `inference.json`, which
 has no variable names.
@@ -21,14 +28,15 @@ is rounding, which otherwise hides differences below 1e-5 and, in recurrent netw
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, ClassVar, TextIO
 
@@ -46,6 +54,84 @@ PIR_SINGLE_TO_DOUBLE = {
     '"0.t_f32"': '"0.t_f64"',
     '"1.a_dtype","D":"float32"': '"1.a_dtype","D":"float64"',
 }
+
+
+# ---- confinement ---------------------------------------------------------------------------------------------------
+
+# Landlock's rights over files, as bits, and the version of its interface that brought them.
+EXECUTE = 1 << 0
+WRITE_FILE = 1 << 1
+WRITING = {
+    1: WRITE_FILE | sum(1 << bit for bit in range(4, 13)),  # remove, and make of every kind
+    2: 1 << 13,  # link and rename across folders
+    3: 1 << 14,  # truncate
+}
+TCP, TCP_SINCE = 1 << 0 | 1 << 1, 4  # bind, connect
+SCOPES, SCOPES_SINCE = 1 << 0 | 1 << 1, 6  # abstract sockets, signals
+# The numbers of its system calls, the same on every kind of processor, and what else they want.
+CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
+ONLY_TELL_VERSION, PATH_BENEATH = 1, 1
+PR_SET_NO_NEW_PRIVS = 38
+
+
+class _PathRule(ctypes.Structure):
+    """`landlock_path_beneath_attr`: what stays allowed below a folder, or with a file."""
+
+    _pack_ = 1
+    _fields_ = (("allowed", ctypes.c_uint64), ("descriptor", ctypes.c_int32))
+
+
+class Landlock:
+    """Gives up rights of this thread and of those that it will start, for good.
+
+    Attributes:
+        version: of the kernel's interface; 0 where there is none, or where it refuses, and nothing is given up.
+    """
+
+    def __init__(self) -> None:
+        self._system = ctypes.CDLL(None, use_errno=True)
+        self.version = 0
+        if sys.platform == "linux":
+            with suppress(OSError):  # the kernel is older, or was started without it
+                self.version = self._call(CREATE_RULESET, None, ctypes.c_size_t(0), ONLY_TELL_VERSION)
+
+    def only_write_below(self, folder: Path) -> None:
+        """Give up writing outside a folder, TCP, and signals to others, as far as the kernel knows of them."""
+        files = sum(rights for since, rights in WRITING.items() if since <= self.version)
+        tcp = TCP if self.version >= TCP_SINCE else 0
+        scopes = SCOPES if self.version >= SCOPES_SINCE else 0
+        self._give_up(files, tcp, scopes, {folder: files, Path(os.devnull): WRITE_FILE})
+
+    def start_no_programs(self) -> None:
+        """Give up starting programs."""
+        self._give_up(EXECUTE)
+
+    def _give_up(self, files: int, tcp: int = 0, scopes: int = 0, exceptions: Mapping[Path, int] | None = None) -> None:
+        if not self.version:
+            return
+        # An older kernel takes the structure of a later one whose further parts are zeros.
+        rights = (ctypes.c_uint64 * 3)(files, tcp, scopes)
+        try:
+            ruleset = self._call(CREATE_RULESET, rights, ctypes.c_size_t(ctypes.sizeof(rights)), 0)
+            for path, allowed in (exceptions or {}).items():
+                descriptor = os.open(path, os.O_PATH)
+                self._call(ADD_RULE, ruleset, PATH_BENEATH, ctypes.byref(_PathRule(allowed, descriptor)), 0)
+                os.close(descriptor)
+            self._system.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            self._call(RESTRICT_SELF, ruleset, 0)
+            os.close(ruleset)
+        except OSError as error:
+            print(f"not confined: {error}", file=sys.stderr)
+            self.version = 0
+
+    def _call(self, number: int, *arguments: Any) -> int:
+        result = int(self._system.syscall(number, *arguments))
+        if result < 0:
+            raise OSError(ctypes.get_errno(), "Landlock refuses")
+        return result
+
+
+# ---- Paddle --------------------------------------------------------------------------------------------------------
 
 
 class UnusablePaddleError(Exception):
@@ -204,7 +290,7 @@ class PirProgram(LoadedProgram):
             for single, wide in PIR_SINGLE_TO_DOUBLE.items():
                 text = text.replace(single, wide)
             parameters = folder / f"{STEM}.pdiparams"
-            folder = folder / "double"
+            folder = Path.cwd() / "double"  # in the scratch folder
             folder.mkdir(exist_ok=True)
             (folder / f"{STEM}.json").write_text(text, encoding="utf-8")
             shutil.copyfile(parameters, folder / parameters.name)
@@ -307,6 +393,9 @@ def claim_stdout() -> TextIO:
 
 def main() -> int:
     """Serve until stdin closes."""
+    landlock = Landlock()
+    landlock.only_write_below(Path.cwd())
+    os.environ["HOME"] = str(Path.cwd())  # where Paddle makes folders when it is imported
     answers = claim_stdout()
 
     def send(message: dict[str, Any]) -> None:
@@ -318,8 +407,9 @@ def main() -> int:
     except UnusablePaddleError as error:
         send({"unusable": str(error)})
         return 1
+    landlock.start_no_programs()
     worker = Worker(paddle)
-    send({"versions": versions(paddle)})
+    send({"versions": versions(paddle), "confined": landlock.version > 0})
     for line in sys.stdin:
         send(worker.answer(json.loads(line)))
     return 0

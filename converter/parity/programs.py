@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from paddle2torch.architectures.graph.form import Graph
 from paddle2torch.architectures.graph.module import module_keys
-from paddle2torch.converter.formats.pdmodel import Program, read_pdmodel
-from paddle2torch.converter.formats.pir import read_pir
+from paddle2torch.converter.graph.trace import trace_graph
 from paddle2torch.converter.parity.paddle_worker import STEM
 from paddle2torch.converter.sources import Source, load_source
-from paddle2torch.converter.support.blob import Blob
 from paddle2torch.converter.support.errors import DownloadError, OutputError, SourceError
 from paddle2torch.converter.writing.programs import keys_by_variable, with_weights
 
@@ -31,7 +30,7 @@ class PreparedProgram:
     Attributes:
         file: where the program is from, for messages.
         form: "pdmodel" or "pir".
-        program: its operators.
+        graph: what it computes.
         arrays: by program parameter, in Paddle's layout.
         keys: state dict key by program parameter.
         contents: of the program's file and of the `.pdiparams`.
@@ -39,10 +38,25 @@ class PreparedProgram:
 
     file: str
     form: str
-    program: Program
+    graph: Graph
     arrays: dict[str, np.ndarray]
     keys: dict[str, str]
     contents: tuple[bytes | memoryview, bytes | memoryview]
+    _bounded: set[tuple[int, ...]] = field(default_factory=set)
+
+    def require_bounded(self, inputs: np.ndarray) -> None:
+        """See that the program, checked for another size of images, does not grow beyond bounds with these.
+
+        Args:
+            inputs: that it is to be run with, (N, C, H, W).
+
+        Raises:
+            FormatError: it does.
+        """
+        shape = (1, *inputs.shape[1:])
+        if shape not in self._bounded:
+            trace_graph(self.graph, {}, shape, self.file)
+            self._bounded.add(shape)
 
     def write(self, folder: Path) -> None:
         """Lay out `inference.pdmodel` or `inference.json`, and `inference.pdiparams`.
@@ -105,7 +119,7 @@ def _same_architecture(conversion: Conversion, zoo: Zoo) -> Iterator[Model]:
 
 
 def prepare_program(conversion: Conversion, reference: Source) -> PreparedProgram:
-    """The reference program with the conversion's weights.
+    """The reference program with the conversion's weights; built again from operators that were checked.
 
     The weights are those of the source as they lie in its file, untouched by the rules: for the source's own program
     the very bytes, for another program the source's arrays in Paddle's layout, with the program's class count changed
@@ -116,24 +130,19 @@ def prepare_program(conversion: Conversion, reference: Source) -> PreparedProgra
         reference: an inference model of the same architecture.
 
     Raises:
-        MappingError: the reference is of another architecture.
+        MappingError: the reference is of another architecture, or has operators that Paddle is not given.
         SourceError: the reference has no program.
+        FormatError: the reference's program is inconsistent.
     """
     if conversion.network.graph is not None:
         keys = module_keys(conversion.network.graph)
     else:
         keys = keys_by_variable(reference, conversion.network.architecture, conversion.origins)
-    own, parameters = reference.files.program or reference.files.pir, reference.files.parameters
     arrays = {name: _source_array(conversion, key) for name, key in keys.items()}
-    if reference is conversion.source and own is not None and parameters is not None:
-        contents = own.data, parameters.data
-    else:
-        contents = with_weights(reference, arrays)
-    form, read = ("pdmodel", read_pdmodel) if reference.files.program is not None else ("pir", read_pir)
-    program = reference.program
-    if program is None or own is None or contents[0] != own.data:
-        program = read(Blob(reference.path.name, memoryview(contents[0])))
-    return PreparedProgram(reference.path.name, form, program, arrays, keys, contents)
+    same = reference.files.parameters if reference is conversion.source else None
+    checked, parameters = with_weights(reference, arrays, same)
+    form = "pir" if checked.program.pir else "pdmodel"
+    return PreparedProgram(reference.path.name, form, checked.graph, arrays, keys, (checked.content, parameters))
 
 
 def _source_array(conversion: Conversion, key: str) -> np.ndarray:

@@ -79,7 +79,8 @@ class PaddleWorker:
     """A Paddle process, started once and used for many models; a context manager.
 
     The process is started on entry without waiting for it, so that Paddle is imported while the caller does other
-    work, and started afresh by the next request if it died or was killed in an earlier one.
+    work, and started afresh by the next request if it died or was killed in an earlier one. It runs in a scratch folder
+    and, where the system offers that, may write nowhere else (see `paddle_worker`).
 
     Args:
         command: how to start the process.
@@ -144,6 +145,16 @@ class PaddleWorker:
         with self._lock:
             return dict(self._started().versions or {})
 
+    @property
+    def confined(self) -> bool:
+        """Whether the kernel keeps the process from writing elsewhere; see `paddle_worker`.
+
+        Raises:
+            PaddleError: see `load`.
+        """
+        with self._lock:
+            return self._started().confined
+
     def load(self, folder: Path, form: str) -> ReferenceProgram:
         """Load FOLDER/inference.pdmodel (form "pdmodel") or FOLDER/inference.json (form "pir") with its .pdiparams.
 
@@ -204,12 +215,13 @@ class PaddleWorker:
 
 
 class _Process:
-    """One run of the worker process, and the file that its stderr goes to, in a folder that is there."""
+    """One run of the worker process, in a folder that also has the file that its stderr goes to."""
 
     def __init__(self, command: Sequence[str], folder: Path) -> None:
         descriptor, log = tempfile.mkstemp(dir=folder, suffix=".log")
         self._log = Path(log)
         self.versions: dict[str, str] | None = None
+        self.confined = False
         try:
             self._popen = subprocess.Popen(
                 command,
@@ -218,7 +230,8 @@ class _Process:
                 stderr=descriptor,
                 text=True,
                 encoding="utf-8",
-                env=_environment(),
+                cwd=folder,
+                env=_environment(folder),
             )
         except OSError as error:
             raise PaddleError(f"the Paddle process cannot be started with {command[0]} ({error.strerror})") from error
@@ -260,6 +273,7 @@ class _Process:
             self._log.unlink(missing_ok=True)
             raise PaddleError(answer["unusable"])
         self.versions = answer.get("versions", self.versions)
+        self.confined = answer.get("confined", self.confined)
         return answer
 
     def _ending(self) -> str:
@@ -296,11 +310,15 @@ class _Process:
             self.discard()
 
 
-def _environment() -> dict[str, str]:
-    """The caller's environment, with half of the cores for Paddle unless the caller has set its threads."""
+def _environment(folder: Path) -> dict[str, str]:
+    """The caller's environment, with half of the cores for Paddle unless the caller has set its threads.
+
+    Temporary files go to `folder`.
+    """
     return {
         **os.environ,
         **safe_variables(),
+        "TMPDIR": str(folder),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(half_of_the_cores())),
     }
 

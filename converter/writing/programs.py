@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -10,13 +11,17 @@ import numpy as np
 from paddle2torch.architectures.matching import shorten
 from paddle2torch.architectures.registry import Architecture
 from paddle2torch.converter.formats.pdiparams import write_pdiparams
-from paddle2torch.converter.formats.pdmodel import with_parameter_shapes
+from paddle2torch.converter.graph.checked import CheckedProgram, checked_program
 from paddle2torch.converter.graph.naming import named
+from paddle2torch.converter.graph.program import counted
 from paddle2torch.converter.mapping.rules import assign
 from paddle2torch.converter.support.errors import MappingError, SourceError
 
 if TYPE_CHECKING:
     from paddle2torch.converter.sources import Source
+    from paddle2torch.converter.support.blob import Blob
+
+_log = logging.getLogger(__name__)
 
 
 def keys_by_variable(reference: Source, architecture: Architecture, available: Iterable[str]) -> dict[str, str]:
@@ -45,25 +50,42 @@ def keys_by_variable(reference: Source, architecture: Architecture, available: I
     return keys
 
 
-def with_weights(reference: Source, arrays: Mapping[str, np.ndarray]) -> tuple[bytes | memoryview, bytes]:
-    """The reference's program and its parameters' file, with these weights in them.
+def with_weights(
+    reference: Source, arrays: Mapping[str, np.ndarray], same: Blob | None = None
+) -> tuple[CheckedProgram, bytes | memoryview]:
+    """The reference's program, checked and built again, and its parameters' file, with these weights in them.
 
     Args:
         reference: an inference model; where a tensor has another shape (another class count), its program is adapted.
         arrays: by program parameter, in Paddle's layout.
+        same: a `.pdiparams` that has these arrays, which is taken as it is where the program needs all that it has.
 
     Raises:
         SourceError: the reference has no program.
-        MappingError: the shapes differ, and the program is of the form that cannot be adapted.
+        MappingError: the program has operators that are not run, or needs tensors that are not there; or the shapes
+            differ, and the program is of the form that cannot be adapted.
+        FormatError: the program is inconsistent.
     """
-    program = reference.files.program or reference.files.pir
-    if program is None or reference.program is None:
+    file = reference.files.program or reference.files.pir
+    if file is None or reference.program is None:
         raise SourceError(f"{reference.path}: is no inference model; give a folder or tarball that holds a program")
     shapes = {variable.name: variable.shape for variable in reference.program.parameters}
     changed = {name: array.shape for name, array in arrays.items() if array.shape != shapes[name]}
-    if changed and reference.files.program is None:
+    if changed and reference.program.pir:
         raise MappingError(
             f"{reference.path}: its tensors have other shapes than the weights ({shorten(sorted(changed))}); give a "
             "--reference exported with the same class count"
         )
-    return with_parameter_shapes(program, changed) if changed else program.data, write_pdiparams(arrays)
+    checked = checked_program(file, reference.program, reference.path.name, changed)
+    if checked.left_out:
+        _log.warning(
+            "%s: Paddle's copy of its program lacks operators on which no output depends: %s",
+            reference.path.name,
+            counted(checked.left_out),
+        )
+    needed = [parameter.name for parameter in checked.program.parameters]
+    if missing := sorted(set(needed) - arrays.keys()):
+        raise MappingError(f"{reference.path}: its program needs tensors that are not there: {shorten(missing)}")
+    if same is not None and len(needed) == len(reference.program.parameters):
+        return checked, same.data
+    return checked, write_pdiparams({name: arrays[name] for name in needed})

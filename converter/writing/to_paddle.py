@@ -120,8 +120,11 @@ def write_inference(weights: PaddleWeights, reference: Source, folder: Path) -> 
         key: weights.tensors[names[0]] for key, names in assign(weights.tensors, weights.architecture).sources.items()
     }
     keys = keys_by_variable(reference, weights.architecture, ours)
-    program, parameters = with_weights(reference, {variable: ours[key] for variable, key in keys.items()})
-    contents = {f"{STEM}.{'pdmodel' if reference.files.program else 'json'}": program, f"{STEM}.pdiparams": parameters}
+    checked, parameters = with_weights(reference, {variable: ours[key] for variable, key in keys.items()})
+    contents = {
+        f"{STEM}.{'json' if checked.program.pir else 'pdmodel'}": checked.content,
+        f"{STEM}.pdiparams": parameters,
+    }
     if reference.files.info is not None:
         contents[f"{STEM}.pdiparams.info"] = reference.files.info.data
     files = {folder / weights.name / name: content for name, content in contents.items()}

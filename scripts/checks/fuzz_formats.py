@@ -244,10 +244,11 @@ def pdmodel() -> Callable[[bytes], object]:
     return in_memory("pdmodel", read_pdmodel)
 
 
-def shapes() -> Callable[[bytes], object]:
-    from paddle2torch.converter.formats.pdmodel import with_parameter_shapes
+def rebuilt() -> Callable[[bytes], object]:
+    """Programs built again, with another shape for a parameter."""
+    from paddle2torch.converter.formats.pdmodel import rebuilt_pdmodel
 
-    return in_memory("shapes", lambda blob: with_parameter_shapes(blob, {"w": (3, 4)}))
+    return in_memory("rebuilt", lambda blob: rebuilt_pdmodel(blob, [0], {"w": (3, 4)}))
 
 
 def pdiparams() -> Callable[[bytes], object]:
@@ -296,7 +297,7 @@ def dictionary() -> Callable[[bytes], object]:
 
 TARGETS: Mapping[str, Target] = {
     "pdmodel": Target(pdmodel, programs),
-    "shapes": Target(shapes, programs),
+    "rebuilt": Target(rebuilt, programs),
     "pdiparams": Target(pdiparams, parameters),
     "info": Target(info, infos),
     "pdparams": Target(pdparams, checkpoints),
