@@ -266,7 +266,9 @@ def test_why_a_graph_takes_no_input_is_told_in_one_line() -> None:
     with pytest.raises(MappingError) as caught:
         check_conformity(each.graph, each.model, each.keys, (2, 4, 32, 100))
     message = str(caught.value)
-    assert message.startswith("the released graph takes no input of [2, 4, 32, 100]: an input of [2, 4, 32, 100] and a ")
+    assert message.startswith(
+        "the released graph takes no input of [2, 4, 32, 100]: an input of [2, 4, 32, 100] and a "
+    )
     assert "\n" not in message
     assert "While executing" not in message
 

@@ -92,11 +92,9 @@ class OptimizedModel(nn.Module):
         self._prepare()
 
     def _prepare(self) -> None:
-        if self.compiled:
-            # Inductor's own folding of batch norms goes wrong on some networks; in this one they are folded.
-            run = torch.compile(self.network, options={"freezing": True})
-        else:
-            run = call_directly(self.network)
+        # Inductor's own folding of batch norms goes wrong on some networks; in this one they are folded.
+        compiled = self.compiled
+        run = torch.compile(self.network, options={"freezing": True}) if compiled else call_directly(self.network)
         object.__setattr__(self, "_run", run)
 
     def __getstate__(self) -> dict[str, object]:

@@ -268,7 +268,7 @@ class _Recorder(TorchFunctionMode):
         if id(tensor) in self._parameters:
             return Operand(self._parameters[id(tensor)], tuple(tensor.shape))
         known, operand = self._known.get(id(tensor), (None, None))
-        if operand is None or known() is not tensor:
+        if known is None or operand is None or known() is not tensor:
             operand = Operand(Step("constant", {}, {}, self._where()), tuple(tensor.shape))
             self.know(tensor, operand)
         return operand
@@ -427,7 +427,7 @@ SYNONYMS = {
 def _name(func: Callable[..., Any]) -> str:
     name = func.__name__
     if name == "__get__":  # of a property such as `T`
-        name = func.__self__.__name__
+        name = getattr(func, "__self__").__name__  # noqa: B009 (it is no attribute of every callable)
     name = name.strip("_")
     return SYNONYMS.get(name, name)
 
