@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import torch
+
+from .network import OCRModel
 from .registry import Architecture, Present
 
 Shape = tuple[int, ...]
@@ -40,9 +43,29 @@ def _hashable(value: Any) -> Any:
     return tuple(map(_hashable, value)) if isinstance(value, (list, tuple)) else value
 
 
+def blank_network(architecture: Architecture, parameters: Mapping[str, Any]) -> OCRModel:
+    """The network in evaluation mode with a single zero for each tensor: to be looked at, not to be changed.
+
+    The last one is kept: recognising, mapping and comparing a model ask for it one after the other.
+    """
+    settled = architecture.settle(parameters)
+    return _blank(architecture, tuple((name, _hashable(value)) for name, value in settled.items()))
+
+
+@lru_cache(maxsize=1)
+def _blank(architecture: Architecture, parameters: tuple[tuple[str, Any], ...]) -> OCRModel:
+    model = architecture.build_empty(dict(parameters))
+    # `Module.to_empty` goes through code of PyTorch's that takes half a second and 40 MB to import.
+    blank = {
+        key: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape) for key, tensor in model.state_dict().items()
+    }
+    model.load_state_dict(blank, assign=True)
+    return model.eval()
+
+
 @lru_cache(maxsize=64)
 def _expected(architecture: Architecture, parameters: tuple[tuple[str, Any], ...]) -> dict[str, Expected]:
-    model = architecture.build_empty(dict(parameters))
+    model = _blank(architecture, parameters)
     owners = {path: type(module).__name__ for path, module in model.named_modules()}
     return {
         key: Expected(tuple(tensor.shape), owners[key.rpartition(".")[0]]) for key, tensor in model.state_dict().items()

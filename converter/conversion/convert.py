@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paddle2torch.architectures.matching import blank_network
 from paddle2torch.architectures.registry import Architecture
 from paddle2torch.converter.conversion.network import NamedNetwork, Network
 from paddle2torch.converter.graph.naming import named
@@ -17,7 +18,7 @@ from paddle2torch.converter.mapping.branches import census, choose
 from paddle2torch.converter.mapping.config import Config
 from paddle2torch.converter.mapping.labels import Labels, match_labels, read_dictionary
 from paddle2torch.converter.mapping.recognition import describe, find_architecture, identify
-from paddle2torch.converter.mapping.rules import Mapped, execute, plan, with_memory
+from paddle2torch.converter.mapping.rules import Mapped, execute, plan
 from paddle2torch.converter.sources import Source
 from paddle2torch.converter.support.errors import MappingError, SourceError
 from paddle2torch.converter.tasks import find_task
@@ -176,7 +177,7 @@ def require_same_graph(
     from paddle2torch.converter.graph.conformity import input_shape, require_conformity
     from paddle2torch.converter.graph.program import graph_from_program
 
-    model = with_memory(entry.build_empty(parameters)).eval()
+    model = blank_network(entry, parameters)
     keys = {source.variables[name]: key for key, name in origins.items()}
     graph = graph_from_program(source.program, file=source.path.name)
     require_conformity(graph, model, keys, input_shape(entry.task, entry.preprocessing), source.path.name)

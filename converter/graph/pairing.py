@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from paddle2torch.architectures.graph.form import Graph
-from paddle2torch.architectures.matching import infer_parameters
+from paddle2torch.architectures.matching import blank_network, infer_parameters
 from paddle2torch.architectures.registry import Architecture, architectures
 from paddle2torch.converter.graph.conformity import input_shape
 from paddle2torch.converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
-from paddle2torch.converter.mapping.rules import structured_name, with_memory
+from paddle2torch.converter.mapping.rules import structured_name
 from paddle2torch.converter.support.errors import MappingError
 
 Look = Callable[[Step], object]
@@ -106,7 +106,7 @@ def _pairing(graph: Trace, entry: Architecture, shape: tuple[int, ...], given: d
 
 
 def _module_trace(entry: Architecture, parameters: Mapping[str, Any], shape: tuple[int, ...]) -> Trace:
-    return trace_module(with_memory(entry.build_empty(parameters)).eval(), shape)
+    return trace_module(blank_network(entry, parameters), shape)
 
 
 def _sizes(trace: Trace) -> dict[str, tuple[int, ...]]:
