@@ -76,7 +76,7 @@ def _one_message() -> Iterator[None]:
     try:
         yield
     except click.ClickException as error:
-        error.message = message(error.message)
+        vars(error)["message"] = message(error.message)
         raise
 
 
