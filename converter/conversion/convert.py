@@ -18,7 +18,7 @@ from paddle2torch.converter.mapping.branches import census, choose
 from paddle2torch.converter.mapping.config import Config
 from paddle2torch.converter.mapping.labels import Labels, match_labels, read_dictionary
 from paddle2torch.converter.mapping.recognition import describe, find_architecture, identify
-from paddle2torch.converter.mapping.rules import Mapped, execute, plan, with_memory
+from paddle2torch.converter.mapping.rules import Mapped, execute, plan
 from paddle2torch.converter.sources import Source
 from paddle2torch.converter.support.errors import MappingError
 from paddle2torch.converter.support.given import read_given
@@ -184,7 +184,7 @@ def require_same_graph(
     from paddle2torch.converter.graph.conformity import input_shape, require_conformity
     from paddle2torch.converter.graph.program import graph_from_program
 
-    model = with_memory(entry.build_empty(parameters)).eval()
+    model = entry.build_empty(parameters).eval()
     keys = {source.variables[name]: key for key, name in origins.items()}
     graph = graph_from_program(source.program, file=source.path.name)
     require_conformity(graph, model, keys, input_shape(entry.task, entry.preprocessing), source.path.name)
