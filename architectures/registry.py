@@ -88,12 +88,21 @@ class Parameter:
         told_by: what tells it in a state dict, where the weights tell it.
         config: key below `Architecture` at which a PaddleOCR configuration gives it.
         absent: what a configuration without that key means, where that is not the default.
+        choices: all values, where there are few and the layers, or how they are connected, depend on it. A program
+            tells which, even where no name of a tensor is known.
     """
 
     default: Any
     told_by: Size | Count | Present | None = None
     config: str | None = None
     absent: Any = None
+    choices: tuple[Any, ...] = ()
+
+    @property
+    def alternatives(self) -> tuple[Any, ...]:
+        """The values among which a program can tell, the default first."""
+        choices = (False, True) if isinstance(self.default, bool) else self.choices
+        return (self.default, *(value for value in choices if value != self.default))
 
 
 @dataclass(frozen=True)

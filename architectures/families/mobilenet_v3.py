@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from .. import heads, necks, preprocessing, sequence
-from ..layers import Hardsigmoid02, Pair, SqueezeExcite, conv_norm_act, make_divisible
+from ..layers import Hardsigmoid02, Pair, SqueezeExcite, conv_norm_act, make_divisible, outputs_of
 from ..registry import Architecture, Parameter, Part, register
 
 RELU, HARDSWISH = nn.ReLU, nn.Hardswish
@@ -110,12 +110,7 @@ class DetectionMobileNetV3(nn.Module):
         self.stages = nn.ModuleList(nn.Sequential(*units) for units in stages)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.conv(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
+        return outputs_of(self.stages, self.conv(x))
 
 
 class RecognitionMobileNetV3(nn.Module):

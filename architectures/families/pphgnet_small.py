@@ -16,6 +16,7 @@ from ..hgnet import (
     DetectionHGNet,
     RecognitionHGNet,
     Stage,
+    make_stages,
     unit,
 )
 from ..layers import Pair
@@ -31,6 +32,7 @@ STAGES = (
 LAYERS = 6
 WIDTHS = [outside for _, _, outside, _ in STAGES]
 
+BACKBONE = {"Backbone.name": "PPHGNet_small"}
 SOURCE = "PP-OCRv4, https://github.com/PaddlePaddle/PaddleOCR/releases/tag/v2.7.0"
 
 
@@ -74,24 +76,17 @@ def stem() -> nn.Sequential:
     return nn.Sequential(unit(3, 64, 3, stride=2), unit(64, 64, 3), unit(64, 128, 3))
 
 
-def stages(strides: tuple[Pair | None, ...]) -> list[Stage]:
-    """All four, with these strides."""
-    return [stage(*row, stride) for row, stride in zip(STAGES, strides, strict=True)]
-
-
 def detection() -> DetectionHGNet:
     """The detector's backbone."""
-    return DetectionHGNet(stem(), stages(DETECTION_STRIDES), WIDTHS, nn.MaxPool2d(3, 2, 1))
+    return DetectionHGNet(stem(), make_stages(stage, STAGES, DETECTION_STRIDES), WIDTHS, nn.MaxPool2d(3, 2, 1))
 
 
 def recognition() -> RecognitionHGNet:
     """The recogniser's backbone."""
-    return RecognitionHGNet(stem(), stages(RECOGNITION_STRIDES), WIDTHS[-1])
+    return RecognitionHGNet(stem(), make_stages(stage, STAGES, RECOGNITION_STRIDES), WIDTHS[-1])
 
 
 # ---- parts and architectures -------------------------------------------------------------------------------------
-
-BACKBONE = {"Backbone.name": "PPHGNet_small"}
 
 register(
     Architecture(

@@ -19,6 +19,7 @@ from ..hgnet import (
     RecognitionHGNet,
     Stage,
     Stem,
+    make_stages,
     unit,
 )
 from ..layers import Pair
@@ -36,6 +37,7 @@ STAGES = (
 LAYERS = 6
 WIDTHS = [outside for _, _, outside, *_ in STAGES]
 
+BACKBONE = {"Backbone.name": "PPHGNetV2_B4"}
 SOURCE = "PP-OCRv5, https://arxiv.org/abs/2507.05595"
 
 
@@ -72,24 +74,17 @@ def stage(
     return Stage(in_channels, stride, (first, *others))
 
 
-def stages(strides: tuple[Pair | None, ...]) -> list[Stage]:
-    """All four, with these strides."""
-    return [stage(*row, stride) for row, stride in zip(STAGES, strides, strict=True)]
-
-
 def detection() -> DetectionHGNet:
     """The detector's backbone."""
-    return DetectionHGNet(Stem(*STEM, stride=2), stages(DETECTION_STRIDES), WIDTHS)
+    return DetectionHGNet(Stem(*STEM, stride=2), make_stages(stage, STAGES, DETECTION_STRIDES), WIDTHS)
 
 
 def recognition() -> RecognitionHGNet:
     """The recogniser's backbone."""
-    return RecognitionHGNet(Stem(*STEM, stride=1), stages(RECOGNITION_STRIDES), WIDTHS[-1])
+    return RecognitionHGNet(Stem(*STEM, stride=1), make_stages(stage, STAGES, RECOGNITION_STRIDES), WIDTHS[-1])
 
 
 # ---- parts and architectures -------------------------------------------------------------------------------------
-
-BACKBONE = {"Backbone.name": "PPHGNetV2_B4"}
 
 register(
     Architecture(

@@ -434,16 +434,7 @@ class DilatedReparamConv(Foldable):
 class RepLKPAN(LKPAN):
     """The pyramid of the medium detector: LKPAN whose large kernels are depthwise, followed by 1×1 convolutions.
 
-    Args:
-        in_channels: of the four maps, finest first.
-        out_channels: of the map that is returned.
-        kernel_size: of the depthwise convolutions.
-        folded_neck: whether to have the layout of inference models, without branches.
-
-    Shape: maps at /4, /8, /16, /32 with `in_channels` → (N, `out_channels`, H/4, W/4); in training a `Pyramid`.
-
-    Raises:
-        ValueError: see `DilatedReparamBlock`.
+    Arguments, shape and what it raises: see `RepLKFPN`.
     """
 
     def __init__(
@@ -559,7 +550,7 @@ class LightSVTR(Encoder):
         y = map_to_sequence(y + self.local_conv(y))
         for block in self.svtr_block:
             y = block(y)
-        return self.norm(y) + map_to_sequence(self.skip_conv(x))
+        return map_to_sequence(self.norm(y).transpose(1, 2).unsqueeze(2) + self.skip_conv(x))
 
 
 class LightSVTRHead(MultiHead):
@@ -640,12 +631,17 @@ class GuidedHead(nn.Module):
 # ---- architectures -----------------------------------------------------------------------------------------------
 
 
+def width_of(width: int, told_by: Size, variants: dict[int, Variant]) -> Parameter:
+    """The width by which a variant is known."""
+    return Parameter(width, told_by=told_by, choices=tuple(variants))
+
+
 def detection(width: int) -> Part:
     """The detectors' backbone; the width is told by the weights."""
     return Part(
         DetectionPPLCNetV4,
         parameters={
-            "width": Parameter(width, told_by=Size("backbone.stem.stem4.conv.weight", 0)),
+            "width": width_of(width, Size("backbone.stem.stem4.conv.weight", 0), DETECTION_VARIANTS),
             "folded": Parameter(False, told_by=Present("backbone.stem.stem4.conv.bias")),
         },
         config={"Backbone.name": "PPLCNetV4", "Backbone.det": True},
@@ -657,7 +653,7 @@ def recognition(width: int) -> Part:
     return Part(
         RecognitionPPLCNetV4,
         parameters={
-            "width": Parameter(width, told_by=Size("backbone.blocks2.0.token_mixer.se.conv1.weight", 1)),
+            "width": width_of(width, Size("backbone.blocks2.0.token_mixer.se.conv1.weight", 1), RECOGNITION_VARIANTS),
             "folded": Parameter(False, told_by=Present("backbone.blocks2.0.token_mixer.rep_dw.reparam_conv.weight")),
         },
         config={"Backbone.name": "PPLCNetV4"},
@@ -669,7 +665,10 @@ REP_LK_FPN = Part(
     parameters={
         "out_channels": pyramid_width(96, "neck.ins_conv.0.in_conv.weight"),
         "kernel_size": Parameter(
-            7, told_by=Size("neck.inp_conv_dw.0.lk_origin.weight", 2), config="Neck.dilated_kernel_size"
+            7,
+            told_by=Size("neck.inp_conv_dw.0.lk_origin.weight", 2),
+            config="Neck.dilated_kernel_size",
+            choices=tuple(DILATED_BRANCHES),
         ),
         "folded_neck": Parameter(False, told_by=Present("neck.inp_conv_dw.0.lk_origin.bias")),
     },
@@ -679,7 +678,9 @@ REP_LK_PAN = Part(
     RepLKPAN,
     parameters={
         "out_channels": pyramid_width(256, "neck.ins_conv.0.weight"),
-        "kernel_size": Parameter(9, told_by=Size("neck.inp_conv.0.dw.lk_origin.weight", 2)),
+        "kernel_size": Parameter(
+            9, told_by=Size("neck.inp_conv.0.dw.lk_origin.weight", 2), choices=tuple(DILATED_BRANCHES)
+        ),
         "folded_neck": Parameter(False, told_by=Present("neck.inp_conv.0.dw.lk_origin.bias")),
     },
     config={"Neck.name": "RepLKPAN", "Neck.intracl": True},

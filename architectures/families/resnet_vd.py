@@ -10,7 +10,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from .. import heads, necks, preprocessing, sequence
-from ..layers import Pair, conv_norm_act
+from ..layers import Pair, conv_norm_act, outputs_of
 from ..registry import Architecture, Part, register
 
 NAMES = ("_conv", "_batch_norm")
@@ -102,12 +102,7 @@ class DetectionResNetVd(ResNetVd):
         self.stages = nn.ModuleList(nn.Sequential(units) for units in stages)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
+        return outputs_of(self.stages, self.stem(x))
 
 
 class RecognitionResNetVd(ResNetVd):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paddle2torch.architectures.matching import Fit, Shape
 from paddle2torch.architectures.registry import Architecture
 from paddle2torch.converter.conversion.network import NamedNetwork, Network
 from paddle2torch.converter.conversion.values import require_sound
@@ -18,7 +20,7 @@ from paddle2torch.converter.mapping.branches import census, choose
 from paddle2torch.converter.mapping.config import Config
 from paddle2torch.converter.mapping.labels import Labels, match_labels, read_dictionary
 from paddle2torch.converter.mapping.recognition import describe, find_architecture, identify
-from paddle2torch.converter.mapping.rules import Mapped, execute, plan
+from paddle2torch.converter.mapping.rules import Mapped, assign, execute, plan
 from paddle2torch.converter.sources import Source
 from paddle2torch.converter.support.errors import MappingError
 from paddle2torch.converter.support.given import read_given
@@ -28,6 +30,7 @@ from paddle2torch.converter.tasks import find_task
 if TYPE_CHECKING:
     from torch import nn
 
+    from paddle2torch.architectures.graph.form import Graph
     from paddle2torch.converter.zoo.download import Fetcher
 
 # What upstream takes where a configuration names no dictionary.
@@ -121,13 +124,15 @@ def convert(
     given = told_network if architecture or config or exported else None
     if config and given is config.architecture:
         parameters = {**config.parameters, **(parameters or {})}
+    graph = None if source.program is None else _graph(source)
+    tells = None if graph is None else partial(_is_graph, source, graph, shapes)
     with _pointing_to_the_graph(source):
-        fit = identify(shapes, source.path.name, given, parameters)
+        fit = identify(shapes, source.path.name, given, parameters, tells)
         entry = fit.architecture
         settled = entry.settle(fit.parameters)
         planned = plan(tensors, entry, settled)
-    if source.program is not None:
-        require_same_graph(source, entry, settled, planned.origins)
+    if graph is not None:
+        require_same_graph(source, graph, entry, settled, planned.origins)
     variances = {name for key, name in planned.origins.items() if key.endswith("running_var")}
     value_notes = require_sound({name: tensors[name] for name in planned.origins.values()}, variances, source.path.name)
     mapped = execute(planned)
@@ -166,27 +171,42 @@ def _pointing_to_the_graph(source: Source) -> Iterator[None]:
         raise MappingError(f"{error}{AS_GRAPH}") from error
 
 
+def _graph(source: Source) -> Graph:
+    from paddle2torch.converter.graph.program import graph_from_program
+
+    return graph_from_program(source.program, file=source.path.name)
+
+
+def _is_graph(source: Source, graph: Graph, shapes: Mapping[str, Shape], fit: Fit) -> bool:
+    """Whether a network computes what a program says, of several that have its tensors."""
+    from paddle2torch.converter.graph.conformity import check_conformity, input_shape
+
+    entry, parameters = fit.architecture, fit.architecture.settle(fit.parameters)
+    model = entry.build_empty(parameters).eval()
+    sources = assign(shapes, entry).sources
+    keys = {source.variables[name]: key for key, names in sources.items() for name in names}
+    return not check_conformity(graph, model, keys, input_shape(entry.task, entry.preprocessing))
+
+
 def require_same_graph(
-    source: Source, entry: Architecture, parameters: Mapping[str, Any], origins: Mapping[str, str]
+    source: Source, graph: Graph, entry: Architecture, parameters: Mapping[str, Any], origins: Mapping[str, str]
 ) -> None:
     """Compare the network with the program that its weights came with, operator by operator; nothing is run.
 
     Args:
-        source: with its program.
+        source: whose program it is.
+        graph: of the program.
         entry: the network's architecture.
         parameters: of the architecture.
         origins: module key → structured name.
 
     Raises:
         MappingError: they differ; the message lists in what.
-        FormatError: the program is inconsistent.
     """
     from paddle2torch.converter.graph.conformity import input_shape, require_conformity
-    from paddle2torch.converter.graph.program import graph_from_program
 
     model = entry.build_empty(parameters).eval()
     keys = {source.variables[name]: key for key, name in origins.items()}
-    graph = graph_from_program(source.program, file=source.path.name)
     require_conformity(graph, model, keys, input_shape(entry.task, entry.preprocessing), source.path.name)
 
 
@@ -205,8 +225,8 @@ def _notes(source: Source, branches: list[str], chosen: str, mapped: Mapped) -> 
         ]
     if mapped.initialised:
         notes.append(
-            f"{len(mapped.initialised)} tensors of the threshold branch, which an inference model lacks and evaluation "
-            "does not use, come from a fixed seed"
+            f"{len(mapped.initialised)} tensors that training alone uses, and that an inference model lacks, come from "
+            "a fixed seed"
         )
     if mapped.widened:
         kinds = ", ".join(sorted(set(mapped.widened.values())))

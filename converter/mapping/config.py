@@ -124,7 +124,8 @@ def _parameters(facts: Mapping[str, Any], architecture: Architecture, path: Path
 
 
 def _architecture(facts: Mapping[str, Any], path: Path) -> Architecture:
-    found = [each for each in architectures() if all(facts.get(key) == value for key, value in each.config.items())]
+    described = [each for each in architectures() if "Backbone.name" in each.config]
+    found = [each for each in described if all(facts.get(key) == value for key, value in each.config.items())]
     if len(found) == 1:
         return found[0]
     if found:
