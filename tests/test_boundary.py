@@ -19,7 +19,7 @@ from paddle2torch.converter.formats.pdparams import read_pdparams
 from paddle2torch.converter.formats.pir import read_pir, rebuilt_pir
 from paddle2torch.converter.graph import program as programs
 from paddle2torch.converter.graph.program import graph_from_program
-from paddle2torch.converter.support.boundary import boundary
+from paddle2torch.converter.support.boundary import UNFORESEEN, boundary
 from paddle2torch.converter.support.errors import ArchiveError, FormatError, SourceError
 from support.format_samples import blob
 from support.graphs import EMBEDDED
@@ -64,6 +64,7 @@ def test_readers_raise_one_error(reader: str, cause: Exception, monkeypatch: pyt
     assert str(caught.value).startswith("mine.file: ")
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is cause
+    assert caught.value.__notes__ == [UNFORESEEN]
 
 
 def test_archives_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -13,9 +13,12 @@ import pytest
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "checks" / "fuzz_formats.py"
 SECONDS = 2
 # Executions in that time, on a slow machine with other things to do; what parses YAML or writes files is slower.
-FLOOR = {"archive": 50, "config": 50}
+FLOOR = {"archive": 50, "config": 50, "settings": 50, "yaml": 50, "program": 50, "trace": 50}
 USUAL_FLOOR = 500
-READERS = ("pdmodel", "rebuilt", "pdiparams", "info", "pdparams", "pir", "archive", "config", "dictionary")
+READERS = (
+    *("pdmodel", "rebuilt", "pdiparams", "info", "pdparams", "pir", "archive", "config", "settings", "yaml", "program"),
+    *("trace", "dictionary"),
+)
 
 needs_atheris = pytest.mark.skipif(
     find_spec("atheris") is None,

@@ -294,6 +294,10 @@ def test_a_small_graph_that_is_huge_is_refused_at_once(case: str) -> None:
     assert peak < 256 << 20
 
 
+def test_a_graph_that_returns_sizes_returns_no_tensor() -> None:
+    assert trace_graph(graph(node("shape", "x")), {}, (1, 3, 4, 5)).failure == "it returns what is no tensor"
+
+
 def test_what_is_too_large_is_told() -> None:
     with pytest.raises(
         FormatError, match=r"^small\.tar: refused: it computes a value of the sizes \[1, 3, 100000, 100000\]"

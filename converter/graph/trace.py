@@ -29,6 +29,7 @@ from paddle2torch.architectures.graph.form import Graph, GraphError
 from paddle2torch.architectures.graph.module import arguments, check_operators
 from paddle2torch.architectures.graph.operators import OPERATORS, SEVERAL_RESULTS, torch_dtype
 from paddle2torch.converter.graph.shapes import BudgetError, Shape, flat, result_of, stand_in, tensors_in
+from paddle2torch.converter.support.boundary import boundary
 from paddle2torch.converter.support.errors import FormatError
 from paddle2torch.converter.support.interrupts import raise_pending
 
@@ -148,15 +149,16 @@ def trace_graph(graph: Graph, keys: Mapping[str, str], shape: Shape, file: str =
         FormatError: the graph has operators or attributes that the table does not know, or is far larger than any
             network's.
     """
-    try:
-        check_operators(graph)
-        run = _GraphRun(graph)
-        parameters = {id(tensor): keys.get(variable, variable) for variable, tensor in run.parameters.items()}
-        return _trace(run, parameters, lambda: run.value, shape)
-    except GraphError as error:
-        raise FormatError(file, error.problem) from error
-    except BudgetError as error:
-        raise FormatError(file, f"refused: {error}") from error
+    with boundary(file, "a network"):
+        try:
+            check_operators(graph)
+            run = _GraphRun(graph)
+            parameters = {id(tensor): keys.get(variable, variable) for variable, tensor in run.parameters.items()}
+            return _trace(run, parameters, lambda: run.value, shape)
+        except GraphError as error:
+            raise FormatError(file, error.problem) from error
+        except BudgetError as error:
+            raise FormatError(file, f"refused: {error}") from error
 
 
 def _trace(
@@ -177,6 +179,8 @@ def _trace(
         raise_pending(error)
         return Trace(recorder.steps, [], str(error).strip().partition("\n")[0] or type(error).__name__)
     results = result if isinstance(result, (tuple, list)) else (result,)
+    if not all(isinstance(each, Tensor) for each in results):
+        return Trace(recorder.steps, [], "it returns what is no tensor")
     return Trace(recorder.steps, [recorder.operand(each) for each in results])
 
 

@@ -14,6 +14,7 @@ from paddle2torch.converter.support.blob import Blob
 from paddle2torch.converter.support.errors import ConverterError, FormatError
 
 _LONGEST_CAUSE = 120
+UNFORESEEN = "Nobody foresaw this one: please report it, with the file where that is possible."
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -21,7 +22,7 @@ R = TypeVar("R")
 
 @contextmanager
 def boundary(name: str, wanted: str, error: Callable[[str, str], ConverterError] = FormatError) -> Iterator[None]:
-    """Turn whatever is raised in the block, but for our own errors, into one of ours.
+    """Turn whatever is raised in the block, but for our own errors, into one of ours, with the note `UNFORESEEN`.
 
     Args:
         name: of the file, as the user knows it.
@@ -37,7 +38,9 @@ def boundary(name: str, wanted: str, error: Callable[[str, str], ConverterError]
         raise
     except Exception as cause:
         text = f"{type(cause).__name__}: {cause}".partition("\n")[0][:_LONGEST_CAUSE]
-        raise error(name, f"cannot be read as {wanted} ({text}); it is damaged or something else") from cause
+        found = error(name, f"cannot be read as {wanted} ({text}); it is damaged or something else")
+        found.add_note(UNFORESEEN)
+        raise found from cause
 
 
 def guarded(wanted: str) -> Callable[[Callable[Concatenate[Blob, P], R]], Callable[Concatenate[Blob, P], R]]:

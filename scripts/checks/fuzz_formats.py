@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
-"""Fuzz what reads files of others, guided by coverage: any exception but the one for people is a finding.
+"""Fuzz what reads files of others, guided by coverage: any exception but those that were foreseen is a finding.
 
     python scripts/checks/fuzz_formats.py [--reader NAME ...] [--seconds N] [--findings DIR] [--corpus DIR]
         [--seeds DIR]
 
 Needs atheris (`pip install atheris`; Linux and macOS). Each reader runs in a process of its own for N seconds, starting
 from samples made here and cut from the embedded model, from what --seeds holds, and from what earlier runs left in
---corpus. A line for each tells how often it was executed. An input that makes a reader raise anything else, take longer
-than a few seconds or more than a gigabyte is kept as DIR/READER-crash-*, -timeout-* or -oom-*.
+--corpus. A line for each tells how often it was executed. An input that makes a reader raise anything else, or an error
+that nobody foresaw, take longer than a few seconds or more than a gigabyte is kept as DIR/READER-crash-*, -timeout-*
+or -oom-*.
+
+Two targets go further than reading. "program" makes the graph of a program, builds it again and traces it; "trace"
+takes the bytes for choices of operators, operands and attributes, and traces the graph that they make.
 
 Exit status: 0 nothing found, 1 findings, 2 the command line is off or atheris is missing, 3 a reader could not be run.
 """
@@ -15,7 +19,6 @@ Exit status: 0 nothing found, 1 findings, 2 the command line is off or atheris i
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gzip
 import io
 import json
@@ -27,13 +30,16 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from paddle2torch.architectures.graph.form import Graph
 
 ROOT = Path(__file__).resolve().parents[2]
 EMBEDDED = ROOT / "converter" / "zoo" / "embedded"
@@ -206,6 +212,144 @@ def configurations() -> list[bytes]:
     ]
 
 
+def all_settings() -> list[bytes]:
+    return [
+        b"Hpi: {a: &id001 {x: [[1, 3, 48, 160]]}, b: *id001}\nPreProcess:\n  transform_ops:\n"
+        b"  - DecodeImage: {img_mode: BGR}\n  - RecResizeImg:\n      image_shape: [3, 48, 320]\n"
+        b"PostProcess:\n  name: CTCLabelDecode\n  character_dict:\n  - \xe3\x80\x80\n  - '~'\n  - =\n  - 0\n",
+        b"PreProcess:\n  transform_ops:\n  - NormalizeImage: {mean: [0.5, 0.5, 0.5], std: [0.5, 0.5, 0.5], "
+        b"scale: 1./255.}\n  - ResizeImage: {size: [192, 48]}\n  - DetResizeForTest: {limit_side_len: 960}\n",
+    ]
+
+
+def small_programs() -> list[bytes]:
+    """Programs of sizes that are computed, as attention and resizing have them."""
+    from paddle2torch.converter.formats.pdmodel import message_class
+
+    made = []
+    for kinds in (
+        ("shape", "slice", "reshape2"),
+        ("fill_constant", "elementwise_mul", "tile"),
+        ("concat", "transpose2", "split"),
+    ):
+        content = message_class("Program")()
+        block = content.blocks.add(idx=0, parent_idx=-1)
+        for name, kind in (("feed", 9), ("fetch", 10), ("x", 7), *((f"v{place}", 7) for place in range(len(kinds)))):
+            variable = block.vars.add(name=name.encode(), persistable=kind != 7)
+            variable.type.type = kind
+            if kind == 7:
+                variable.type.dense_tensor.tensor.data_type = 5
+                variable.type.dense_tensor.tensor.dims.extend((-1, 3, 32, 96))
+        chain = [
+            ("feed", "feed", "x"),
+            *((kind, f"v{place - 1}" if place else "x", f"v{place}") for place, kind in enumerate(kinds)),
+        ]
+        for kind, source, target in (*chain, ("fetch", f"v{len(kinds) - 1}", "fetch")):
+            operator = block.ops.add(type=kind.encode())
+            for slot in (b"X", b"Input"):
+                operator.inputs.add(parameter=slot, arguments=[source.encode()])
+            operator.outputs.add(parameter=b"Out", arguments=[target.encode()])
+            for name, values in (
+                ("shape", (0, -1)),
+                ("axes", (1,)),
+                ("starts", (0,)),
+                ("ends", (2,)),
+                ("repeat_times", (2, 2)),
+                ("axis", (0, 2, 1, 3)),
+            ):
+                operator.attrs.add(name=name.encode(), type=3, ints=values)
+            operator.attrs.add(name=b"dtype", type=0, i=3)
+            operator.attrs.add(name=b"value", type=1, f=9.0)
+        made.append(content.SerializeToString())
+    return made
+
+
+# ---- graphs out of bytes -----------------------------------------------------------------------------------------
+
+SHAPE = (1, 3, 32, 96)
+NUMBERS = (0, 1, -1, 2, 3, 8, 64, 65, 1000, -7, 10**5, 10**9, 2**31, 2**62, -(2**63), 10**30)
+FRACTIONS = (0.0, 1.0, 0.5, -2.0, 1e9, 1e300, float("inf"), float("nan"))
+WORDS = (
+    "same",
+    "max",
+    "avg",
+    "nearest",
+    "bilinear",
+    "bicubic",
+    "constant",
+    "reflect",
+    "float32",
+    "int64",
+    "bool",
+    "odd",
+)
+
+
+class Choices:
+    """Bytes as a row of choices; zeros behind their end."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    @property
+    def left(self) -> bool:
+        return self.at < len(self.data)
+
+    def number(self, below: int) -> int:
+        byte = self.data[self.at] if self.left else 0
+        self.at += 1
+        return byte % below
+
+    def of(self, values: Sequence[Any]) -> Any:
+        return values[self.number(len(values))]
+
+
+def chosen_graph(choose: Choices) -> Graph:
+    """A graph of operators of the table, with operands that are there and attributes of the right kinds."""
+    from paddle2torch.architectures.graph.form import Graph, Node, Parameter
+    from paddle2torch.architectures.graph.operators import OPERATORS, signature
+
+    kinds = list(OPERATORS)
+    parameters = {
+        name: Parameter(None, shape, "float32") for name, shape in (("w", (4, 3, 3, 3)), ("b", (3,)), ("m", (96, 8)))
+    }
+    nodes: list[Node] = []
+    values = ["x", *parameters]
+    while choose.left and len(nodes) < 60:
+        kind = choose.of(kinds)
+        expected = signature(kind)
+        inputs: dict[str, tuple[str, ...]] = {}
+        attributes: dict[str, Any] = {}
+        for name in dict.fromkeys((*expected.slots, *expected.attributes)):
+            optional = name not in expected.required
+            if optional and choose.number(2):
+                continue
+            if name in expected.slots and (name not in expected.attributes or choose.number(2)):
+                count = 1 if expected.slots[name] == "tensor" else 1 + choose.number(4)
+                inputs[name] = tuple(values[-1 - choose.number(len(values))] for _ in range(count))
+            else:
+                attributes[name] = chosen_value(choose, choose.of(expected.attributes[name]))
+        outputs = tuple(f"v{len(nodes)}.{part}" for part in range(1 + choose.number(3)))
+        nodes.append(Node(kind, inputs, outputs, attributes))
+        values += outputs
+    return Graph({"x": SHAPE}, (values[-1],), tuple(nodes), parameters)
+
+
+def chosen_value(choose: Choices, kind: str) -> Any:
+    """An attribute of a kind, as the table's signatures call it."""
+    if kind.startswith("list") or kind == "Sizes":
+        element = "float" if "float" in kind else "int"
+        return [chosen_value(choose, element) for _ in range(choose.number(9) * (1 if choose.number(8) else 700))]
+    return {
+        "None": lambda: None,
+        "bool": lambda: bool(choose.number(2)),
+        "int": lambda: choose.of(NUMBERS),
+        "float": lambda: choose.of(FRACTIONS),
+        "Number": lambda: choose.of((*NUMBERS, *FRACTIONS)),
+        "str": lambda: choose.of(WORDS),
+    }[kind]()
+
+
 # ---- readers -----------------------------------------------------------------------------------------------------
 
 
@@ -289,6 +433,46 @@ def config() -> Callable[[bytes], object]:
     return from_disk("model.yml", read_config)
 
 
+def settings() -> Callable[[bytes], object]:
+    from paddle2torch.converter.mapping.exported import read_settings
+
+    return in_memory("settings", read_settings)
+
+
+def yaml_values() -> Callable[[bytes], object]:
+    from paddle2torch.converter.support.errors import FormatError
+    from paddle2torch.converter.support.safe_yaml import load_yaml
+
+    def read(data: bytes) -> object:
+        try:
+            return load_yaml(data)
+        except ValueError as error:  # what it raises, on purpose and of YAML's own; UnicodeDecodeError is one, too
+            raise FormatError("yaml", str(error)) from error
+
+    return read
+
+
+def program() -> Callable[[bytes], object]:
+    """From a program of either form to its trace, as a conversion does it, and to what Paddle would get."""
+    from paddle2torch.converter.formats.pdmodel import read_pdmodel
+    from paddle2torch.converter.formats.pir import read_pir
+    from paddle2torch.converter.graph.checked import checked_program
+    from paddle2torch.converter.graph.trace import trace_graph
+    from paddle2torch.converter.support.blob import Blob
+
+    def read(blob: Blob) -> object:
+        found = (read_pir if blob.head(1) == b"{" else read_pdmodel)(blob)
+        return trace_graph(checked_program(blob, found, "program").graph, {}, SHAPE)
+
+    return in_memory("program", read)
+
+
+def trace() -> Callable[[bytes], object]:
+    from paddle2torch.converter.graph.trace import trace_graph
+
+    return lambda data: trace_graph(chosen_graph(Choices(data)), {}, SHAPE)
+
+
 def dictionary() -> Callable[[bytes], object]:
     from paddle2torch.converter.mapping.labels import read_dictionary
 
@@ -304,6 +488,10 @@ TARGETS: Mapping[str, Target] = {
     "pir": Target(pir, lambda: [sample_pir(), embedded_pir()]),
     "archive": Target(archive, archives),
     "config": Target(config, configurations),
+    "settings": Target(settings, all_settings),
+    "yaml": Target(yaml_values, lambda: [*configurations(), *all_settings()]),
+    "program": Target(program, lambda: [embedded_program(), embedded_pir(), *small_programs()]),
+    "trace": Target(trace, lambda: [bytes(range(n, n + 200)) for n in (0, 20, 40)]),
     "dictionary": Target(dictionary, lambda: [(EMBEDDED / "embedded_dict.txt").read_bytes(), "é\r\n\n".encode()]),
 }
 
@@ -316,13 +504,17 @@ def fuzz(name: str, options: list[str]) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["paddle2torch.converter"]):
+        from paddle2torch.converter.support.boundary import UNFORESEEN
         from paddle2torch.converter.support.errors import ConverterError
 
         read = TARGETS[name].reader()
 
     def one_input(data: bytes) -> None:
-        with contextlib.suppress(ConverterError):
+        try:
             read(data)
+        except ConverterError as error:
+            if UNFORESEEN in getattr(error, "__notes__", ()):
+                raise
 
     atheris.Setup([sys.argv[0], *options], one_input)
     atheris.Fuzz()
