@@ -76,4 +76,8 @@ def _part(
     named = {key: shape for key, shape in shapes.items() if not key.endswith(COUNTER)}
     spare = kernels(shape for key, shape in named.items() if optional and key.startswith(optional))
     out_channels = getattr(module, "out_channels", None)
-    return kernels(named.values()) - spare, spare, tuple(out_channels) if isinstance(out_channels, list) else out_channels
+    return (
+        kernels(named.values()) - spare,
+        spare,
+        tuple(out_channels) if isinstance(out_channels, list) else out_channels,
+    )
