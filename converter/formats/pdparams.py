@@ -86,7 +86,7 @@ def read_pdparams(blob: Blob) -> dict[str, np.ndarray]:
         if (pickled := _array_of(value))
     }
     if len(state) > MOST_TENSORS:
-        raise FormatError(blob.name, f"refused: {len(state):,} tensors, where checkpoints have {MOST_TENSORS:,} at most")
+        raise FormatError(blob.name, f"refused: {len(state):,} tensors, where checkpoints have up to {MOST_TENSORS:,}")
     parts = entries.get(_PARTS_TABLE)
     for name, facts in parts.items() if isinstance(parts, dict) else ():
         state[checked_name(blob.name, name)] = arrays.join(name, facts, state)
