@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from paddle2torch.architectures.graph.form import Graph, Node
 from paddle2torch.cli import main
 from paddle2torch.converter.formats.pdiparams import write_pdiparams
 from paddle2torch.converter.formats.pdmodel import Program, message_class, read_pdmodel, rebuilt_pdmodel
@@ -21,6 +22,7 @@ from paddle2torch.converter.formats.pir import read_pir, rebuilt_pir
 from paddle2torch.converter.graph.checked import checked_program, needed
 from paddle2torch.converter.graph.dialects import LEGACY, PIR
 from paddle2torch.converter.graph.program import UncoveredError, graph_from_program
+from paddle2torch.converter.parity.programs import PreparedProgram
 from paddle2torch.converter.parity.reference import PaddleWorker
 from paddle2torch.converter.support.blob import Blob
 from paddle2torch.converter.support.errors import FormatError, MappingError, PaddleError
@@ -377,6 +379,19 @@ def test_an_operator_that_nothing_depends_on_is_told_and_left_out(model: Path, t
     assert "lacks operators on which no output depends: exp (1)" in result.stderr
     written = read_pdmodel(Blob.open(tmp_path / "back" / "embedded_rec" / "inference.pdmodel"))
     assert "exp" not in {each.type for each in written.operators}
+
+
+def test_a_program_that_grows_with_the_image_is_refused_before_it_is_run() -> None:
+    """It is small at the size that conversion looks at."""
+    size = Node("shape", {"x": ("x",)}, ("size",), {})
+    width = Node("slice", {"x": ("size",)}, ("width",), {"axes": [0], "starts": [3], "ends": [4], "squeezed": []})
+    ratio = Node("scale", {"x": ("width",)}, ("ratio",), {"factor": 1 / 96})
+    power = Node("power", {"x": ("ratio",)}, ("times",), {"y": 9})
+    nodes = (size, width, ratio, power, Node("tile", {"x": ("x",), "repeats": ("times",)}, ("y",), {}))
+    prepared = PreparedProgram("mine.tar", "pir", Graph({"x": (1, 3, -1, -1)}, ("y",), nodes, {}), {}, {}, (b"", b""))
+    prepared.require_bounded(np.zeros((2, 3, 64, 96), np.float32))
+    with pytest.raises(FormatError, match=r"mine\.tar: refused: it rearranges more elements"):
+        prepared.require_bounded(np.zeros((1, 3, 64, 960), np.float32))
 
 
 # ---- the second line of defence --------------------------------------------------------------------------------------

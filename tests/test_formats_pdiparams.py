@@ -106,7 +106,8 @@ REFUSED = {
     "a negative description": (header(-1), "the description of b cannot have -1 bytes"),
     "a broken description": (header(4) + b"\xff" * 40, "the description of b cannot be read"),
     "a description without type": (header(2) + b"\x10\x02" + bytes(8), "the description of b cannot be read"),
-    "endless LoD": (struct.pack("<IQ", 0, 2**63), "b should take 8 bytes, 0 are left"),
+    "a large LoD": (struct.pack("<IQ", 0, 1), "b should take 8 bytes, 0 are left"),
+    "endless LoD": (struct.pack("<IQ", 0, 2**63) + bytes(10**6), "b has 9223372036854775808 LoD levels; the file is damaged"),
     "a checkpoint": (b"\x80\x04}.", "is a pickle, not a .pdiparams file"),
     "a Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer"),
 }  # fmt: skip

@@ -224,6 +224,8 @@ OTHERS = {
     "a number": (pickle.dumps(3), "holds no weights"),
     "an array": (pickle.dumps(W), "holds no weights"),
     "arrays without names": (pickle.dumps([W, B]), "holds no weights"),
+    "too many tensors": (
+        pickle.dumps({f"w{n}": W for n in range(22_001)}), "refused: 22,001 tensors, where checkpoints have up to 22,000"),
     "numbers as names": (pickle.dumps({0: W}), "a name is a int, which is not printable text"),
     "a name with a line end": (pickle.dumps({"a\nb": W}), r"a name is 'a\\nb'"),
     "several models": (pickle.dumps({"left": STATE, "right": STATE}), r"several tables of arrays \('left', 'right'\)"),

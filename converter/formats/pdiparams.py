@@ -24,6 +24,8 @@ from paddle2torch.converter.support.errors import FormatError
 _ELEMENT_NUMBERS = {name: number for number, name in ELEMENT_NAMES.items()}
 # A description of nine sizes, the most that Paddle allows, has about a hundred bytes.
 _MAX_DESCRIPTION = 1024
+# Parameters have none.
+_MAX_LEVELS = 16
 
 
 @guarded("a .pdiparams file")
@@ -108,7 +110,10 @@ class _Reader:
         """The next record, which must be this parameter's."""
         name = parameter.name
         self.version(name)
-        for _ in range(self.number("<Q", name)):
+        levels = self.number("<Q", name)
+        if levels > _MAX_LEVELS:
+            self.fail(f"{name} has {levels} LoD levels; the file is damaged or another model's")
+        for _ in range(levels):
             self.take(self.number("<Q", name), f"the LoD of {name}")
         self.version(name)
         described = self.description(name)

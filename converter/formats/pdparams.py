@@ -52,6 +52,8 @@ _WRAPPERS = (
     "ema",
 )
 _MAX_WRAPPERS = 4
+# The released checkpoint with most has 2,126; many names of one array take little in a file.
+MOST_TENSORS = 22_000
 
 _ACCUMULATOR = re.compile(
     r"_(moment[12]?|moment2_max|beta[12]_pow_acc|velocity|inf_norm|mean_square|mean_grad|momentum|_avg_squared_\w+)_\d+$"
@@ -83,6 +85,8 @@ def read_pdparams(blob: Blob) -> dict[str, np.ndarray]:
         for name, value in entries.items()
         if (pickled := _array_of(value))
     }
+    if len(state) > MOST_TENSORS:
+        raise FormatError(blob.name, f"refused: {len(state):,} tensors, where checkpoints have up to {MOST_TENSORS:,}")
     parts = entries.get(_PARTS_TABLE)
     for name, facts in parts.items() if isinstance(parts, dict) else ():
         state[checked_name(blob.name, name)] = arrays.join(name, facts, state)
