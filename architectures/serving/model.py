@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import ctypes
 import itertools
+import os
 import sys
 from collections.abc import Callable
 
@@ -40,7 +41,8 @@ def optimize(
     Args:
         model: any network of the registry, a `torch.fx.GraphModule`, or another module that `torch.fx` can trace.
         compile: hand the rewritten network to `torch.compile` (inductor, weights frozen) instead of calling oneDNN
-            directly. The first call of each kind of shape then takes a while, and needs a C++ compiler.
+            directly. The first call of each kind of shape then takes a while, and needs a C++ compiler. Sets
+            PYTHONSAFEPATH for the processes that this one starts.
         dtype: precision to compute in, the network's own by default. `torch.bfloat16` is for processors with
             instructions for it; its results agree to about two digits.
         keep_memory: have the C library keep freed memory for the next call instead of returning it to the system, as
@@ -92,9 +94,13 @@ class OptimizedModel(nn.Module):
         self._prepare()
 
     def _prepare(self) -> None:
-        # Inductor's own folding of batch norms goes wrong on some networks; in this one they are folded.
-        compiled = self.compiled
-        run = torch.compile(self.network, options={"freezing": True}) if compiled else call_directly(self.network)
+        if self.compiled:
+            # Inductor starts Python with -c, which would look for modules in the working folder first.
+            os.environ["PYTHONSAFEPATH"] = "1"
+            # Inductor's own folding of batch norms goes wrong on some networks; in this one they are folded.
+            run = torch.compile(self.network, options={"freezing": True})
+        else:
+            run = call_directly(self.network)
         object.__setattr__(self, "_run", run)
 
     def __getstate__(self) -> dict[str, object]:
