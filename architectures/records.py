@@ -200,12 +200,6 @@ class BoxPostprocessing:
     score_mode: ScoreMode = "fast"
     box_type: BoxType = "quad"
 
-    @classmethod
-    def from_json(cls, data: object, file: str) -> BoxPostprocessing:
-        """Check and read such a record; see `Metadata.from_json`."""
-        with _telling(file):
-            return _read_boxes(data, "postprocessing")
-
     def to_json(self) -> dict[str, Any]:
         """As it stands in the metadata."""
         return asdict(self)
@@ -221,12 +215,6 @@ class TextPostprocessing:
     """
 
     direction: Direction = "left_to_right"
-
-    @classmethod
-    def from_json(cls, data: object, file: str) -> TextPostprocessing:
-        """Check and read such a record; see `Metadata.from_json`."""
-        with _telling(file):
-            return _read_direction(data, "postprocessing")
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in the metadata."""
@@ -522,15 +510,22 @@ def _read_direction(data: object, where: str) -> TextPostprocessing:
 
 
 # A classifier's classes are its answer.
-_POSTPROCESSING: dict[Task, Callable[[object, str], Postprocessing]] = {"det": _read_boxes, "rec": _read_direction}
+_POSTPROCESSING: dict[str, Callable[[object, str], Postprocessing]] = {"det": _read_boxes, "rec": _read_direction}
 
 
-def _read_postprocessing(found: Mapping[str, Any], task: Task) -> Postprocessing | None:
-    if found.get("postprocessing") is None:
+def _read_postprocessing(data: object, task: str) -> Postprocessing | None:
+    if data is None:
         return None
-    if task not in _POSTPROCESSING:
+    read = _POSTPROCESSING.get(task)
+    if read is None:
         raise _WrongFieldError("postprocessing", f"stands in the metadata of a model for {task!r}, which has none")
-    return _POSTPROCESSING[task](found["postprocessing"], "postprocessing")
+    return read(data, "postprocessing")
+
+
+def read_postprocessing(data: object, task: str, file: str) -> Postprocessing | None:
+    """Check and read the postprocessing of a model for this task, if there is one; see `Metadata.from_json`."""
+    with _telling(file):
+        return _read_postprocessing(data, task)
 
 
 def _read_value(value: object, where: str, depth: int = 0) -> Value:
@@ -647,7 +642,7 @@ def _read_metadata(data: object, file: str) -> Metadata:
         parameters=_read_parameters(found["parameters"]),
         preprocessing=_read_preprocessing(found["preprocessing"]),
         labels=_optional(found, "labels", _read_labels),
-        postprocessing=_read_postprocessing(found, task),
+        postprocessing=_read_postprocessing(found.get("postprocessing"), task),
         source=_optional(found, "source", _read_origin),
         graph=_optional(found, GRAPH, lambda graph, _: _read_graph(graph, file)),
         ignored=_texts(found.get("ignored", {}), "ignored"),

@@ -16,7 +16,7 @@ from typing import Any
 from paddle2torch.architectures.graph.form import Graph
 from paddle2torch.architectures.matching import infer_parameters
 from paddle2torch.architectures.registry import Architecture, architectures
-from paddle2torch.converter.graph.conformity import input_shape
+from paddle2torch.converter.graph.conformity import check_conformity, input_shape
 from paddle2torch.converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
 from paddle2torch.converter.mapping.rules import structured_name
 from paddle2torch.converter.support.boundary import boundary
@@ -33,11 +33,13 @@ class Pairing:
         architecture: the network that the graph is.
         parameters: those of its parameters that the shapes tell.
         names: variable → structured name.
+        keys: variable → key of the network's state dict.
     """
 
     architecture: Architecture
     parameters: dict[str, Any]
     names: dict[str, str]
+    keys: dict[str, str]
 
 
 def names_from_graph(
@@ -72,6 +74,8 @@ def _named(graph: Graph, file: str, candidates: list[Architecture], given: dict[
             continue
         if found is not None:
             fitting.append(found)
+    if len(fitting) > 1:  # they may differ in what pairing does not look at
+        fitting = [pairing for pairing in fitting if _conforms(graph, pairing)] or fitting
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
@@ -86,6 +90,12 @@ def _named(graph: Graph, file: str, candidates: list[Architecture], given: dict[
         f"{file}: without its .info the tensors cannot be named: none of the {len(candidates)} networks is connected "
         "like this program; get the .pdiparams.info, or convert the graph itself with --as-graph"
     )
+
+
+def _conforms(graph: Graph, pairing: Pairing) -> bool:
+    entry = pairing.architecture
+    model = entry.build_empty(pairing.parameters).to_empty(device="cpu").eval()
+    return not check_conformity(graph, model, pairing.keys, input_shape(entry.task, entry.preprocessing))
 
 
 class AmbiguousError(Exception):
@@ -107,7 +117,7 @@ def _pairing(graph: Trace, entry: Architecture, shape: tuple[int, ...], given: d
     if keys is None:
         return None
     names = {variable: structured_name(key, entry.renames) for variable, key in keys.items()}
-    return Pairing(entry, settled, names)
+    return Pairing(entry, settled, names, keys)
 
 
 def _module_trace(entry: Architecture, parameters: Mapping[str, Any], shape: tuple[int, ...]) -> Trace:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -61,6 +61,7 @@ def identify(
     file: str,
     architecture: Architecture | None = None,
     parameters: Mapping[str, Any] | None = None,
+    tells: Callable[[Fit], bool] | None = None,
 ) -> Fit:
     """The one architecture that has exactly these tensors.
 
@@ -69,6 +70,7 @@ def identify(
         file: for messages.
         architecture: where it is known; then only its parameters are looked for.
         parameters: given ones win over those that the shapes tell.
+        tells: which of several that have these tensors it is, where something else tells that.
 
     Raises:
         MappingError: none fits, or several do, or the known one has no such parameter.
@@ -79,6 +81,8 @@ def identify(
         except ValueError as error:
             raise MappingError(str(error)) from error
     exact = matching.exact_fits(_having(parameters), partial(module_shapes, shapes), parameters)
+    if len(exact) > 1 and tells is not None:
+        exact = [each for each in exact if tells(each)] or exact
     if len(exact) == 1:
         return exact[0]
     if exact:
