@@ -57,39 +57,29 @@ class DBFPN(nn.Module):
 
 
 class RSELayer(nn.Module):
-    """A convolution whose output is added to its own squeeze-and-excite (PP-OCRv3, https://arxiv.org/abs/2206.03001).
+    """A convolution whose output is added to its own squeeze-and-excite (PP-OCRv3, https://arxiv.org/abs/2206.03001)."""
 
-    Args:
-        shortcut: whether it is added; otherwise the squeeze-and-excite alone is returned.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, shortcut: bool = True) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
         super().__init__()
-        self.shortcut = shortcut
         self.in_conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
         self.se_block = SqueezeExcite(out_channels, Hardsigmoid02)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.in_conv(x)
-        return x + self.se_block(x) if self.shortcut else self.se_block(x)
+        return x + self.se_block(x)
 
 
 class RSEFPN(nn.Module):
     """The pyramid of the PP-OCRv3 detectors: DBFPN with residual squeeze-and-excite layers.
 
-    Args:
-        in_channels: of the four maps, finest first.
-        out_channels: of the map that is returned.
-        shortcut: whether the layers are residual, as in all released detectors.
-
     Shape: maps at /4, /8, /16, /32 with `in_channels` → (N, `out_channels`, H/4, W/4).
     """
 
-    def __init__(self, in_channels: list[int], out_channels: int, shortcut: bool = True) -> None:
+    def __init__(self, in_channels: list[int], out_channels: int) -> None:
         super().__init__()
         self.out_channels = out_channels
-        self.ins_conv = nn.ModuleList(RSELayer(channels, out_channels, 1, shortcut) for channels in in_channels)
-        self.inp_conv = nn.ModuleList(RSELayer(out_channels, out_channels // 4, 3, shortcut) for _ in in_channels)
+        self.ins_conv = nn.ModuleList(RSELayer(channels, out_channels, 1) for channels in in_channels)
+        self.inp_conv = nn.ModuleList(RSELayer(out_channels, out_channels // 4, 3) for _ in in_channels)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         summed = top_down([conv(x) for conv, x in zip(self.ins_conv, maps, strict=True)])
@@ -203,12 +193,10 @@ def dbfpn(width: int) -> Part:
 
 RSE_FPN = Part(
     RSEFPN,
-    parameters={
-        "out_channels": pyramid_width(96, "neck.ins_conv.0.in_conv.weight"),
-        "shortcut": Parameter(True, config="Neck.shortcut"),
-    },
+    parameters={"out_channels": pyramid_width(96, "neck.ins_conv.0.in_conv.weight")},
     config={"Neck.name": "RSEFPN"},
-    fixed={"Neck.intracl": (None, False)},
+    # Layers without a shortcut have the same tensors; no released detector is one.
+    fixed={"Neck.shortcut": (None, True), "Neck.intracl": (None, False)},
 )
 LK_PAN = Part(
     LKPAN,
@@ -216,4 +204,9 @@ LK_PAN = Part(
     config={"Neck.name": "LKPAN"},
     fixed={"Neck.mode": (None, "large"), "Neck.intracl": (None, False)},
 )
-LK_PAN_INTRACL = replace(LK_PAN, arguments={"intracl": True}, config={**LK_PAN.config, "Neck.intracl": True})
+LK_PAN_INTRACL = replace(
+    LK_PAN,
+    arguments={"intracl": True},
+    config={**LK_PAN.config, "Neck.intracl": True},
+    fixed={"Neck.mode": (None, "large")},
+)

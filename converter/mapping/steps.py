@@ -241,7 +241,7 @@ class Steps:
         if record.size.mode == "crop" and record.size.height is None:
             raise FormatError(self.file, f"{self.place}: ResizeImage.resize_short needs the step CropImage")
         for name in names:
-            normalises = name in READERS and READERS[name].normalises
+            normalises = READERS[name].normalises if name in READERS else None
             if normalises is False and "NormalizeImage" not in names:
                 raise FormatError(self.file, f"{self.place}: {name} needs the step NormalizeImage")
             if normalises and "NormalizeImage" in names:
