@@ -165,7 +165,7 @@ def _mean_inside(probabilities: np.ndarray, outline: np.ndarray) -> float:
     left, top = np.clip(np.floor(outline.min(0)), 0, last).astype(int)
     right, bottom = np.clip(np.ceil(outline.max(0)), 0, last).astype(int)
     mask = np.zeros((bottom - top + 1, right - left + 1), np.uint8)
-    cv2.fillPoly(mask, [(outline - np.float32([left, top])).astype(np.int32)], 1)
+    cv2.fillPoly(mask, [(outline - np.array([left, top], np.float32)).astype(np.int32)], 1)
     return cv2.mean(probabilities[top : bottom + 1, left : right + 1], mask)[0]
 
 

@@ -135,10 +135,10 @@ class Reader:
         """The crops, those turned that the classifier is sure are upside down."""
         if self._cls is None:
             return crops
-        upright = list(crops)
+        upright, labels = list(crops), self._cls.labels or ()
         for places, probabilities in self._in_batches(self._cls, crops):
             for place, row in zip(places, probabilities, strict=True):
-                if self._cls.labels[row.argmax()] == UPSIDE_DOWN and row.max() > TURN_SCORE:
+                if labels[row.argmax()] == UPSIDE_DOWN and row.max() > TURN_SCORE:
                     upright[place] = np.ascontiguousarray(crops[place][::-1, ::-1])
         return upright
 

@@ -73,7 +73,7 @@ class MobileNetV1Enhance(nn.Module):
     """
 
     def __init__(
-        self, scale: float = 0.5, last_stride: Pair = 1, last_pool: str = "max", pool_kernel: Pair = (2, 2)
+        self, scale: float = 0.5, last_stride: Pair = (1, 1), last_pool: str = "max", pool_kernel: Pair = (2, 2)
     ) -> None:
         super().__init__()
         channels = int(32 * scale)
@@ -95,12 +95,13 @@ class MobileNetV1Enhance(nn.Module):
 # ---- parts and architectures -------------------------------------------------------------------------------------
 
 
-def read_pair(value: object) -> Pair:
+def read_pair(value: object) -> tuple[int, int]:
     """A stride or kernel of a configuration: a number, or one for each side."""
-    numbers = value if isinstance(value, list) else [value]
-    if not 1 <= len(numbers) <= 2 or not all(type(number) is int and 1 <= number <= 16 for number in numbers):
+    given = value if isinstance(value, list) else [value]
+    numbers = [number for number in given if type(number) is int and 1 <= number <= 16]
+    if not 1 <= len(numbers) <= 2 or len(numbers) < len(given):
         raise ValueError("a number from 1 to 16, or two of them")
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+    return numbers[0], numbers[-1]
 
 
 def read_pooling(value: object) -> str:
@@ -110,7 +111,7 @@ def read_pooling(value: object) -> str:
     return str(value)
 
 
-def recognition(last_stride: Pair = 1, last_pool: str = "max") -> Part:
+def recognition(last_stride: Pair = (1, 1), last_pool: str = "max") -> Part:
     """The backbone with these ends, which differ from what upstream takes where a configuration has none.
 
     A configuration without the pooling's kernel is one of PP-OCRv3's first days, when that was 2×2. Today's code takes
@@ -120,7 +121,7 @@ def recognition(last_stride: Pair = 1, last_pool: str = "max") -> Part:
         MobileNetV1Enhance,
         parameters={
             "scale": Parameter(0.5, config="Backbone.scale"),
-            "last_stride": Parameter(last_stride, config="Backbone.last_conv_stride", absent=1, read=read_pair),
+            "last_stride": Parameter(last_stride, config="Backbone.last_conv_stride", absent=(1, 1), read=read_pair),
             "last_pool": Parameter(last_pool, config="Backbone.last_pool_type", absent="max", read=read_pooling),
             "pool_kernel": Parameter((2, 2), config="Backbone.last_pool_kernel_size", read=read_pair),
         },

@@ -137,9 +137,10 @@ def convert(
     followed = config if config and given is config.architecture else None
     if followed:
         parameters = {**followed.parameters, **(parameters or {})}
-    graph = None if source.program is None else _graph(source)
+    graph = _graph(source)
+    is_graph = None if graph is None else partial(_is_graph, graph, source.variables or {}, shapes)
     with _pointing_to_the_graph(source), _telling_what_is_given(followed):
-        fit = identify(shapes, source.path.name, given, parameters, graph and partial(_is_graph, source, graph, shapes))
+        fit = identify(shapes, source.path.name, given, parameters, is_graph)
         entry = fit.architecture
         settled = entry.settle(fit.parameters)
         if followed:
@@ -203,20 +204,27 @@ def _telling_what_is_given(config: Config | None) -> Iterator[None]:
         raise MappingError(f"{error}\n  {config.path} says: {config.describe()}") from error
 
 
-def _graph(source: Source) -> Graph:
+def _graph(source: Source) -> Graph | None:
     from paddle2torch.converter.graph.program import graph_from_program
 
-    return graph_from_program(source.program, file=source.path.name)
+    return None if source.program is None else graph_from_program(source.program, file=source.path.name)
 
 
-def _is_graph(source: Source, graph: Graph, shapes: Mapping[str, Shape], fit: Fit) -> bool:
-    """Whether a network computes what a program says, of several that have its tensors."""
+def _is_graph(graph: Graph, variables: Mapping[str, str], shapes: Mapping[str, Shape], fit: Fit) -> bool:
+    """Whether a network computes what a program says, of several that have its tensors.
+
+    Args:
+        graph: of the program.
+        variables: structured name → variable of the program.
+        shapes: of the tensors, by structured name.
+        fit: the network.
+    """
     from paddle2torch.converter.graph.conformity import check_conformity
 
     entry, parameters = fit.architecture, fit.architecture.settle(fit.parameters)
     model = with_memory(entry.build_empty(parameters)).eval()
     sources = assign(shapes, entry).sources
-    keys = {source.variables[name]: key for key, names in sources.items() for name in names}
+    keys = {variables[name]: key for key, names in sources.items() for name in names}
     return not check_conformity(graph, model, keys, _shape(entry, (None, None)))
 
 
@@ -252,7 +260,8 @@ def require_same_graph(
     from paddle2torch.converter.graph.conformity import require_conformity
 
     model = with_memory(entry.build_empty(parameters)).eval()
-    keys = {source.variables[name]: key for key, name in origins.items()}
+    variables = source.variables or {}
+    keys = {variables[name]: key for key, name in origins.items()}
     require_conformity(graph, model, keys, shape, source.path.name)
 
 

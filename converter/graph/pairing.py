@@ -18,7 +18,7 @@ from paddle2torch.architectures.matching import infer_parameters
 from paddle2torch.architectures.registry import Architecture, architectures
 from paddle2torch.converter.graph.conformity import check_conformity, input_shape
 from paddle2torch.converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
-from paddle2torch.converter.mapping.rules import structured_name
+from paddle2torch.converter.mapping.rules import structured_name, with_memory
 from paddle2torch.converter.support.boundary import boundary
 from paddle2torch.converter.support.errors import MappingError
 
@@ -94,7 +94,7 @@ def _named(graph: Graph, file: str, candidates: list[Architecture], given: dict[
 
 def _conforms(graph: Graph, pairing: Pairing) -> bool:
     entry = pairing.architecture
-    model = entry.build_empty(pairing.parameters).to_empty(device="cpu").eval()
+    model = with_memory(entry.build_empty(pairing.parameters)).eval()
     return not check_conformity(graph, model, pairing.keys, input_shape(entry.task, entry.preprocessing))
 
 

@@ -253,7 +253,7 @@ def _parameters(facts: Mapping[str, Any], architecture: Architecture, path: Path
     """The parameters that keys give, or that their absence means."""
     found = {}
     for name, parameter in architecture.parameters.items():
-        if parameter.config in facts:
+        if parameter.config is not None and parameter.config in facts:
             value = facts[parameter.config]
             try:
                 found[name] = (parameter.read or _reader(parameter))(value)

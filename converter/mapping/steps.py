@@ -426,7 +426,7 @@ def read_postprocessing(section: object, task: str, file: str, place: str = "Pos
     if name is None and len(section) == 1:  # as PaddleClas writes it
         ((name, given),) = section.items()
     reader = POSTPROCESSING[task].get(name) if isinstance(name, str) else None
-    if reader is None:
+    if not isinstance(name, str) or reader is None:
         raise FormatError(
             file, f"{place}.name is {name!r:.60}; for such a network it is one of {', '.join(POSTPROCESSING[task])}"
         )
