@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddle2torch.architectures.records import Preprocessing
+from paddle2torch.architectures.records import (
+    BoxPostprocessing,
+    Direction,
+    Postprocessing,
+    Preprocessing,
+    TextPostprocessing,
+    read_postprocessing,
+)
+from paddle2torch.converter.mapping.labels import direction_of
 from paddle2torch.converter.support.errors import SourceError
 from paddle2torch.converter.tasks import find_task
 
@@ -36,6 +44,7 @@ class Network:
             (N, T, classes) probabilities.
         preprocessing: how an image becomes its input.
         labels: a text per class; detectors have none.
+        postprocessing: how its output becomes boxes or text, where it is not as usual.
     """
 
     name: str
@@ -43,6 +52,19 @@ class Network:
     run: Run
     preprocessing: Preprocessing
     labels: Sequence[str] | None = None
+    postprocessing: Postprocessing | None = None
+
+    @property
+    def boxes(self) -> BoxPostprocessing:
+        """How a detector's map becomes boxes."""
+        return self.postprocessing if isinstance(self.postprocessing, BoxPostprocessing) else BoxPostprocessing()
+
+    @property
+    def direction(self) -> Direction:
+        """In which a recogniser's text is read; that of its labels where nothing is said."""
+        if isinstance(self.postprocessing, TextPostprocessing):
+            return self.postprocessing.direction
+        return direction_of(self.labels)
 
 
 if TYPE_CHECKING:
@@ -135,6 +157,7 @@ def from_conversion(conversion: Conversion, run: Run | None = None) -> Network:
         run or torch_run(conversion.build()),
         conversion.network.preprocessing,
         conversion.labels.labels if conversion.labels else None,
+        conversion.postprocessing,
     )
 
 
@@ -154,11 +177,12 @@ def from_module(module: nn.Module, name: str | None = None, dictionary: Path | N
     inner = unwrapped(module)
     metadata = getattr(inner, "metadata", None) or _recognised(inner, name)
     preprocessing = Preprocessing.from_json(metadata["preprocessing"], name)
-    network = Network(name, metadata["task"], torch_run(module), preprocessing, metadata["labels"])
+    postprocessing = read_postprocessing(metadata.get("postprocessing"), metadata["task"], name)
+    network = Network(name, metadata["task"], torch_run(module), preprocessing, metadata["labels"], postprocessing)
     if dictionary is None or not find_task(network.task).reads:
         return network
     labels = given_labels(dictionary, network.task, metadata["parameters"]).labels
-    return replace(network, labels=labels)
+    return replace(network, labels=labels, postprocessing=None)  # the direction is that of the labels
 
 
 def _recognised(module: nn.Module, name: str) -> dict[str, Any]:

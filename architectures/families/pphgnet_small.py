@@ -32,7 +32,6 @@ STAGES = (
 LAYERS = 6
 WIDTHS = [outside for _, _, outside, _ in STAGES]
 
-BACKBONE = {"Backbone.name": "PPHGNet_small"}
 SOURCE = "PP-OCRv4, https://github.com/PaddlePaddle/PaddleOCR/releases/tag/v2.7.0"
 
 
@@ -88,16 +87,29 @@ def recognition() -> RecognitionHGNet:
 
 # ---- parts and architectures -------------------------------------------------------------------------------------
 
+DETECTION = Part(
+    detection,
+    config={"Backbone.name": "PPHGNet_small", "Backbone.det": True},
+    fixed={"Backbone.out_indices": (None, [0, 1, 2, 3])},
+    ignored=CLASSIFIER,
+)
+RECOGNITION = Part(
+    recognition,
+    config={"Backbone.name": "PPHGNet_small"},
+    fixed={"Backbone.det": (None, False)},
+    ignored=CLASSIFIER,
+)
+
 register(
     Architecture(
         "det_pphgnet_small_lkpan", "det",
         "detector: PPHGNet_small + LKPAN with IntraCL + PFHeadLocal (PP-OCRv4 server, seals)", SOURCE,
-        backbone=Part(detection, config={**BACKBONE, "Backbone.det": True}, ignored=CLASSIFIER),
-        neck=necks.LK_PAN_INTRACL, head=pfhead.PF_HEAD_BOTH_MAPS, preprocessing=preprocessing.DETECTION,
+        backbone=DETECTION, neck=necks.LK_PAN_INTRACL, head=pfhead.PF_HEAD_BOTH_MAPS,
+        preprocessing=preprocessing.DETECTION,
     ),
     Architecture(
         "rec_pphgnet_small_svtr_ctc", "rec", "recogniser: PPHGNet_small + SVTR + CTC (PP-OCRv4 server)", SOURCE,
-        backbone=Part(recognition, config=BACKBONE, ignored=CLASSIFIER), head=svtr.svtr_ctc(6625),
+        backbone=RECOGNITION, head=svtr.svtr_ctc(6625),
         preprocessing=preprocessing.RECOGNITION_48,
     ),
 )  # fmt: skip

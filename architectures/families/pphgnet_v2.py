@@ -37,7 +37,6 @@ STAGES = (
 LAYERS = 6
 WIDTHS = [outside for _, _, outside, *_ in STAGES]
 
-BACKBONE = {"Backbone.name": "PPHGNetV2_B4"}
 SOURCE = "PP-OCRv5, https://arxiv.org/abs/2507.05595"
 
 
@@ -86,16 +85,27 @@ def recognition() -> RecognitionHGNet:
 
 # ---- parts and architectures -------------------------------------------------------------------------------------
 
+DETECTION = Part(
+    detection,
+    config={"Backbone.name": "PPHGNetV2_B4", "Backbone.det": True},
+    fixed={"Backbone.text_rec": (None, False), "Backbone.use_lab": (None, False)},
+    ignored=CLASSIFIER,
+)
+RECOGNITION = Part(
+    recognition,
+    config={"Backbone.name": "PPHGNetV2_B4", "Backbone.text_rec": True},
+    fixed={"Backbone.det": (None, False), "Backbone.use_lab": (None, False)},
+    ignored=CLASSIFIER,
+)
+
 register(
     Architecture(
         "det_pphgnet_v2_lkpan", "det",
         "detector: PPHGNetV2_B4 + LKPAN with IntraCL + PFHeadLocal (PP-OCRv5 server)", SOURCE,
-        backbone=Part(detection, config={**BACKBONE, "Backbone.det": True}, ignored=CLASSIFIER),
-        neck=necks.LK_PAN_INTRACL, head=pfhead.PF_HEAD, preprocessing=preprocessing.DETECTION,
+        backbone=DETECTION, neck=necks.LK_PAN_INTRACL, head=pfhead.PF_HEAD, preprocessing=preprocessing.DETECTION,
     ),
     Architecture(
         "rec_pphgnet_v2_svtr_ctc", "rec", "recogniser: PPHGNetV2_B4 + SVTR + CTC (PP-OCRv5 server)", SOURCE,
-        backbone=Part(recognition, config={**BACKBONE, "Backbone.text_rec": True}, ignored=CLASSIFIER),
-        head=svtr.svtr_ctc(18385), preprocessing=preprocessing.RECOGNITION_48,
+        backbone=RECOGNITION, head=svtr.svtr_ctc(18385), preprocessing=preprocessing.RECOGNITION_48,
     ),
 )  # fmt: skip

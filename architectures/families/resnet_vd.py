@@ -133,7 +133,12 @@ PP_OCR = "PP-OCR, https://arxiv.org/abs/2009.09941"
 def resnet(build: type[ResNetVd], depth: int, rename: tuple[str, str]) -> Part:
     """The backbone of that depth."""
     return Part(
-        build, {"depth": depth}, config={"Backbone.name": "ResNet", "Backbone.layers": depth}, renames=(rename,)
+        build,
+        {"depth": depth},
+        config={"Backbone.name": "ResNet", "Backbone.layers": depth},
+        fixed={"Backbone.dcn_stage": (None, [False] * 4), "Backbone.out_indices": (None, [0, 1, 2, 3])},
+        harmless=("Backbone.disable_se",),
+        renames=(rename,),
     )
 
 
