@@ -1,4 +1,4 @@
-"""Reading text in pictures with PP-OCR networks: detection, angle classification, recognition.
+"""Reading text in images with PP-OCR networks: detection, angle classification, recognition.
 
     from paddle2torch import Reader
 

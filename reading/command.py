@@ -1,4 +1,4 @@
-"""The command that reads pictures."""
+"""The command that reads images."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # o
     "drawing",
     type=click.Path(path_type=Path),
     metavar="OUT",
-    help="Picture of boxes and texts; of several IMAGEs, a folder for them.",
+    help="Image of boxes and texts; of several IMAGEs, a folder for them.",
 )
 @click.option("--font", type=click.Path(path_type=Path, dir_okay=False), help="Font for the drawing.")
 def read(
@@ -59,7 +59,7 @@ def read(
     drawing: Path | None,
     font: Path | None,
 ) -> None:
-    """Read the text in pictures: score, box and text of every line, from top to bottom.
+    """Read the text in images: score, box and text of every line, from top to bottom.
 
     A MODEL is a zoo name, a Paddle model (tarball, folder, checkpoint) or a converted file; choose the recogniser by
     the script (`paddle2torch list --task rec`). With --engine paddle Paddle's own programs compute what is otherwise
@@ -93,7 +93,7 @@ def read(
     if as_json:
         print_json(results)
     if failed:
-        raise SourceError(f"{failed} of {len(images)} pictures could not be read")
+        raise SourceError(f"{failed} of {len(images)} images could not be read")
 
 
 def open_reader(
@@ -117,7 +117,7 @@ def open_reader(
 
 
 def drawings(images: tuple[Path, ...], out: Path) -> dict[Path, Path]:
-    """Where each picture's drawing goes: `out` itself for one picture, a file of its name in that folder for several.
+    """Where each image's drawing goes: `out` itself for one image, a file of its name in that folder for several.
 
     Raises:
         click.UsageError: the suffix is none of FORMATS.
@@ -135,14 +135,14 @@ def drawings(images: tuple[Path, ...], out: Path) -> dict[Path, Path]:
 
 
 def read_one(reader: Reader, path: Path, target: Path | None, font: Path | None) -> list[Line]:
-    """The lines of a picture; with a target they are drawn too."""
-    from paddle2torch.converter.ocr.images import load_picture
+    """The lines of an image; with a target they are drawn too."""
+    from paddle2torch.converter.ocr.images import load_image
     from paddle2torch.reading.drawing import draw
 
-    picture = load_picture(path)
-    lines = reader.read(picture)
+    pixels = load_image(path)
+    lines = reader.read(pixels)
     if target is not None:
-        save(draw(picture, lines, font), target)
+        save(draw(pixels, lines, font), target)
         note(f"drawn: {target}")
     return lines
 

@@ -1,4 +1,4 @@
-"""Boxes cut out of a picture."""
+"""Boxes cut out of an image."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from paddle2torch.converter.ocr.extras import opencv
 TALL = 1.5  # height over width from which a line is taken to run downwards
 
 
-def cut_out(picture: np.ndarray, box: np.ndarray) -> np.ndarray:
+def cut_out(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     """A box straightened; one much taller than wide is turned a quarter to the left, so that its text lies.
 
     Args:
-        picture: uint8 (H, W, 3).
+        image: uint8 (H, W, 3).
         box: (4, 2), x and y clockwise from the top left.
 
     Returns:
@@ -27,7 +27,7 @@ def cut_out(picture: np.ndarray, box: np.ndarray) -> np.ndarray:
     width, height = sides(corners)
     target = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     crop = cv2.warpPerspective(
-        picture,
+        image,
         cv2.getPerspectiveTransform(corners, target),
         (width, height),
         flags=cv2.INTER_CUBIC,

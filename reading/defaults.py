@@ -14,7 +14,7 @@ DROP_SCORE = 0.5
 
 
 def classifier(wanted: Any, detecting: bool) -> Any:
-    """The classifier that is wanted, "auto" resolved: a picture that is one line is taken to be upright."""
+    """The classifier that is wanted, "auto" resolved: an image that is one line is taken to be upright."""
     if isinstance(wanted, str) and wanted == AUTO:
         return CLASSIFIER if detecting else None
     return wanted

@@ -1,4 +1,4 @@
-"""A picture with its boxes, and beside it what was read, each line at its place."""
+"""An image with its boxes, and beside it what was read, each line at its place."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ UNASSIGNED = "\uffff"  # a noncharacter: fonts show their sign for a missing gly
 PROBE_SIZE = 16
 MISSING_SHOWN = 20  # characters in a note
 
-SHORTEST_SHOWN, LONGEST_SHOWN = 640, 2400  # pixels of the longer side; in between a picture keeps its size
+SHORTEST_SHOWN, LONGEST_SHOWN = 640, 2400  # pixels of the longer side; in between an image keeps its size
 FILL, INK_HEIGHT = 0.25, 0.78  # opacity of a box; height of letters within it
 HUE_STEP = 0.618  # golden ratio: neighbours in the list get hues far apart
 
@@ -74,11 +74,11 @@ class Typeface:
         return [(_font(file, size), "".join(piece)) for file, piece in pieces]
 
 
-def draw(picture: np.ndarray, lines: Sequence[Line], font: Path | None = None) -> Image.Image:
-    """The picture with coloured boxes on the left, the texts in the same boxes on white on the right.
+def draw(image: np.ndarray, lines: Sequence[Line], font: Path | None = None) -> Image.Image:
+    """The image with coloured boxes on the left, the texts in the same boxes on white on the right.
 
     Args:
-        picture: uint8 (H, W, 3), RGB.
+        image: uint8 (H, W, 3), RGB.
         lines: what was read in it.
         font: file of a font; a system's font that has the characters where None. A note tells what is missing.
 
@@ -88,10 +88,10 @@ def draw(picture: np.ndarray, lines: Sequence[Line], font: Path | None = None) -
     """
     cv2 = opencv()
     typeface = choose_typeface("".join(line.text for line in lines), font)
-    scale = _scale(picture)
-    height, width = (max(round(side * scale), 1) for side in picture.shape[:2])
+    scale = _scale(image)
+    height, width = (max(round(side * scale), 1) for side in image.shape[:2])
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    left = cv2.resize(picture, (width, height), interpolation=interpolation)
+    left = cv2.resize(image, (width, height), interpolation=interpolation)
     right = np.full_like(left, 255)
     for line, colour in zip(lines, _colours(), strict=False):
         box = np.array(line.box, np.float32) * scale
@@ -154,9 +154,9 @@ def _has(font: Font, character: str) -> bool:
     return character.isspace() or bytes(font.getmask(character)) != bytes(font.getmask(UNASSIGNED))
 
 
-def _scale(picture: np.ndarray) -> float:
-    """Small pictures are enlarged and large ones reduced, so that the texts can be read."""
-    longer = max(picture.shape[:2])
+def _scale(image: np.ndarray) -> float:
+    """Small images are enlarged and large ones reduced, so that the texts can be read."""
+    longer = max(image.shape[:2])
     return min(max(longer, SHORTEST_SHOWN), LONGEST_SHOWN) / longer
 
 

@@ -1,4 +1,4 @@
-"""The way through: picture → boxes → crops → upright crops → text."""
+"""The way through: image → boxes → crops → upright crops → text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from paddle2torch.architectures.records import BoxPostprocessing
 from paddle2torch.converter.ocr.ctc import Reading, decode
-from paddle2torch.converter.ocr.images import load_picture
+from paddle2torch.converter.ocr.images import load_image
 from paddle2torch.converter.ocr.preprocess import pad_tiny, prepare
 from paddle2torch.converter.support.errors import SourceError
 from paddle2torch.reading.crops import cut_out
@@ -55,13 +55,13 @@ class Line:
 
 
 class Reader:
-    """Reads the text in pictures.
+    """Reads the text in images.
 
     A model is a zoo name, a path, an `nn.Module` or a `Network`; see `open_network` for all that it may be and
     for the errors.
 
     Args:
-        det: finds the lines; None where each picture is one line.
+        det: finds the lines; None where each image is one line.
         cls: tells lines that are upside down; None for none. "auto" is the released one if there is a detector.
         rec: reads the lines; choose it by the script. The default knows Latin letters without accents, and digits.
         dictionary: file of the recogniser's characters, in place of those that come with it.
@@ -91,26 +91,26 @@ class Reader:
         self._detection, self._batch_size, self._drop_score = detection or said, batch_size, drop_score
 
     def read(self, image: str | Path | Image.Image | np.ndarray) -> list[Line]:
-        """The lines of a picture, from top to bottom and left to right.
+        """The lines of an image, from top to bottom and left to right.
 
         Args:
-            image: a picture's file, an image of Pillow's, or pixels: uint8 (H, W, 3), RGB.
+            image: an image's file, an image of Pillow's, or pixels: uint8 (H, W, 3), RGB.
 
         Raises:
-            SourceError: the file is missing or no picture, or the picture is larger than can be handled.
+            SourceError: the file is missing or no image, or the image is larger than can be handled.
             ValueError: the array is not of that type and shape.
             TypeError: it is something else.
         """
-        picture = _checked(image) if isinstance(image, np.ndarray) else load_picture(image)
+        pixels = _checked(image) if isinstance(image, np.ndarray) else load_image(image)
         places: list[tuple[np.ndarray, np.ndarray | None]]
         if self._det is None:
-            height, width = picture.shape[:2]
+            height, width = pixels.shape[:2]
             whole = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]])
-            places, crops, lowest = [(whole, None)], [picture], 0.0
+            places, crops, lowest = [(whole, None)], [pixels], 0.0
         else:
-            picture = pad_tiny(picture)
-            places = self._find(self._det, picture)
-            crops, lowest = [cut_out(picture, box) for box, _ in places], self._drop_score
+            pixels = pad_tiny(pixels)
+            places = self._find(self._det, pixels)
+            crops, lowest = [cut_out(pixels, box) for box, _ in places], self._drop_score
         readings = self._recognise(self._turn_upright(crops))
         return [
             Line(reading.text, reading.score, _corners(box), None if outline is None else _points(outline))
@@ -118,12 +118,12 @@ class Reader:
             if reading.text and reading.score >= lowest
         ]
 
-    def _find(self, detector: Network, picture: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    def _find(self, detector: Network, pixels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None]]:
         """The boxes, (4, 2) each, and the outline of each where the detector finds outlines."""
-        height, width = picture.shape[:2]
+        height, width = pixels.shape[:2]
         if max(height, width) > LONGEST_SIDE:
-            raise SourceError(f"the picture has {width} × {height} pixels; make no side longer than {LONGEST_SIDE}")
-        (probabilities,) = detector.run(prepare([picture], detector.preprocessing))[:, 0]
+            raise SourceError(f"the image has {width} × {height} pixels; make no side longer than {LONGEST_SIDE}")
+        (probabilities,) = detector.run(prepare([pixels], detector.preprocessing))[:, 0]
         if self._detection.box_type == "poly":
             return [
                 (box_around(outline), outline)
@@ -165,7 +165,7 @@ def _corners(box: np.ndarray) -> tuple[Point, Point, Point, Point]:
     return first, second, third, fourth
 
 
-def _checked(picture: np.ndarray) -> np.ndarray:
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        raise ValueError(f"a picture is uint8 (H, W, 3), RGB, not {picture.dtype} {picture.shape}")
-    return picture
+def _checked(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise ValueError(f"an image is uint8 (H, W, 3), RGB, not {pixels.dtype} {pixels.shape}")
+    return pixels

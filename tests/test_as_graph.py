@@ -31,7 +31,7 @@ from paddle2torch.converter.zoo.download import Fetcher
 from support.graphs import EMBEDDED
 
 PIR = EMBEDDED / "embedded_rec_pir.tar"
-PICTURES = torch.rand(2, 3, 32, 100, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.rand(2, 3, 32, 100, generator=torch.Generator().manual_seed(0))
 
 
 def source(text: str = "embedded_rec", kind: str = "inference") -> Source:
@@ -109,7 +109,7 @@ def test_the_three_files_load_and_compute_the_same(text: str, suffix: str, tmp_p
     assert model.metadata["architecture"] == "graph"
     expected = convert(source()).build()
     with torch.inference_mode():
-        assert torch.allclose(model(PICTURES), expected(PICTURES), rtol=0, atol=1e-5)
+        assert torch.allclose(model(IMAGES), expected(IMAGES), rtol=0, atol=1e-5)
 
 
 def test_tensors_have_their_structured_names_where_they_are_known() -> None:
@@ -203,7 +203,7 @@ def test_the_command_converts_by_the_graph(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "operators of the model's own program" in result.output
     with torch.inference_mode():
-        output = load_model(tmp_path / "embedded_rec.pth")(PICTURES)
+        output = load_model(tmp_path / "embedded_rec.pth")(IMAGES)
     assert np.allclose(output.sum(-1), 1, atol=1e-5)
 
 
@@ -230,7 +230,7 @@ def test_what_was_converted_by_the_graph_is_exported_and_optimised(tmp_path: Pat
     _, weights, _ = artifacts.write(convert_graph(source(), fetcher=Fetcher(offline=True)), tmp_path)
     model = load_model(weights)
     with torch.inference_mode():
-        assert torch.allclose(optimize(model)(PICTURES), model(PICTURES), rtol=0, atol=1e-5)
+        assert torch.allclose(optimize(model)(IMAGES), model(IMAGES), rtol=0, atol=1e-5)
     arguments = ["export", str(weights), "--format", "onnx", "--output", str(tmp_path / "exported")]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output

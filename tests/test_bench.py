@@ -65,7 +65,7 @@ def test_tables_say_what_was_measured() -> None:
 
 
 @NEEDS_MATPLOTLIB
-def test_written_are_figures_picture_and_the_part_of_the_page(tmp_path: Path) -> None:
+def test_written_are_figures_image_and_the_part_of_the_page(tmp_path: Path) -> None:
     page = tmp_path / "benchmarks.md"
     page.write_text("# Before\n\n<!-- figures -->\nold\n<!-- end of figures -->\n\nAfter\n", encoding="utf-8")
     paths = bench.write(account(), tmp_path / "benchmarks")

@@ -72,9 +72,9 @@ def test_load_model_gives_back_the_converted_network(checkpoint: Path, tmp_path:
     conversion = converted(checkpoint)
     artifacts.write(conversion, tmp_path / "out")
     model = load_model(tmp_path / "out" / f"mine{suffix}")
-    picture = torch.randn(1, 3, 32, 64)
+    image = torch.randn(1, 3, 32, 64)
     with torch.no_grad():
-        torch.testing.assert_close(model(picture), conversion.build()(picture))
+        torch.testing.assert_close(model(image), conversion.build()(image))
     assert model.metadata["architecture"] == RECOGNISER
 
 

@@ -155,7 +155,7 @@ def test_the_functions_of_the_api_are_shown_with_their_arguments(site: Path) -> 
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A clean folder with what the how-tos speak of: a checkpoint and an exported model of one's own, pictures."""
+    """A clean folder with what the how-tos speak of: a checkpoint and an exported model of one's own, images."""
     with tarfile.open(EMBEDDED / "embedded_rec_train.tar") as tar:
         checkpoint = tar.extractfile("embedded_rec_train/best_accuracy.pdparams").read()
     (tmp_path / "output").mkdir()

@@ -18,7 +18,7 @@ from paddle2torch.converter import zoo
 from paddle2torch.converter.conversion.convert import Conversion, convert
 from paddle2torch.converter.formats.pdmodel import read_pdmodel
 from paddle2torch.converter.ocr.ctc import decode
-from paddle2torch.converter.ocr.images import load_picture
+from paddle2torch.converter.ocr.images import load_image
 from paddle2torch.converter.ocr.preprocess import prepare
 from paddle2torch.converter.sources import load_source
 from paddle2torch.converter.zoo.catalog import load_zoo
@@ -108,8 +108,8 @@ def test_dictionary_belongs_to_the_classes() -> None:
     assert conversion("inference").labels.labels[1:] == characters
 
 
-def test_sample_picture_is_read() -> None:
-    inputs = prepare([load_picture(FOLDER / "sample.png")], conversion("inference").network.preprocessing)
+def test_sample_image_is_read() -> None:
+    inputs = prepare([load_image(FOLDER / "sample.png")], conversion("inference").network.preprocessing)
     assert read(inputs) == [(FOLDER / "sample.txt").read_text().strip()]
 
 

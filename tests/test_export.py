@@ -51,7 +51,7 @@ Run = Callable[..., Result]
 
 @cache
 def network(name: str) -> nn.Module:
-    """With weights whose answers depend on the picture; few classes."""
+    """With weights whose answers depend on the image; few classes."""
     parameters = {"classes": 11} if get(name).task == "rec" else {}
     shapes = {key: array.shape for key, array in random_tensors(name, **parameters).items()}
     model = create_model(name, **parameters)

@@ -263,7 +263,7 @@ OTHERS = {
     "JSON": (b'{"base_code": {}}', "is JSON"),
     "a program": (linear_program(), "is a Paddle program, not .* the .pdmodel file"),
     "parameters": (record((2,), B.tobytes()), "is Paddle inference parameters, not .* the .pdiparams file"),
-    "a picture": (b"\x89PNG\r\n", "is a picture"),
+    "an image": (b"\x89PNG\r\n", "is an image"),
     "a log": (b"epoch: [500/500]", "is not a pickle of protocol 2 to 5"),
 }  # fmt: skip
 

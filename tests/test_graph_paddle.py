@@ -102,13 +102,13 @@ def test_every_operator_of_a_released_graph_agrees(
     values = [operator.result for operator in reference.program.operators]
     assert set(values) <= {operator.result for operator in described.operators}
 
-    picture = first_case(model).array
-    expected = paddle.run(picture, [*values, *described.fetches])
+    image = first_case(model).array
+    expected = paddle.run(image, [*values, *described.fetches])
     stepwise = Stepwise(reference.module, {name: expected[name] for name in values})
     with torch.inference_mode():
-        stepwise.run(torch.from_numpy(picture))
+        stepwise.run(torch.from_numpy(image))
     assert stepwise.errors.keys() == set(values)
     assert {name: wrong for name, wrong in stepwise.errors.items() if wrong > OPERATOR_ERROR} == {}
     (final,) = reference.program.fetches
-    assert error(expected[described.fetches[0]], reference.run(picture, [final])[final]) <= FINAL_ERROR
+    assert error(expected[described.fetches[0]], reference.run(image, [final])[final]) <= FINAL_ERROR
     shutil.rmtree(tmp_path)

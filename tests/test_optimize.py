@@ -54,7 +54,7 @@ def served(name: str) -> nn.Module:
     return optimize(network(name))
 
 
-def picture(name: str, count: int = 2, width: int = 64) -> torch.Tensor:
+def image(name: str, count: int = 2, width: int = 64) -> torch.Tensor:
     shape = (count, 3, HEIGHTS[name], width)
     return torch.from_numpy(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
 
@@ -72,21 +72,21 @@ def apart(model: nn.Module, served: nn.Module, x: torch.Tensor) -> float:
 @pytest.mark.parametrize("name", list_models())
 def test_algebra_is_exact_in_double_precision(name: str) -> None:
     double = copy.deepcopy(network(name)).double()
-    assert apart(double, optimize(double), picture(name).double()) <= EXACT
+    assert apart(double, optimize(double), image(name).double()) <= EXACT
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_single_precision_is_within_rounding_at_every_size(name: str) -> None:
     for count, width in ((2, 64), (1, 96)):
-        assert apart(network(name), served(name), picture(name, count, width)) <= ROUNDING
+        assert apart(network(name), served(name), image(name, count, width)) <= ROUNDING
 
 
 @NEEDS_BFLOAT16
 @pytest.mark.parametrize("name", ["det_mobilenet_v3_rsefpn", "rec_mobilenet_v3_bilstm_ctc", "cls_mobilenet_v3"])
 def test_bfloat16_is_near_and_returns_what_it_is_given(name: str) -> None:
     halved = optimize(network(name), dtype=torch.bfloat16)
-    assert EXACT < apart(network(name), halved, picture(name)) <= 0.05
-    assert halved(picture(name)).dtype == torch.float32
+    assert EXACT < apart(network(name), halved, image(name)) <= 0.05
+    assert halved(image(name)).dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -102,7 +102,7 @@ def test_every_batch_norm_goes_and_the_given_network_stays(name: str) -> None:
 
 @pytest.mark.parametrize("name", list_models())
 def test_output_is_contiguous_and_has_no_gradient(name: str) -> None:
-    output = served(name)(picture(name))
+    output = served(name)(image(name))
     assert output.is_contiguous()
     assert not output.requires_grad
 
@@ -125,7 +125,7 @@ def test_it_is_copied_and_its_task_and_account_are_kept() -> None:
     model.metadata = {"labels": ["0", "180"]}
     served = optimize(model)
     assert (served.task, served.metadata) == ("cls", {"labels": ["0", "180"]})
-    x = picture("cls_mobilenet_v3")
+    x = image("cls_mobilenet_v3")
     torch.testing.assert_close(copy.deepcopy(served)(x), served(x), rtol=0, atol=0)
 
 
@@ -338,7 +338,7 @@ def test_input_is_not_written_to(model: nn.Module) -> None:
 
 def test_graph_of_a_released_program() -> None:
     graph = build_module(embedded().graph(), tensors=embedded().tensors())
-    model, x = pair(EMBEDDED / "embedded_rec_infer.tar").model, picture("rec_mobilenet_v3_bilstm_ctc")
+    model, x = pair(EMBEDDED / "embedded_rec_infer.tar").model, image("rec_mobilenet_v3_bilstm_ctc")
     fast = optimize(graph)
     assert nn.BatchNorm2d not in {type(layer) for layer in fast.modules()}
     # Its weights are trained, and single precision itself is this far off.
@@ -366,7 +366,7 @@ def test_precision_that_the_processor_lacks(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_without_onednn_the_algebra_remains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    model, x = network("det_mobilenet_v3_rsefpn"), picture("det_mobilenet_v3_rsefpn")
+    model, x = network("det_mobilenet_v3_rsefpn"), image("det_mobilenet_v3_rsefpn")
     served = optimize(model)
     assert not {type(layer) for layer in served.modules()} & {serving.Fused, serving.Rows, nn.BatchNorm2d}
     assert apart(model, served, x) <= ROUNDING

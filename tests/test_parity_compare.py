@@ -50,7 +50,7 @@ def test_a_reference_of_zeros_allows_no_difference() -> None:
     assert measure(np.zeros(3), np.array([0, 0, 1e-30])).error == math.inf
 
 
-def test_the_response_is_the_part_that_a_blank_picture_does_not_give() -> None:
+def test_the_response_is_the_part_that_a_blank_image_does_not_give() -> None:
     reference = np.array([1.0, 2.0, 4.0])
     assert response(reference, reference) == 0
     assert response(reference, np.array([1.0, 2.0, 3.0])) == 0.25

@@ -26,9 +26,9 @@ def test_the_default_is_text_at_two_batch_sizes_and_two_sizes_and_noise(name: st
         "crop",
     )
     for case in (first, second, noise):
-        assert len(case.pictures) == len(case.array)
+        assert len(case.images) == len(case.array)
         assert case.array.dtype == np.float32
-        assert [picture.shape for picture in case.pictures] == [(*case.array.shape[2:], 3)] * len(case.array)
+        assert [image.shape for image in case.images] == [(*case.array.shape[2:], 3)] * len(case.array)
 
 
 @pytest.mark.parametrize("task", ["rec", "cls"])
@@ -38,7 +38,7 @@ def test_one_of_the_widths_is_odd(task: str) -> None:
     assert any(case.array.shape[3] % 2 for case in cases)
 
 
-def test_no_two_pictures_are_alike() -> None:
+def test_no_two_images_are_alike() -> None:
     architecture = get("det_mobilenet_v3_rsefpn")
     for case in default_cases(find_task("det"), architecture.preprocessing):
         rows = case.array.reshape(len(case.array), -1)
@@ -52,7 +52,7 @@ def test_they_are_the_same_at_every_call() -> None:
         np.testing.assert_array_equal(case.array, other.array)
 
 
-def test_pictures_of_the_user_take_the_place_of_the_text(tmp_path: Path) -> None:
+def test_images_of_the_user_take_the_place_of_the_text(tmp_path: Path) -> None:
     for name, width in (("a.png", 200), ("b.png", 640)):
         Image.new("RGB", (width, 32), "white").save(tmp_path / name)
     record = get("rec_mobilenet_v3_bilstm_ctc").preprocessing
@@ -62,7 +62,7 @@ def test_pictures_of_the_user_take_the_place_of_the_text(tmp_path: Path) -> None
     assert noise.name.startswith("noise")
 
 
-def test_a_blank_picture_has_the_mean_colour_of_its_own() -> None:
+def test_a_blank_image_has_the_mean_colour_of_its_own() -> None:
     array = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
     blanked = blank(array)
     assert (blanked.shape, blanked.dtype) == (array.shape, array.dtype)

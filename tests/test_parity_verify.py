@@ -200,7 +200,7 @@ def paddle_3_source(tmp_path_factory: pytest.TempPathFactory) -> Source:
 def test_a_model_of_paddle_3_runs_by_its_own_program(paddle_3_source: Source, worker: PaddleWorker) -> None:
     conversion = convert(paddle_3_source)
     result = verify(conversion, cases=short_cases(), worker=worker)
-    # These weights are random, so that the output hardly depends on the picture; the layers tell.
+    # These weights are random, so that the output hardly depends on the image; the layers tell.
     assert result.divergence is None
     assert result.worst[0].difference.error > 0
     assert {row.layer.module for row in result.worst} == {key.rpartition(".")[0] for key in conversion.origins}
@@ -304,7 +304,7 @@ def test_values_that_are_not_finite_fail_and_still_make_a_report(
 
 
 @pytest.mark.parametrize("value", [0.0, -0.7])
-def test_a_blank_picture_proves_nothing(value: float, worker: PaddleWorker) -> None:
+def test_a_blank_image_proves_nothing(value: float, worker: PaddleWorker) -> None:
     case = short_cases()[0]
     blank = replace(case, name="blank", array=np.full_like(case.array, value))
     result = verify(sample(), cases=[blank], worker=worker)

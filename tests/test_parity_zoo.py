@@ -49,7 +49,7 @@ BRANCHES = [
     ("ch_PP-OCRv3_rec", "Teacher", None),
     ("ch_PP-OCRv2_rec", "Teacher", None),
 ]
-# What upstream's pictures say, as the released models read it.
+# What upstream's images say, as the released models read it.
 SAYINGS = {
     "imgs_words_french_1.jpg": ("french_mobile_v2.0_rec", "de l'amendement,"),
     "imgs_words_french_2.jpg": ("french_mobile_v2.0_rec", "au développement."),
@@ -100,14 +100,14 @@ def test_every_other_network_of_a_distilled_checkpoint_passes(
     assert result.passed, result.failures
 
 
-@pytest.mark.parametrize("picture", SAYINGS)
-def test_the_released_recognisers_read_the_same(picture: str, mirror: Path, worker: PaddleWorker) -> None:
+@pytest.mark.parametrize("image", SAYINGS)
+def test_the_released_recognisers_read_the_same(image: str, mirror: Path, worker: PaddleWorker) -> None:
     folder = os.environ.get(IMAGES_VARIABLE)
     if not folder:
-        pytest.skip(f"{IMAGES_VARIABLE} does not name a folder with the pictures of upstream's documentation")
-    name, saying = SAYINGS[picture]
+        pytest.skip(f"{IMAGES_VARIABLE} does not name a folder with the images of upstream's documentation")
+    name, saying = SAYINGS[image]
     conversion = converted(name, mirror)
-    cases = image_cases(find_task("rec"), conversion.network.preprocessing, [Path(folder) / picture])[:1]
+    cases = image_cases(find_task("rec"), conversion.network.preprocessing, [Path(folder) / image])[:1]
     (answer,) = verify(conversion, cases=cases, worker=worker).cases[0].answers
     assert (answer.reference, answer.candidate) == (saying, saying)
 

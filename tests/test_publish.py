@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from paddle2torch.cli import main
 from paddle2torch.converter.conversion.convert import Conversion, convert
 from paddle2torch.converter.mapping.labels import Labels
-from paddle2torch.converter.parity.report import PICTURE_SIZE, PLOT_BOX, to_png
+from paddle2torch.converter.parity.report import IMAGE_SIZE, PLOT_BOX, to_png
 from paddle2torch.converter.parity.result import ParityResult
 from paddle2torch.converter.release import hub_push
 from paddle2torch.converter.release import publish as publishing
@@ -149,14 +149,14 @@ def test_the_parity_is_that_of_the_very_file(release: Path) -> None:
     assert parity["weights"]["sha256"] == publishing.sha256_of(release / NAME / "model.safetensors")
 
 
-def plotted(picture: bytes) -> bytes:
+def plotted(image: bytes) -> bytes:
     """What is drawn between the axes."""
-    with Image.open(io.BytesIO(picture)) as image:
-        assert image.size == PICTURE_SIZE
+    with Image.open(io.BytesIO(image)) as image:
+        assert image.size == IMAGE_SIZE
         return image.crop(PLOT_BOX).tobytes()
 
 
-def test_the_picture_shows_every_layer(release: Path, result: ParityResult) -> None:
+def test_the_image_shows_every_layer(release: Path, result: ParityResult) -> None:
     first, *rest = result.cases[0].layers
     worse = replace(first, difference=replace(first.difference, max_error=1e-9))
     other = replace(result, cases=(replace(result.cases[0], layers=(worse, *rest)), *result.cases[1:]))

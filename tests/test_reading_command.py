@@ -59,16 +59,16 @@ def test_it_prints_score_box_and_text(run: Run) -> None:
     assert text == SAYS
 
 
-def test_as_json_it_prints_every_picture_with_its_lines(run: Run) -> None:
-    (picture,) = json.loads(run(SAMPLE, *LINE, "--json").stdout)
-    assert picture["image"] == str(SAMPLE)
-    (line,) = picture["lines"]
+def test_as_json_it_prints_every_image_with_its_lines(run: Run) -> None:
+    (image,) = json.loads(run(SAMPLE, *LINE, "--json").stdout)
+    assert image["image"] == str(SAMPLE)
+    (line,) = image["lines"]
     assert (line["text"], line["box"]) == (SAYS, [[0, 0], [296, 0], [296, 47], [0, 47]])
     assert 0.9 < line["score"] <= 1
 
 
-def test_several_pictures_have_their_names_above_and_a_broken_one_stops_none(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_text("no picture")
+def test_several_images_have_their_names_above_and_a_broken_one_stops_none(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_text("no image")
     Image.new("RGB", (200, 32), "white").save(tmp_path / "blank.png")
     result = run(SAMPLE, tmp_path / "broken.png", tmp_path / "blank.png", *LINE)
     assert result.exit_code == 3
@@ -77,7 +77,7 @@ def test_several_pictures_have_their_names_above_and_a_broken_one_stops_none(run
     assert result.stdout.splitlines()[2:] == [f"{tmp_path / 'blank.png'}:"]
     assert "broken.png: is not an image of a format that is read" in result.stderr
     assert "blank.png: no text found" in result.stderr
-    assert result.stderr.endswith("error: 1 of 3 pictures could not be read\n")
+    assert result.stderr.endswith("error: 1 of 3 images could not be read\n")
 
 
 def test_a_checkpoint_is_read_with_its_own_dictionary(run: Run) -> None:
@@ -87,7 +87,7 @@ def test_a_checkpoint_is_read_with_its_own_dictionary(run: Run) -> None:
     assert "its dictionary (--dict)" in run(SAMPLE, *LINE, "--rec", tarball).stderr
 
 
-def test_the_drawing_of_a_picture_is_the_file_named(run: Run, tmp_path: Path) -> None:
+def test_the_drawing_of_an_image_is_the_file_named(run: Run, tmp_path: Path) -> None:
     for name in ("line.png", "line.JPG"):
         result = run(SAMPLE, *LINE, "--draw", tmp_path / "drawn" / name)
         assert result.exit_code == 0, result.output
@@ -96,14 +96,14 @@ def test_the_drawing_of_a_picture_is_the_file_named(run: Run, tmp_path: Path) ->
             assert (drawing.format, drawing.width) == ("JPEG" if name.endswith("JPG") else "PNG", 2 * 640)
 
 
-def test_the_drawings_of_several_pictures_go_into_a_folder(run: Run, tmp_path: Path) -> None:
+def test_the_drawings_of_several_images_go_into_a_folder(run: Run, tmp_path: Path) -> None:
     Image.new("RGB", (200, 32), "white").save(tmp_path / "blank.png")
     result = run(SAMPLE, tmp_path / "blank.png", *LINE, "--draw", tmp_path / "drawn")
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["blank.png", "sample.png"]
 
 
-def test_one_picture_may_be_drawn_into_a_folder_that_is_there(tmp_path: Path) -> None:
+def test_one_image_may_be_drawn_into_a_folder_that_is_there(tmp_path: Path) -> None:
     assert drawings((Path("a/b.jpg"),), tmp_path) == {Path("a/b.jpg"): tmp_path / "b.png"}
     assert drawings((Path("a/1.png"), Path("b/1")), tmp_path) == {
         Path("a/1.png"): tmp_path / "a_1.png",
@@ -114,12 +114,12 @@ def test_one_picture_may_be_drawn_into_a_folder_that_is_there(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        pytest.param([], 2, "Missing argument 'IMAGE...'", id="no picture"),
+        pytest.param([], 2, "Missing argument 'IMAGE...'", id="no image"),
         pytest.param(["a.png", "--draw", "out.xyz"], 2, "end its name in one of .png, .jpg", id="unknown suffix"),
         pytest.param(
             ["a/1.png", "a/1.jpg", "--draw", "out"], 3, "a/1.png and a/1.jpg: their results", id="drawings of one name"
         ),
-        pytest.param(["gone.png", *LINE], 3, "error: gone.png: there is no such image", id="no such picture"),
+        pytest.param(["gone.png", *LINE], 3, "error: gone.png: there is no such image", id="no such image"),
         pytest.param([SAMPLE, "--det", "nonne"], 3, "nonne: no model of that name in the zoo", id="no such model"),
         pytest.param(
             [SAMPLE, "--det", EMBEDDED / "embedded_rec_infer.tar"],
@@ -162,4 +162,4 @@ def test_a_line_alone_asks_for_no_classifier_and_a_page_does(
 
 
 def test_the_first_line_of_the_help_says_what_it_does() -> None:
-    assert "Read the text in pictures" in CliRunner().invoke(main, ["--help"]).stdout
+    assert "Read the text in images" in CliRunner().invoke(main, ["--help"]).stdout

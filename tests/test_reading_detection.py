@@ -63,7 +63,7 @@ def test_a_turned_rectangle_keeps_its_angle_and_grows_on_all_sides(angle: int) -
     assert overlap(box, cv2.boxPoints((middle, (400 + 2 * grown, 60 + 2 * grown), angle))) > 0.95
 
 
-def test_boxes_are_scaled_to_the_picture_and_cut_off_at_its_edges() -> None:
+def test_boxes_are_scaled_to_the_image_and_cut_off_at_its_edges() -> None:
     (box,) = find_boxes(page((2, 100, 80, 20)), 2 * HEIGHT, 3 * WIDTH)
     grown = grown_by(80, 20)
     assert box.tolist() == corners(0, 2 * (100 - grown), 3 * (81 + grown), 2 * (119 + grown))
@@ -116,7 +116,7 @@ def test_the_mean_within_the_box_counts_not_the_highest_value() -> None:
     assert len(find_boxes(faint, HEIGHT, WIDTH)) == 0
 
 
-def test_boxes_that_the_picture_makes_tiny_are_dropped() -> None:
+def test_boxes_that_the_image_makes_tiny_are_dropped() -> None:
     text = page((60, 70, 100, 20))
     assert len(find_boxes(text, 16, 32)) == 1
     assert len(find_boxes(text, 8, 16)) == 0  # 4 × 2 pixels
@@ -124,7 +124,7 @@ def test_boxes_that_the_picture_makes_tiny_are_dropped() -> None:
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 4000), st.integers(1, 4000), st.integers(0, 2**32 - 1))
 @settings(max_examples=150, deadline=None, derandomize=True)
-def test_any_map_gives_boxes_inside_the_picture_clockwise(
+def test_any_map_gives_boxes_inside_the_image_clockwise(
     rows: int, columns: int, height: int, width: int, seed: int
 ) -> None:
     noise = np.random.default_rng(seed).random((rows, columns), np.float32)
@@ -193,13 +193,13 @@ def test_the_order_is_that_of_neighbours_changing_places(places: list[tuple[int,
 
 
 def quarters(height: int, width: int) -> np.ndarray:
-    """A picture of four colours: red, green / blue, white."""
-    picture = np.zeros((height, width, 3), np.uint8)
-    picture[: height // 2, : width // 2, 0] = 255
-    picture[: height // 2, width // 2 :, 1] = 255
-    picture[height // 2 :, : width // 2, 2] = 255
-    picture[height // 2 :, width // 2 :] = 255
-    return picture
+    """An image of four colours: red, green / blue, white."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[: height // 2, : width // 2, 0] = 255
+    image[: height // 2, width // 2 :, 1] = 255
+    image[height // 2 :, : width // 2, 2] = 255
+    image[height // 2 :, width // 2 :] = 255
+    return image
 
 
 NAMES = {(255, 0, 0): "red", (0, 255, 0): "green", (0, 0, 255): "blue", (255, 255, 255): "white"}
@@ -214,11 +214,11 @@ def layout(crop: np.ndarray) -> list[str]:
 @pytest.mark.parametrize("angle", [0, 15, -25])
 def test_a_turned_box_is_straightened(angle: int) -> None:
     turn = cv2.getRotationMatrix2D((200, 200), angle, 1)
-    picture = np.zeros((400, 400, 3), np.uint8)
-    picture[170:230, 120:280] = quarters(60, 160)
-    picture = cv2.warpAffine(picture, turn, (400, 400))
+    image = np.zeros((400, 400, 3), np.uint8)
+    image[170:230, 120:280] = quarters(60, 160)
+    image = cv2.warpAffine(image, turn, (400, 400))
     box = np.float32(corners(120, 170, 280, 230)) @ turn[:, :2].T + turn[:, 2]
-    crop = cut_out(picture, box)
+    crop = cut_out(image, box)
     assert crop.shape == (60, 160, 3) or angle
     assert abs(np.array(crop.shape[:2]) - (60, 160)).max() <= 1
     assert layout(crop) == ["red", "green", "white", "blue"]
@@ -226,8 +226,8 @@ def test_a_turned_box_is_straightened(angle: int) -> None:
 
 @pytest.mark.parametrize(("height", "turned"), [(59, False), (60, True)])
 def test_a_tall_box_is_laid_down(height: int, turned: bool) -> None:
-    picture = quarters(height, 40)
-    crop = cut_out(picture, np.float32(corners(0, 0, 40, height)))
+    image = quarters(height, 40)
+    crop = cut_out(image, np.float32(corners(0, 0, 40, height)))
     assert crop.shape == ((40, height, 3) if turned else (height, 40, 3))
     assert layout(crop) == (["green", "white", "blue", "red"] if turned else ["red", "green", "white", "blue"])
 

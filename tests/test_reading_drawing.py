@@ -1,4 +1,4 @@
-"""What was read, drawn beside the picture."""
+"""What was read, drawn beside the image."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ WIDE = Line("Hello", 0.9, ((50, 40), (350, 40), (350, 90), (50, 90)))
 TALL = Line("Hello", 0.9, ((600, 20), (640, 20), (640, 280), (600, 280)))
 
 
-def halves(picture: np.ndarray, *lines: Line) -> tuple[np.ndarray, np.ndarray]:
-    drawing = np.asarray(draw(picture, lines))
+def halves(image: np.ndarray, *lines: Line) -> tuple[np.ndarray, np.ndarray]:
+    drawing = np.asarray(draw(image, lines))
     middle = drawing.shape[1] // 2
     return drawing[:, :middle], drawing[:, middle:]
 
@@ -30,7 +30,7 @@ def dark(canvas: np.ndarray) -> tuple[int, int, int, int]:
     return columns.min(), rows.min(), columns.max(), rows.max()
 
 
-def test_boxes_are_drawn_over_the_picture_and_texts_beside_it() -> None:
+def test_boxes_are_drawn_over_the_image_and_texts_beside_it() -> None:
     left, right = halves(WHITE, WIDE)
     assert left.shape == WHITE.shape
     assert (left[60, 200] != 255).any()  # within the box
@@ -69,7 +69,7 @@ def test_neighbours_have_different_colours() -> None:
 @pytest.mark.parametrize(
     ("size", "shown"), [((20, 50), (256, 640)), ((900, 4800), (450, 2400)), ((400, 700), (400, 700))]
 )
-def test_small_pictures_are_enlarged_and_large_ones_reduced(size: tuple[int, int], shown: tuple[int, int]) -> None:
+def test_small_images_are_enlarged_and_large_ones_reduced(size: tuple[int, int], shown: tuple[int, int]) -> None:
     left, right = halves(np.full((*size, 3), 255, np.uint8))
     assert left.shape[:2] == right.shape[:2] == shown
 

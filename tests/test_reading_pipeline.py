@@ -1,4 +1,4 @@
-"""From picture to lines, with networks that name colours, and with the embedded recogniser."""
+"""From image to lines, with networks that name colours, and with the embedded recogniser."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_lines_come_from_top_to_bottom_with_their_boxes_and_scores() -> None:
 @settings(max_examples=40, deadline=None, derandomize=True)
 def test_each_line_keeps_its_text_whatever_the_batches(rows: list[tuple[str, int]], batch_size: int) -> None:
     reader = Reader(DETECTOR, classifier(turned=0.2), RECOGNISER, batch_size=batch_size)
-    picture = bars(*rows) if rows else np.zeros((50, 60, 3), np.uint8)
-    assert texts(reader.read(picture)) == [colour for colour, _ in rows]
+    image = bars(*rows) if rows else np.zeros((50, 60, 3), np.uint8)
+    assert texts(reader.read(image)) == [colour for colour, _ in rows]
 
 
 def test_lines_of_like_length_share_a_batch() -> None:
@@ -88,9 +88,9 @@ def test_lines_that_the_recogniser_is_not_sure_of_are_dropped(certainty: float, 
 
 @pytest.mark.parametrize(("sure", "expected"), [(0.85, "red"), (0.95, "blue")])
 def test_a_line_is_turned_when_the_classifier_is_sure_enough(sure: float, expected: str) -> None:
-    picture = bars(("red", 300))
-    picture[:, 250:][picture[:, 250:].any(2)] = COLOURS["blue"]  # the bar's right half
-    assert texts(Reader(DETECTOR, classifier(sure), RECOGNISER).read(picture)) == [expected]
+    image = bars(("red", 300))
+    image[:, 250:][image[:, 250:].any(2)] = COLOURS["blue"]  # the bar's right half
+    assert texts(Reader(DETECTOR, classifier(sure), RECOGNISER).read(image)) == [expected]
 
 
 def test_a_line_alone_needs_no_detector_and_is_kept_however_unsure() -> None:
@@ -101,14 +101,14 @@ def test_a_line_alone_needs_no_detector_and_is_kept_however_unsure() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (500, 1), (3, 2000), (31, 32)])
 @pytest.mark.parametrize("level", [0, 255])
-def test_pictures_of_any_shape_pass(shape: tuple[int, int], level: int) -> None:
-    picture = np.full((*shape, 3), (level, 0, 0), np.uint8)
-    lines = Reader(DETECTOR, classifier(turned=0.95), RECOGNISER).read(picture)
+def test_images_of_any_shape_pass(shape: tuple[int, int], level: int) -> None:
+    image = np.full((*shape, 3), (level, 0, 0), np.uint8)
+    lines = Reader(DETECTOR, classifier(turned=0.95), RECOGNISER).read(image)
     assert all(line.text == "red" for line in lines)
     assert lines == [] or level
 
 
-def test_a_picture_without_text_has_no_lines_and_the_recogniser_is_not_asked() -> None:
+def test_an_image_without_text_has_no_lines_and_the_recogniser_is_not_asked() -> None:
     def run(inputs: np.ndarray) -> np.ndarray:
         raise AssertionError(inputs.shape)
 
@@ -116,19 +116,19 @@ def test_a_picture_without_text_has_no_lines_and_the_recogniser_is_not_asked() -
     assert reader.read(np.zeros((70, 90, 3), np.uint8)) == []
 
 
-def test_a_picture_with_a_side_that_opencv_cannot_cut_is_refused() -> None:
+def test_an_image_with_a_side_that_opencv_cannot_cut_is_refused() -> None:
     with pytest.raises(SourceError, match=r"has 40000 × 2 pixels; make no side longer than 32766"):
         Reader(DETECTOR, None, RECOGNISER).read(np.zeros((2, 40000, 3), np.uint8))
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [np.zeros((4, 5), np.uint8), np.zeros((4, 5, 4), np.uint8), np.zeros((4, 5, 3)), np.zeros((0, 5, 3), np.uint8)],
     ids=["grey", "alpha", "floating point", "empty"],
 )
-def test_an_array_that_is_no_picture_is_refused(picture: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"a picture is uint8 \(H, W, 3\)"):
-        Reader(DETECTOR, None, RECOGNISER).read(picture)
+def test_an_array_that_is_no_image_is_refused(image: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"an image is uint8 \(H, W, 3\)"):
+        Reader(DETECTOR, None, RECOGNISER).read(image)
 
 
 # ---- models --------------------------------------------------------------------------------------------------------

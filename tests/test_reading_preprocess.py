@@ -1,4 +1,4 @@
-"""Pictures to input arrays: the sizes and values that PaddleOCR's predictors make."""
+"""Images to input arrays: the sizes and values that PaddleOCR's predictors make."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_channels_are_swapped_scaled_and_normalised_in_the_order_that_the_record
 
 
 @pytest.mark.parametrize(
-    ("pictures", "width"),
+    ("images", "width"),
     [
         pytest.param([(24, 50)], 320, id="a short line is padded to the usual width"),
         pytest.param([(24, 200)], 400, id="a long line makes the batch wider"),
@@ -39,8 +39,8 @@ def test_channels_are_swapped_scaled_and_normalised_in_the_order_that_the_record
         pytest.param([(1, 10**6)], WIDEST, id="up to a limit"),
     ],
 )
-def test_a_batch_of_lines_is_as_wide_as_upstream_makes_it(pictures: list[tuple[int, int]], width: int) -> None:
-    assert prepare([plain(*size) for size in pictures], LINE).shape == (len(pictures), 3, 48, width)
+def test_a_batch_of_lines_is_as_wide_as_upstream_makes_it(images: list[tuple[int, int]], width: int) -> None:
+    assert prepare([plain(*size) for size in images], LINE).shape == (len(images), 3, 48, width)
 
 
 def test_what_lies_right_of_a_short_line_is_zero() -> None:

@@ -1,4 +1,4 @@
-"""With a mirror of the zoo and upstream's pictures: the same lines from PyTorch, from Paddle, and from upstream."""
+"""With a mirror of the zoo and upstream's images: the same lines from PyTorch, from Paddle, and from upstream."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ LINES = {
 def images() -> Path:
     folder = os.environ.get(IMAGES_VARIABLE)
     if not folder:
-        pytest.skip(f"{IMAGES_VARIABLE} does not name a folder with the pictures of upstream's documentation")
+        pytest.skip(f"{IMAGES_VARIABLE} does not name a folder with the images of upstream's documentation")
     return Path(folder)
 
 
@@ -106,15 +106,15 @@ def test_the_boxes_are_those_that_upstream_prints(images: Path, detector: Networ
     assert tuple(line.box for line in reader.read(images / "imgs_11.jpg")) == PUBLISHED_BOXES
 
 
-@pytest.mark.parametrize("picture", LINES)
-def test_lines_of_upstreams_documentation_are_read(picture: str, images: Path, fetcher: Fetcher) -> None:
-    recogniser, text = LINES[picture]
-    (line,) = Reader(det=None, rec=recogniser, fetcher=fetcher).read(images / picture)
+@pytest.mark.parametrize("image", LINES)
+def test_lines_of_upstreams_documentation_are_read(image: str, images: Path, fetcher: Fetcher) -> None:
+    recogniser, text = LINES[image]
+    (line,) = Reader(det=None, rec=recogniser, fetcher=fetcher).read(images / image)
     assert line.text == text
 
 
 @pytest.mark.parametrize(
-    ("picture", "recogniser", "expected"),
+    ("image", "recogniser", "expected"),
     [
         ("imgs_french_0.jpg", FRENCH, SIGNS),
         ("imgs_11.jpg", JAPANESE, ["(成品包材)"]),
@@ -122,7 +122,7 @@ def test_lines_of_upstreams_documentation_are_read(picture: str, images: Path, f
     ],
 )
 def test_pytorch_and_paddle_read_the_same_lines(
-    picture: str,
+    image: str,
     recogniser: str,
     expected: list[str],
     images: Path,
@@ -131,8 +131,8 @@ def test_pytorch_and_paddle_read_the_same_lines(
     classifier: Network,
     paddle: PaddleSession,
 ) -> None:
-    lines = Reader(detector, classifier, recogniser, fetcher=fetcher).read(images / picture)
-    reference = paddle.reader(DETECTOR, CLASSIFIER, recogniser).read(images / picture)
+    lines = Reader(detector, classifier, recogniser, fetcher=fetcher).read(images / image)
+    reference = paddle.reader(DETECTOR, CLASSIFIER, recogniser).read(images / image)
     assert [line.text for line in lines] == [line.text for line in reference]
     for line, other in zip(lines, reference, strict=True):
         assert overlap(np.array(line.box), np.array(other.box)) >= 0.99

@@ -87,7 +87,7 @@ class VerifyTask:
     Attributes:
         text, choice, access, reference, result: as for `ConvertTask`.
         weights: a converted file to check in place of a conversion.
-        images: the user's pictures.
+        images: the user's images.
         tolerance: largest relative error allowed for a layer.
         report: folder for `NAME/parity.json` and `.html`.
         command: that asked for it, for the report.

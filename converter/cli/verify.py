@@ -31,7 +31,7 @@ from paddle2torch.converter.support.terminal import without_users
     "images",
     type=click.Path(path_type=Path, dir_okay=False),
     multiple=True,
-    help="A picture of yours in place of the rendered text; may be repeated.",
+    help="An image of yours in place of the rendered text; may be repeated.",
 )
 @click.option("--tolerance", type=float, help="Largest relative error allowed for a layer, in double precision.")
 @click.option(
@@ -58,7 +58,7 @@ def verify(
     """Prove that PyTorch computes what Paddle computes.
 
     Paddle runs the released program (or --reference) with the SOURCE's weights, PyTorch the converted module, on the
-    same pictures; every layer, the output and the answer are compared. The program's graph, run by PyTorch, is a third
+    same images; every layer, the output and the answer are compared. The program's graph, run by PyTorch, is a third
     witness. Exits with 0 only when all hold for every SOURCE; all are tried.
     """
     from paddle2torch.converter.batch.tasks import VerifyTask

@@ -29,7 +29,7 @@ _KINDS: tuple[tuple[re.Pattern[bytes], str, str], ...] = tuple(
         (rb".{7}\x00\{\s*\"", "a safetensors file", "Paddle's checkpoints are .pdparams files"),
         (rb"\x93NUMPY", "a NumPy array", "save the arrays with paddle.save"),
         (rb"\x89HDF", "an HDF5 file", "Paddle's checkpoints are .pdparams files"),
-        (rb"\x89PNG|\xff\xd8\xff|GIF8", "a picture", "give the model"),
+        (rb"\x89PNG|\xff\xd8\xff|GIF8", "an image", "give the model"),
         (rb"\x08[\x01-\x1f]\x12.(pytorch|paddle|onnx|tf2onnx|keras)|\x08[\x03-\x1f]:", "an ONNX model",
          "give the Paddle model that it was made from"),
         (rb"\x00{16}[\x02-\x7f]\x00\x00\x00\x08", PARAMETERS, "they belong into the .pdiparams file"),

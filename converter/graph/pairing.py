@@ -131,7 +131,8 @@ def _module_trace(entry: Architecture, parameters: Mapping[str, Any], shape: tup
 
 def _sizes(trace: Trace) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter, in PyTorch's layout."""
-    return {each.source: each.shape for step in trace.steps for each in step.operands.values() if _is_key(each)}
+    operands = (each for step in trace.steps for each in step.operands.values())
+    return {each.source: each.shape for each in operands if isinstance(each.source, str)}
 
 
 def _is_key(operand: Operand) -> bool:
@@ -169,15 +170,18 @@ def pair_keys(one: Trace, other: Trace, look: Look, strict: bool) -> dict[str, s
     colours = _coloured([first, second], look)
     if Counter(colours[0]) != Counter(colours[1]):
         return None
-    counts, pairs, unclear = Counter(colours[0]), {}, []
+    counts = Counter(colours[0])
+    pairs: dict[str, str] = {}
+    unclear: list[str] = []
     partner = dict(zip(colours[1], second.steps, strict=True))
     for colour, step in zip(colours[0], first.steps, strict=True):
         if counts[colour] > 1:
             unclear += step.keys[:1]
             continue
         for label, operand in step.operands.items():
-            if _is_key(operand):
-                pairs[operand.source] = partner[colour].operands[label].source
+            theirs = partner[colour].operands[label].source
+            if isinstance(operand.source, str) and isinstance(theirs, str):
+                pairs[operand.source] = theirs
     if strict and unclear:
         raise AmbiguousError(f"those of {', '.join(unclear[:4])}" + (" and more" if len(unclear) > 4 else ""))
     return pairs

@@ -13,7 +13,7 @@ def opencv() -> ModuleType:
     Raises:
         MissingPackageError: it is not installed.
     """
-    return require("cv2", "reading", "reading pictures")
+    return require("cv2", "reading", "reading images")
 
 
 def clipper() -> ModuleType:
@@ -22,4 +22,4 @@ def clipper() -> ModuleType:
     Raises:
         MissingPackageError: it is not installed.
     """
-    return require("pyclipper", "reading", "reading pictures")
+    return require("pyclipper", "reading", "reading images")

@@ -23,7 +23,7 @@ DARKEST = 0.02
 LIGHT = 128
 
 
-def load_picture(source: str | os.PathLike[str] | Image.Image) -> np.ndarray:
+def load_image(source: str | os.PathLike[str] | Image.Image) -> np.ndarray:
     """Read an image file of one of FORMATS, or take an image of Pillow's, upright as its EXIF orientation says.
 
     Of 16 bits the upper 8 are kept, as OpenCV does. What is transparent becomes white, or black where all that can be

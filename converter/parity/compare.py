@@ -68,7 +68,7 @@ def _plain(shape: tuple[int, ...]) -> str:
 
 
 def response(reference: np.ndarray, blank: np.ndarray) -> float:
-    """How much of a result is owed to the picture: max|a - b| / max|a|, b the answer to blank pictures.
+    """How much of a result is owed to the image: max|a - b| / max|a|, b the answer to blank images.
 
     Values that are not finite owe nothing to it.
     """
@@ -111,7 +111,7 @@ def judge_answers(
 def compare_answers(
     task: Task, reference: np.ndarray, candidate: np.ndarray, labels: Sequence[str] | None = None
 ) -> list[Answer]:
-    """What each framework's output means for the task, per picture.
+    """What each framework's output means for the task, per image.
 
     Args:
         task: of the network.

@@ -49,9 +49,9 @@ class GraphReference:
             precision: "double" for the same network in float64.
         """
         recorder = _Recorder(self._module(precision), frozenset(fetch))
-        pictures = torch.from_numpy(inputs)
+        images = torch.from_numpy(inputs)
         with few_threads(), torch.inference_mode(), constants_of(precision):
-            recorder.run(pictures.double() if precision == "double" else pictures)
+            recorder.run(images.double() if precision == "double" else images)
         return {name: recorder.found[name] for name in fetch}
 
     def _module(self, precision: Precision) -> fx.GraphModule:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from paddle2torch.architectures.records import Preprocessing
-from paddle2torch.converter.ocr.images import load_picture
+from paddle2torch.converter.ocr.images import load_image
 from paddle2torch.converter.ocr.preprocess import prepare
 from paddle2torch.converter.ocr.rendering import SEED
 from paddle2torch.converter.tasks import Batch, Task
@@ -21,12 +21,12 @@ class Case:
 
     Attributes:
         name: what to call it, for example "3 lines of text, 48 x 213".
-        pictures: uint8 (H, W, 3) RGB each: the batch before preprocessing, for people to look at.
+        images: uint8 (H, W, 3) RGB each: the batch before preprocessing, for people to look at.
         array: float32 (N, 3, H, W), the input of both networks.
     """
 
     name: str
-    pictures: tuple[np.ndarray, ...]
+    images: tuple[np.ndarray, ...]
     array: np.ndarray
 
 
@@ -41,7 +41,7 @@ def image_cases(task: Task, preprocessing: Preprocessing, images: Sequence[Path]
     Raises:
         SourceError: a file is missing or no image.
     """
-    loaded = [(path.name, load_picture(path)) for path in images]
+    loaded = [(path.name, load_image(path)) for path in images]
     return [
         *(Case(name, (image,), prepare([image], preprocessing)) for name, image in loaded),
         noise_case(task, preprocessing),

@@ -89,13 +89,13 @@ class Prover:
 
     @staticmethod
     def _cases(conversion: Conversion) -> list[Case]:
-        """The default ones; the embedded model also reads its picture."""
+        """The default ones; the embedded model also reads its image."""
         task, record = find_task(conversion.network.task), conversion.network.preprocessing
         cases = default_cases(task, record)
         model = conversion.source.model
         if model is not None and model.release == "embedded":
-            with resources.as_file(resources.files(zoo) / "embedded" / SAMPLE) as picture:
-                cases.insert(0, image_cases(task, record, [picture])[0])
+            with resources.as_file(resources.files(zoo) / "embedded" / SAMPLE) as path:
+                cases.insert(0, image_cases(task, record, [path])[0])
         return cases
 
     @staticmethod
@@ -105,7 +105,7 @@ class Prover:
 
     @staticmethod
     def summary(result: ParityResult) -> list[str]:
-        """The verdict in a line, and what was read in the pictures that are files."""
+        """The verdict in a line, and what was read in the images that are files."""
         lines = [f"{result.name}: parity {verdict(result)}, {len(result.worst)} layers on {len(result.cases)} batches"]
         lines += [
             f"{case.case.name}: PyTorch reads {answer.candidate}, {result.oracle} {answer.reference}"

@@ -27,7 +27,7 @@ from paddle2torch.converter.tasks import Answer
 
 SCHEMA_VERSION = 1
 SHOWN_LAYERS = 8
-SHOWN_PICTURE_WIDTH = 960  # pixels; wider pictures are made smaller for the report
+SHOWN_WIDTH = 960  # pixels; wider images are made smaller for the report
 MAP_COLOUR = (226, 60, 40)
 MAP_OPACITY = 0.65
 
@@ -94,7 +94,7 @@ def _layer_row(row: LayerResult, name: str) -> tuple[str, ...]:
 
 
 def _answer_rows(result: ParityResult) -> list[tuple[str, ...]]:
-    rows = [("BATCH", "PICTURE", "", result.oracle.upper(), "PYTORCH")]
+    rows = [("BATCH", "IMAGE", "", result.oracle.upper(), "PYTORCH")]
     for case in result.cases:
         for index, answer in enumerate(case.answers, 1):
             rows.append((case.case.name, str(index), _agreement(answer), answer.reference, answer.candidate))
@@ -295,7 +295,7 @@ def _table_row(row: LayerResult, tolerance: float) -> str:
 
 
 # The page's chart is 0…100 in both directions and is stretched to the page; all text lies over it as HTML, so that it
-# keeps its size. The picture has the same points at a fixed size.
+# keeps its size. The image has the same points at a fixed size.
 
 LOWEST_DECADE = -17
 SERIES: tuple[tuple[str, Callable[[LayerResult], float]], ...] = (
@@ -374,26 +374,26 @@ def _case_html(result: ParityResult, case: CaseResult) -> str:
     figures = "\n".join(show(case, index, answer, result.oracle) for index, answer in enumerate(case.answers))
     return (
         f"<section><h3>{escape(case.case.name)}</h3><p>{case.response:.0%} of the reference's values before the last"
-        f" activation come from what is in the picture; final output: {_figure(case.output)}.</p>{figures}</section>"
+        f" activation come from what is in the image; final output: {_figure(case.output)}.</p>{figures}</section>"
     )
 
 
 def _line_html(case: CaseResult, index: int, answer: Answer, oracle: str) -> str:
-    picture = _picture(case.case.pictures[index])
+    pixels = _data_uri(case.case.images[index])
     return (
-        f'<figure class="line"><img src="{picture}" alt="picture {index + 1} of the batch">'
+        f'<figure class="line"><img src="{pixels}" alt="image {index + 1} of the batch">'
         f"<figcaption>{_answer_html(answer, oracle)}</figcaption></figure>"
     )
 
 
 def _map_html(case: CaseResult, index: int, answer: Answer, oracle: str) -> str:
     assert case.maps is not None
-    picture = case.case.pictures[index]
-    shown = {"Input": picture} | {
-        owner: _with_map(picture, maps[index, 0]) for owner, maps in zip((oracle, "PyTorch"), case.maps, strict=True)
+    pixels = case.case.images[index]
+    shown = {"Input": pixels} | {
+        owner: _with_map(pixels, maps[index, 0]) for owner, maps in zip((oracle, "PyTorch"), case.maps, strict=True)
     }
     images = "".join(
-        f'<div>{owner}<img src="{_picture(image)}" alt="picture {index + 1}: {owner}"></div>'
+        f'<div>{owner}<img src="{_data_uri(image)}" alt="image {index + 1}: {owner}"></div>'
         for owner, image in shown.items()
     )
     return f'<figure class="maps">{images}<figcaption>{_answer_html(answer, oracle)}</figcaption></figure>'
@@ -410,34 +410,34 @@ def _answer_html(answer: Answer, oracle: str) -> str:
     )
 
 
-def _with_map(picture: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The picture, at the map's size, coloured where the map says text.
+def _with_map(pixels: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The image, at the map's size, coloured where the map says text.
 
     Args:
-        picture: uint8 (H, W, 3).
+        pixels: uint8 (H, W, 3).
         values: float (h, w), 0 to 1.
 
     Returns:
         uint8 (h, w, 3).
     """
-    resized = np.asarray(Image.fromarray(picture).resize(values.shape[::-1]), np.float32)
+    resized = np.asarray(Image.fromarray(pixels).resize(values.shape[::-1]), np.float32)
     weight = np.nan_to_num(values)[:, :, None] * MAP_OPACITY
     return (resized * (1 - weight) + np.asarray(MAP_COLOUR, np.float32) * weight).astype(np.uint8)
 
 
-def _picture(picture: np.ndarray) -> str:
-    """A data URI of the picture."""
-    image = Image.fromarray(np.ascontiguousarray(picture))
-    if image.width > SHOWN_PICTURE_WIDTH:
-        image = image.resize((SHOWN_PICTURE_WIDTH, max(1, image.height * SHOWN_PICTURE_WIDTH // image.width)))
+def _data_uri(pixels: np.ndarray) -> str:
+    """A data URI of the image."""
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if image.width > SHOWN_WIDTH:
+        image = image.resize((SHOWN_WIDTH, max(1, image.height * SHOWN_WIDTH // image.width)))
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-# ---- the picture -------------------------------------------------------------------------------------------------
+# ---- the image -------------------------------------------------------------------------------------------------
 
-PICTURE_SIZE = (1280, 560)  # pixels
+IMAGE_SIZE = (1280, 560)  # pixels
 PLOT_BOX = (84, 96, 1256, 500)  # left, top, right, bottom
 SMOOTHING = 3  # drawn so many times larger and then made smaller, for smooth edges
 LEGEND = {
@@ -448,11 +448,11 @@ LEGEND = {
 
 
 def to_png(result: ParityResult) -> bytes:
-    """The chart of every layer's error as a picture, for places that show no HTML."""
+    """The chart of every layer's error as an image, for places that show no HTML."""
     colours = _palette()
     left, top, right, bottom = PLOT_BOX
     plot = _Plot(result, right - left, bottom - top)
-    canvas = _Canvas(PICTURE_SIZE, colours["panel"])
+    canvas = _Canvas(IMAGE_SIZE, colours["panel"])
     for decade, y in plot.ticks.items():
         canvas.line(left, top + y, right, top + y, colours["line"])
         canvas.text(left - 12, top + y, f"1e{decade}", colours["muted"], anchor="rm")
@@ -488,7 +488,7 @@ def _palette() -> dict[str, str]:
 
 
 class _Canvas:
-    """A drawing in pixels of the finished picture."""
+    """A drawing in pixels of the finished image."""
 
     def __init__(self, size: tuple[int, int], background: str) -> None:
         self._size = size

@@ -70,11 +70,11 @@ class CaseResult:
 
     Attributes:
         case: the batch.
-        response: how much of the reference's values before the last activation is owed to the pictures, 0 to about 1.
+        response: how much of the reference's values before the last activation is owed to the images, 0 to about 1.
         layers: in the program's execution order.
         output: the final output, in double precision.
         steepness: how much larger than the error before it the last activation may make that of the output.
-        answers: one per picture, from the final output in single precision.
+        answers: one per image, from the final output in single precision.
         maps: the reference's and PyTorch's final output in single precision; detectors only.
         third: what the graph says to the final output, where it was asked beside Paddle.
     """
@@ -158,7 +158,7 @@ class ParityResult:
             if result.response < LEAST_RESPONSE:
                 lines.append(
                     f"{name}: proves nothing: the output of {self.oracle} is nearly constant, {result.response:.1e} of"
-                    f" it comes from the picture (the least is {LEAST_RESPONSE:g}); give another picture, or look at"
+                    f" it comes from the image (the least is {LEAST_RESPONSE:g}); give another image, or look at"
                     " the weights"
                 )
             allowed = self.tolerance * result.steepness
@@ -169,7 +169,7 @@ class ParityResult:
                     + ("" if third is None else f"; {alone(result.output, third, allowed)}")
                 )
             lines += [
-                f"{name}: picture {index}: {self.oracle} says {answer.reference}, PyTorch {answer.candidate}"
+                f"{name}: image {index}: {self.oracle} says {answer.reference}, PyTorch {answer.candidate}"
                 + ("" if answer.overlap is None else f", overlap {answer.overlap:.4f}")
                 for index, answer in enumerate(result.answers, 1)
                 if not answer.agrees

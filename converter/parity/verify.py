@@ -68,7 +68,7 @@ def verify(
         reference: an inference model whose program runs the source's weights (see
             `paddle2torch.converter.parity.programs.find_reference`); the source itself by default.
         weights: a `.pth` or `.safetensors` to check in place of the conversion's own tensors.
-        images: the user's pictures, in place of the rendered text.
+        images: the user's images, in place of the rendered text.
         cases: the very batches to run, in place of both.
         tolerance: largest relative error allowed for any layer, in double precision.
         worker: a running Paddle process; one is started for this call otherwise.
@@ -115,7 +115,7 @@ class ReferenceRun:
     Attributes:
         single: every layer's value and the output, of the program as it is.
         double: the same in double precision.
-        blank: the value before the last activation, for blank pictures.
+        blank: the value before the last activation, for blank images.
     """
 
     single: Future[Values]
@@ -308,7 +308,7 @@ def in_both_precisions(model: Any) -> dict[Precision, Any]:
 
 
 def blank(array: np.ndarray) -> np.ndarray:
-    """Pictures of nothing: each in its own mean colour, (N, 3, H, W) like the given ones."""
+    """Images of nothing: each in its own mean colour, (N, 3, H, W) like the given ones."""
     colour = array.mean((2, 3), keepdims=True, dtype=np.float64).astype(np.float32)
     return np.ascontiguousarray(np.broadcast_to(colour, array.shape))
 

@@ -91,7 +91,7 @@ def card(conversion: Conversion, result: ParityResult, files: Mapping[str, str],
     Args:
         conversion: of a model of the zoo.
         result: its parity.
-        files: what the card speaks of: "weights", "state" (the `.pth`) and "picture" → file name.
+        files: what the card speaks of: "weights", "state" (the `.pth`) and "image" → file name.
         organisation: whose the repository on the Hub is; None where the folder stays on disk.
     """
     model = conversion.source.model
@@ -109,7 +109,7 @@ def card(conversion: Conversion, result: ParityResult, files: Mapping[str, str],
         input=_input(conversion),
         output=_output(conversion, model),
         parity=_parity(result, files["weights"]),
-        picture=files["picture"],
+        image=files["image"],
         origin=_origin(conversion),
     )
 
@@ -220,7 +220,7 @@ def _parity(result: ParityResult, weights: str) -> str:
         "Versions": versions,
     }
     return (
-        f"Paddle ran its own program and PyTorch the `{weights}` of this folder on the same pictures; every layer,\n"
+        f"Paddle ran its own program and PyTorch the `{weights}` of this folder on the same images; every layer,\n"
         "the output and the answer were compared. An error is max|a − b| / max|a| against Paddle's value a.\n\n"
         "| | |\n| --- | --- |\n" + "\n".join(f"| {what} | {value} |" for what, value in figures.items())
     )

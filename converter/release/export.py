@@ -3,7 +3,7 @@
     exported = export_model(model, model.metadata, "onnx")
     write_export(exported, Path("exported"))
 
-The file takes any number of pictures and any width (a detector any height and width that are multiples of 32). It
+The file takes any number of images and any width (a detector any height and width that are multiples of 32). It
 describes itself: what the `.json` of a conversion says lies in it under `paddle2torch`. And it has been run: nobody
 gets a file that does not compute what the module computes.
 """
@@ -62,7 +62,7 @@ class Comparison:
         case: the batch.
         difference: of the outputs, both in single precision.
         allowed: the largest error that rounding explains.
-        answers: the module's and the file's, of each picture where they differ although rounding does not change the
+        answers: the module's and the file's, of each image where they differ although rounding does not change the
             module's own.
     """
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from paddle2torch.converter.zoo.download import Fetcher
 
 SCHEMA_VERSION = 1
-LABELS, CARD, PARITY, PICTURE = "labels.txt", "README.md", "parity.json", "parity.png"
+LABELS, CARD, PARITY, IMAGE = "labels.txt", "README.md", "parity.json", "parity.png"
 INDEX, SUMS = "index.json", "SHA256SUMS"
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -204,10 +204,10 @@ def _make(conversion: Conversion, prover: Prover, folder: Path, organisation: st
     if not result.passed:
         raise ParityError(f"{conversion.name}: parity {_verdict(result)}; {result.failures[0]}")
     write_report(result, folder)
-    contents = {PICTURE: to_png(result)}
+    contents = {IMAGE: to_png(result)}
     if conversion.labels is not None and conversion.labels.labels is not None:
         contents[LABELS] = "".join(f"{label}\n" for label in conversion.labels.labels).encode()
-    names = {"weights": WEIGHTS, "state": state.name, "picture": PICTURE}
+    names = {"weights": WEIGHTS, "state": state.name, "image": IMAGE}
     contents[CARD] = card(conversion, result, names, organisation).encode()
     write_together({folder / name: content for name, content in contents.items()})
     return result

@@ -4,10 +4,10 @@
     pip install . rapidocr
     python -m scripts.checks.rapidocr page.jpg [--rec NAME] [--mirror DIR_OR_URL] [--output FOLDER]
 
-Without pictures those in the folder $PADDLE2TORCH_IMAGES are read. A detector, a classifier and a recogniser are
-converted and put into the folder under the names by which RapidOCR picks its networks. RapidOCR then reads each picture
+Without images those in the folder $PADDLE2TORCH_IMAGES are read. A detector, a classifier and a recogniser are
+converted and put into the folder under the names by which RapidOCR picks its networks. RapidOCR then reads each image
 twice: with its own network classes, which load our files strictly, and with our modules in their place. The table has,
-per picture, the largest relative difference between the two networks of a stage on the very same input, and whether
+per image, the largest relative difference between the two networks of a stage on the very same input, and whether
 boxes, angles and text come out the same. Exits with 1 if anything differs.
 
 Detector and classifier need nothing but their names. Of recognisers RapidOCR's list of stems lacks those of this zoo,
@@ -96,16 +96,16 @@ class Watched:
 
 @dataclass(frozen=True)
 class Row:
-    """What one picture showed.
+    """What one image showed.
 
     Attributes:
-        picture: its name.
+        image: its name.
         errors: stage → largest difference between the two networks; a stage that was not reached is missing.
         lines: what RapidOCR read with its own network classes.
         same: whether it read the same, in the same places, with our modules.
     """
 
-    picture: str
+    image: str
     errors: Mapping[str, float]
     lines: tuple[str, ...]
     same: bool
@@ -191,45 +191,45 @@ def open_rapidocr(paths: Mapping[str, Path], folder: Path) -> tuple[RapidOCR, di
     return engine, watched
 
 
-def read(engine: RapidOCR, watched: Mapping[str, Watched], answering: str, picture: Path) -> Any:
-    """What RapidOCR makes of a picture with either kind of network."""
+def read(engine: RapidOCR, watched: Mapping[str, Watched], answering: str, image: Path) -> Any:
+    """What RapidOCR makes of an image with either kind of network."""
     for stage in watched.values():
         stage.answering = answering
         stage.errors.clear()
-    return engine(picture)
+    return engine(image)
 
 
-def check(engine: RapidOCR, watched: Mapping[str, Watched], picture: Path) -> Row:
-    """Read a picture both ways."""
-    theirs, ours = (read(engine, watched, answering, picture) for answering in ("theirs", "ours"))
+def check(engine: RapidOCR, watched: Mapping[str, Watched], image: Path) -> Row:
+    """Read an image both ways."""
+    theirs, ours = (read(engine, watched, answering, image) for answering in ("theirs", "ours"))
     errors = {name: max(stage.errors) for name, stage in watched.items() if stage.errors}
     boxes = [np.zeros(0) if result.boxes is None else np.asarray(result.boxes) for result in (theirs, ours)]
     same = theirs.txts == ours.txts and np.array_equal(*boxes)
-    return Row(picture.name, errors, theirs.txts or (), same)
+    return Row(image.name, errors, theirs.txts or (), same)
 
 
 def print_table(rows: list[Row]) -> None:
-    print(f"{'picture':<26}" + "".join(f"{stage:>10}" for stage in STAGES) + "  same  lines")
+    print(f"{'image':<26}" + "".join(f"{stage:>10}" for stage in STAGES) + "  same  lines")
     for row in rows:
         errors = "".join(f"{row.errors[stage]:>10.1e}" if stage in row.errors else f"{'–':>10}" for stage in STAGES)
         shown = " | ".join(row.lines[:3]) + (" | …" if len(row.lines) > 3 else "")
-        print(f"{row.picture:<26}{errors}  {'yes' if row.same else 'NO':<4}  {len(row.lines)}: {shown}")
+        print(f"{row.image:<26}{errors}  {'yes' if row.same else 'NO':<4}  {len(row.lines)}: {shown}")
 
 
-def pictures_in(folder: str | None) -> list[Path]:
+def images_in(folder: str | None) -> list[Path]:
     return sorted(path for path in Path(folder).iterdir() if path.suffix in SUFFIXES) if folder else []
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", nargs="*", type=Path)
+    parser.add_argument("images", nargs="*", type=Path)
     parser.add_argument("--rec", default="french_mobile_v2.0_rec", help="recogniser; a v2.0 mobile or PP-OCRv3 one")
     parser.add_argument("--mirror", default=os.environ.get("PADDLE2TORCH_MIRROR"))
     parser.add_argument("--output", type=Path, help="folder for the converted files, to be kept")
     arguments = parser.parse_args()
-    pictures = arguments.pictures or pictures_in(os.environ.get("PADDLE2TORCH_IMAGES"))
-    if not pictures:
-        parser.error("name a picture, or a folder of pictures with PADDLE2TORCH_IMAGES")
+    images = arguments.images or images_in(os.environ.get("PADDLE2TORCH_IMAGES"))
+    if not images:
+        parser.error("name an image, or a folder of images with PADDLE2TORCH_IMAGES")
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.output or Path(temporary)
         try:
@@ -238,7 +238,7 @@ def main() -> None:
             engine, watched = open_rapidocr(paths, folder)
         except ConverterError as error:
             sys.exit(f"error: {error}")
-        rows = [check(engine, watched, picture) for picture in pictures]
+        rows = [check(engine, watched, image) for image in images]
     print_table(rows)
     sys.exit(not all(row.passed for row in rows))
 

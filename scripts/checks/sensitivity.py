@@ -304,7 +304,7 @@ REASONS = (
     (r".*lstm\.bias_hh_(\w+) ↔ .*lstm\.bias_ih_\1", "the two are only ever added"),
     (r"ceil_mode.*", "at the sizes that the network takes nothing is left over to round"),
     (r".*\.eps", "every variance is so large that neither epsilon counts"),
-    (r"Hardswish ↔ ReLU.*", "on these pictures its inputs are all below -3 or above 3, where both agree"),
+    (r"Hardswish ↔ ReLU.*", "on these images its inputs are all below -3 or above 3, where both agree"),
 )
 
 

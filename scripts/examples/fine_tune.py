@@ -67,7 +67,7 @@ def is_held_out(text: str) -> bool:
 
 
 def batch(rng: np.random.Generator, record: Preprocessing, size: int, held_out: bool) -> tuple[torch.Tensor, list[str]]:
-    """Pictures (N, 3, H, W), preprocessed as the model wants them, and what they say."""
+    """Images (N, 3, H, W), preprocessed as the model wants them, and what they say."""
     texts: list[str] = []
     while len(texts) < size:
         text = draw_text(rng)
@@ -101,9 +101,9 @@ def with_new_head(path: Path) -> torch.nn.Module:
     return model
 
 
-def ctc_loss(model: torch.nn.Module, pictures: torch.Tensor, texts: list[str]) -> torch.Tensor:
+def ctc_loss(model: torch.nn.Module, images: torch.Tensor, texts: list[str]) -> torch.Tensor:
     """The loss of a batch; the model is in training mode and returns logits (N, T, classes)."""
-    scores = F.log_softmax(model(pictures), dim=2).transpose(0, 1)
+    scores = F.log_softmax(model(images), dim=2).transpose(0, 1)
     targets = torch.tensor([CHARACTERS.index(character) + 1 for text in texts for character in text])
     steps = torch.full((len(texts),), scores.shape[0])
     return F.ctc_loss(scores, targets, steps, torch.tensor([len(text) for text in texts]), zero_infinity=True)
@@ -111,9 +111,9 @@ def ctc_loss(model: torch.nn.Module, pictures: torch.Tensor, texts: list[str]) -
 
 def judge(model: torch.nn.Module, record: Preprocessing, lines: int) -> float:
     """Share of right characters in lines that training never shows."""
-    pictures, texts = batch(np.random.default_rng(1), record, lines, held_out=True)
+    images, texts = batch(np.random.default_rng(1), record, lines, held_out=True)
     with torch.no_grad():
-        readings = decode(model.eval()(pictures).numpy(), LABELS)
+        readings = decode(model.eval()(images).numpy(), LABELS)
     right = sum(
         a == b for text, reading in zip(texts, readings, strict=True) for a, b in zip(text, reading.text, strict=False)
     )
@@ -128,8 +128,8 @@ def fine_tune(model: torch.nn.Module, steps: int, seed: int = 0) -> Outcome:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses = []
     for step in range(steps):
-        pictures, texts = batch(rng, record, BATCH_SIZE, held_out=False)
-        loss = ctc_loss(model.train(), pictures, texts)
+        images, texts = batch(rng, record, BATCH_SIZE, held_out=False)
+        loss = ctc_loss(model.train(), images, texts)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)

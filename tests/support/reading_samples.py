@@ -1,4 +1,4 @@
-"""Pictures, networks and measures that the tests of reading share."""
+"""Images, networks and measures that the tests of reading share."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def classifier(turned: float) -> Network:
 
 
 def bars(*rows: tuple[str, int]) -> np.ndarray:
-    """A black picture with a bar of each (colour, width), one below the other."""
-    picture = np.zeros((60 * len(rows) + 40, 640, 3), np.uint8)
+    """A black image with a bar of each (colour, width), one below the other."""
+    image = np.zeros((60 * len(rows) + 40, 640, 3), np.uint8)
     for index, (colour, width) in enumerate(rows):
-        picture[60 * index + 40 : 60 * index + 60, 100 : 100 + width] = COLOURS[colour]
-    return picture
+        image[60 * index + 40 : 60 * index + 60, 100 : 100 + width] = COLOURS[colour]
+    return image

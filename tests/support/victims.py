@@ -130,7 +130,7 @@ def have_no_paddle() -> None:
     class Prover:
         def prove(self, conversion: Any, *, weights: Path) -> ParityResult:
             none, file = Difference(0.0, 0.0), WeightFile(weights.name, None)
-            case = Case("a picture", (np.zeros((48, 100, 3), "u1"),), np.zeros((1, 3, 48, 100), "f4"))
+            case = Case("an image", (np.zeros((48, 100, 3), "u1"),), np.zeros((1, 3, 48, 100), "f4"))
             layer = LayerResult(Layer("backbone", "conv2d", "x", ()), (1, 2), none, none, 0.0)
             answers = (Answer("text", "text", True),)
             return ParityResult(

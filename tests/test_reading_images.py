@@ -1,4 +1,4 @@
-"""Picture files: every kind that people have becomes RGB, upright, on white; what is broken is named."""
+"""Image files: every kind that people have becomes RGB, upright, on white; what is broken is named."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from paddle2torch.converter.ocr import images
-from paddle2torch.converter.ocr.images import load_picture
+from paddle2torch.converter.ocr.images import load_image
 from paddle2torch.converter.support.errors import SourceError
 
 RED, BLUE, WHITE, BLACK = (255, 0, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
@@ -44,7 +44,7 @@ def test_a_photograph_is_turned_as_the_camera_says(turns: int, orientation: int 
     if orientation is not None:
         exif[0x0112] = orientation
     path = saved(Image.fromarray(np.rot90(upright, turns)), tmp_path / "photo.png", exif=exif)
-    assert load_picture(path).tolist() == upright.tolist()
+    assert load_image(path).tolist() == upright.tolist()
 
 
 def grey() -> Image.Image:
@@ -104,13 +104,13 @@ def test_any_kind_of_pixels_becomes_rgb_on_white(
     make: Callable[[], Image.Image], expected: list[tuple[int, ...]], tmp_path: Path
 ) -> None:
     image = make()
-    path = saved(image, tmp_path / ("picture.tif" if image.mode == "I" else "picture.png"))
-    assert load_picture(path).tolist() == [[list(pixel) for pixel in expected]]
+    path = saved(image, tmp_path / ("image.tif" if image.mode == "I" else "image.png"))
+    assert load_image(path).tolist() == [[list(pixel) for pixel in expected]]
 
 
 def test_printers_colours_become_rgb(tmp_path: Path) -> None:
     path = saved(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), tmp_path / "print.jpg")
-    assert np.abs(load_picture(path)[0, 0].astype(int) - RED).max() < 20
+    assert np.abs(load_image(path)[0, 0].astype(int) - RED).max() < 20
 
 
 @pytest.mark.parametrize(
@@ -118,16 +118,16 @@ def test_printers_colours_become_rgb(tmp_path: Path) -> None:
     [
         pytest.param(None, "there is no such image", id="missing"),
         pytest.param(b"", "is not an image", id="empty"),
-        pytest.param(b"not a picture", "is not an image", id="text"),
+        pytest.param(b"not an image", "is not an image", id="text"),
         pytest.param(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "image", id="cut short"),
     ],
 )
-def test_a_file_that_is_no_picture_is_named(tmp_path: Path, content: bytes | None, expected: str) -> None:
+def test_a_file_that_is_no_image_is_named(tmp_path: Path, content: bytes | None, expected: str) -> None:
     path = tmp_path / "line.png"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(SourceError, match=rf"line\.png: .*{expected}"):
-        load_picture(path)
+        load_image(path)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, SyntaxError, NotImplementedError, IndexError])  # seen from decoders
@@ -140,7 +140,7 @@ def test_whatever_a_decoder_raises_is_one_clear_error(
     path = saved(grey(), tmp_path / "a.png")
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(SourceError, match=r"a\.png: cannot be read as an image \(bad frame\)"):
-        load_picture(path)
+        load_image(path)
 
 
 def test_no_program_is_started_to_read_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,26 +149,26 @@ def test_no_program_is_started_to_read_a_file(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "line.png"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 50\n%%EndComments\nshowpage\n%%EOF\n")
     with pytest.raises(SourceError, match=r"line\.png: is not an image of a format that is read \(PNG, JPEG"):
-        load_picture(path)
+        load_image(path)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "line.png")
     with pytest.raises(SourceError, match=r"line\.png: cannot be read as an image: it is a folder, pipe or device"):
-        load_picture(tmp_path / "line.png")
+        load_image(tmp_path / "line.png")
 
 
 def test_an_image_of_pillows_is_taken_as_a_file_is(tmp_path: Path) -> None:
     path = saved(clear_colour(), tmp_path / "line.png")
     with Image.open(path) as image:
-        assert load_picture(image).tolist() == load_picture(path).tolist()
+        assert load_image(image).tolist() == load_image(path).tolist()
     with pytest.raises(TypeError, match="an image is a path, one of Pillow's or an array"):
-        load_picture(7)
+        load_image(7)
 
 
-def test_a_folder_is_no_picture(tmp_path: Path) -> None:
+def test_a_folder_is_no_image(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="cannot be read as an image"):
-        load_picture(tmp_path)
+        load_image(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -179,30 +179,30 @@ def test_a_folder_is_no_picture(tmp_path: Path) -> None:
 def test_numbers_of_unknown_range_are_refused(array: np.ndarray, tmp_path: Path) -> None:
     path = saved(Image.fromarray(array), tmp_path / "depth.tif")
     with pytest.raises(SourceError, match=rf"^{re.escape(str(path))}: its pixels are numbers of unknown range"):
-        load_picture(path)
+        load_image(path)
 
 
 @pytest.mark.parametrize(("pixels", "refused"), [(150, False), (201, True), (500, True)])
 @pytest.mark.filterwarnings("error")
-def test_a_picture_of_too_many_pixels_is_refused_before_it_is_unpacked(
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_unpacked(
     pixels: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = saved(Image.new("RGB", (pixels, 1)), tmp_path / "bomb.png")
     monkeypatch.setattr(images, "MOST_PIXELS", 200)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100 if pixels < 201 else 220)  # which warns, or refuses twice that
     if not refused:
-        assert load_picture(path).shape == (1, pixels, 3)
+        assert load_image(path).shape == (1, pixels, 3)
         return
     with pytest.raises(SourceError, match=r"bomb\.png: has more pixels than are read at once \(200\)"):
-        load_picture(path)
+        load_image(path)
 
 
 def encoded(file_format: str) -> bytes:
-    picture = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, file_format, **({} if file_format == "GIF" else {"exif": exif}))
+    Image.fromarray(image).save(stream, file_format, **({} if file_format == "GIF" else {"exif": exif}))
     return stream.getvalue()
 
 
@@ -218,7 +218,7 @@ FILES = {name: encoded(name) for name in ("PNG", "JPEG", "GIF", "WEBP", "TIFF")}
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
 @pytest.mark.filterwarnings("ignore")
-def test_a_damaged_file_gives_a_picture_or_one_clear_error(
+def test_a_damaged_file_gives_an_image_or_one_clear_error(
     name: str, cut: float, changes: list[tuple[float, int]], tmp_path: Path
 ) -> None:
     damaged = bytearray(FILES[name])
@@ -227,9 +227,9 @@ def test_a_damaged_file_gives_a_picture_or_one_clear_error(
     path = tmp_path / f"damaged.{name.lower()}"
     path.write_bytes(damaged[: len(damaged) if cut > 0.7 else int(cut * len(damaged))])
     try:
-        picture = load_picture(path)
+        image = load_image(path)
     except SourceError as error:
         assert str(error).startswith(str(path))
     else:
-        assert picture.dtype == np.uint8
-        assert picture.shape[2] == 3
+        assert image.dtype == np.uint8
+        assert image.shape[2] == 3
