@@ -33,9 +33,9 @@ def lines(count: int = 2, width: int = 100) -> torch.Tensor:
 
 def test_it_computes_what_the_hand_written_network_computes() -> None:
     with torch.inference_mode():
-        for picture in (lines(), lines(3, 171)):
-            expected = pair(EMBEDDED / "embedded_rec_infer.tar").model(picture)
-            torch.testing.assert_close(network()(picture), expected, rtol=0, atol=1e-6)
+        for image in (lines(), lines(3, 171)):
+            expected = pair(EMBEDDED / "embedded_rec_infer.tar").model(image)
+            torch.testing.assert_close(network()(image), expected, rtol=0, atol=1e-6)
 
 
 def test_its_keys_are_the_structured_names_as_pytorch_spells_them() -> None:
@@ -77,7 +77,7 @@ def test_a_layer_lives_where_its_tensors_say(names: dict[str, str], path: str | 
 
 def test_without_tensors_it_takes_no_memory_and_takes_a_state() -> None:
     module = build_module(embedded().graph())
-    assert all(tensor.untyped_storage().nbytes() <= 8 for tensor in module.state_dict().values())
+    assert all(tensor.is_meta for tensor in module.state_dict().values())
     module.load_state_dict(network().state_dict(), strict=True, assign=True)
     with torch.inference_mode():
         assert torch.equal(module(lines()), network()(lines()))
@@ -99,15 +99,15 @@ def test_it_is_copied_and_pickled() -> None:
 
 
 def test_it_is_traced_and_exported_and_compiled() -> None:
-    module, picture = network(), lines(3)
+    module, image = network(), lines(3)
     batch = torch.export.Dim("batch", min=2, max=8)
     exported = torch.export.export(module, (lines(),), dynamic_shapes=({0: batch},)).module()
     compiled = torch.compile(module, backend="eager", dynamic=True)
     with torch.inference_mode():
-        expected = module(picture)
+        expected = module(image)
         torch.testing.assert_close(torch.jit.trace(module, lines())(lines()), module(lines()))
-        torch.testing.assert_close(exported(picture), expected)
-        torch.testing.assert_close(compiled(picture), expected)
+        torch.testing.assert_close(exported(image), expected)
+        torch.testing.assert_close(compiled(image), expected)
 
 
 def test_its_values_can_be_asked_for_as_of_paddle() -> None:
@@ -147,10 +147,10 @@ def test_a_parameter_used_in_two_ways_stays_one_parameter() -> None:
     graph = small(conv("x", "a"), conv("a", "y", stride=2))
     module = build_module(graph, tensors={"conv.weight": WEIGHT})
     assert [name for name, _ in module.named_parameters()] == ["conv.weight"]
-    picture = torch.ones(1, 3, 4, 4)
+    image = torch.ones(1, 3, 4, 4)
     weight = torch.from_numpy(WEIGHT)
-    expected = nn.functional.conv2d(nn.functional.conv2d(picture, weight), weight, stride=2)
-    assert torch.equal(module(picture), expected)
+    expected = nn.functional.conv2d(nn.functional.conv2d(image, weight), weight, stride=2)
+    assert torch.equal(module(image), expected)
 
 
 def test_a_name_that_is_no_layers_stays_the_key() -> None:
