@@ -220,7 +220,7 @@ def torch_run(module: nn.Module) -> Run:
     """A module as a callable from float32 to float32 arrays.
 
     It is put into evaluation mode, and computes on the device and in the precision of its first tensor; on the CPU and
-    in float32 where it has none, as optimised and frozen modules may.
+    in float32 where it has none, as optimised and frozen modules may. Of several results the first is read.
     """
     import torch
 
@@ -231,6 +231,7 @@ def torch_run(module: nn.Module) -> Run:
 
     def run(inputs: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return module(torch.from_numpy(inputs).to(like)).float().cpu().numpy()
+            result = module(torch.from_numpy(inputs).to(like))
+        return (result[0] if isinstance(result, tuple) else result).float().cpu().numpy()
 
     return run

@@ -77,7 +77,7 @@ def test_a_layer_lives_where_its_tensors_say(names: dict[str, str], path: str | 
 
 def test_without_tensors_it_takes_no_memory_and_takes_a_state() -> None:
     module = build_module(embedded().graph())
-    assert all(tensor.untyped_storage().nbytes() <= 8 for tensor in module.state_dict().values())
+    assert all(tensor.is_meta for tensor in module.state_dict().values())
     module.load_state_dict(network().state_dict(), strict=True, assign=True)
     with torch.inference_mode():
         assert torch.equal(module(lines()), network()(lines()))

@@ -44,7 +44,9 @@ class Origin:
 
 
 def graph_to_module(graph: Graph) -> fx.GraphModule:
-    """The network as a module in evaluation mode, without numbers, for `load_state_dict(…, assign=True)`.
+    """The network as a module in evaluation mode, without values (on the meta device).
+
+    `load_state_dict(…, assign=True)` gives it some.
 
     Its state dict has the structured names where they are known (`_mean` as `running_mean`, an LSTM's as `nn.LSTM` has
     them), and names made of the variables' otherwise.

@@ -17,7 +17,8 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TypeAlias, TypeVar
+from typing import cast as assume
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,10 @@ from .form import Node
 
 Number = int | float | Tensor
 Sizes = Sequence[int | Tensor] | Tensor
+# What may stand where the graph has a tensor: a tensor, or sizes.
+Value: TypeAlias = "Tensor | int | float | Sequence[Value]"
+Plain = TypeVar("Plain", int, float)
+Result = TypeVar("Result")
 
 # Numbers of float32 precision that stand for the same plain fraction differ by less.
 SAME = 1e-6
@@ -38,8 +43,10 @@ MOST_SIZES = 4096
 # ---- sizes -------------------------------------------------------------------------------------------------------
 
 
-def numbers(value: Any) -> tuple[int | Tensor, ...]:
+def numbers(value: Value) -> tuple[int, ...]:
     """Sizes as a tuple, however they come: a number, a tuple, a tensor, or a list of those.
+
+    While `torch.jit.trace` runs, tensors of one number stay tensors; PyTorch's functions then take them for sizes.
 
     Raises:
         ValueError: there are far more than a tensor has axes.
@@ -48,23 +55,23 @@ def numbers(value: Any) -> tuple[int | Tensor, ...]:
         few(value.numel())
         flat = value.reshape(-1)
         # While tracing, numbers would be frozen to those of the example.
-        return flat.unbind(0) if torch.jit.is_tracing() else tuple(flat.tolist())
+        return assume("tuple[int, ...]", flat.unbind(0)) if torch.jit.is_tracing() else tuple(flat.tolist())
     if isinstance(value, (list, tuple)):
-        found: list[int | Tensor] = []
+        found: list[int] = []
         for each in value:
             found += numbers(each)
             few(len(found))
         return tuple(found)
-    return (value,)
+    return (assume("int", value),)
 
 
-def few(count: Any) -> None:
+def few(count: object) -> None:
     """Raise ValueError where there are too many sizes or parts; a count that is not known yet is let pass."""
     if type(count) is int and count > MOST_SIZES:
         raise ValueError(f"{count:,} sizes or parts next to each other, where {MOST_SIZES:,} are allowed")
 
 
-def bounded(size: Any) -> Any:
+def bounded(size: Plain) -> Plain:
     """A size of at most 64 bits, as Paddle has them.
 
     Raises:
@@ -75,17 +82,19 @@ def bounded(size: Any) -> Any:
     return size
 
 
-def is_sizes(*values: Any) -> bool:
+def is_sizes(*values: object) -> bool:
     """Whether these are numbers or tuples of numbers, and none is a tensor."""
     return not any(isinstance(value, Tensor) for value in values)
 
 
-def as_tensor(value: Any, like: Tensor) -> Tensor:
-    """What may be sizes as a tensor, on the device of another one."""
-    return value if isinstance(value, Tensor) else torch.tensor(value, device=like.device)
+def as_tensor(value: Value, *others: object) -> Tensor:
+    """What may be sizes as a tensor, on the device of the first tensor among other values."""
+    if isinstance(value, Tensor):
+        return value
+    return torch.tensor(value, device=next((each.device for each in others if isinstance(each, Tensor)), None))
 
 
-def per_size(function: Callable[..., Any], *values: Any) -> Any:
+def per_size(function: Callable[..., int | float], *values: Value) -> Value:
     """A function of numbers applied to numbers or, element by element, to tuples."""
     length = max((len(value) for value in values if isinstance(value, (list, tuple))), default=None)
     if length is None:
@@ -94,7 +103,7 @@ def per_size(function: Callable[..., Any], *values: Any) -> Any:
     return tuple(bounded(function(*each)) for each in zip(*spread, strict=True))
 
 
-def small_power(size: Any, exponent: Any) -> Any:
+def small_power(size: int, exponent: int) -> int:
     """size ** exponent, which is not worked out where it cannot be a size."""
     if type(size) is type(exponent) is int and exponent > 63 and abs(size) > 1:
         raise ValueError("a size does not fit into 64 bits")
@@ -235,8 +244,8 @@ def pool2d(
 
 
 def adaptive_pool2d(x: Tensor, *, kind: str, size: list[int]) -> Tensor:
-    pool = {"max": F.adaptive_max_pool2d, "avg": F.adaptive_avg_pool2d}[kind]
-    return pool(x, size)
+    pools: dict[str, Callable[..., Tensor]] = {"max": F.adaptive_max_pool2d, "avg": F.adaptive_avg_pool2d}
+    return pools[kind](x, size)
 
 
 def same_padding(x: Tensor, kernel: list[int], stride: list[int]) -> tuple[int, ...]:
@@ -263,11 +272,10 @@ def interpolate(
     x: Tensor, size: Sizes | None = None, *, scale: list[float] | None = None, mode: str, align_corners: bool
 ) -> Tensor:
     """To `size`, or by the factors `scale`."""
-    if size is not None:
-        size = numbers(size)
+    sizes = None if size is None else numbers(size)
     if mode == "nearest" and align_corners:
-        return nearest_aligned(x, size or [int(n * factor) for n, factor in zip(x.shape[2:], scale, strict=True)])
-    return F.interpolate(x, size, scale, mode, None if mode == "nearest" else align_corners)
+        return nearest_aligned(x, sizes or [int(n * by) for n, by in zip(x.shape[2:], scale or (), strict=True)])
+    return F.interpolate(x, sizes, scale, mode, None if mode == "nearest" else align_corners)
 
 
 def nearest_aligned(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -320,6 +328,9 @@ def log_softmax(x: Tensor, *, axis: int) -> Tensor:
 
 
 def clip(x: Tensor, minimum: Number | None = None, maximum: Number | None = None) -> Tensor:
+    if isinstance(minimum, Tensor) or isinstance(maximum, Tensor):
+        lowest, highest = (None if bound is None else as_tensor(bound, x) for bound in (minimum, maximum))
+        return torch.clamp(x, lowest, highest)
     return torch.clamp(x, minimum, maximum)
 
 
@@ -365,15 +376,14 @@ def aligned(y: Tensor, x: Tensor, axis: int) -> Tensor:
 
 
 def binary(
-    name: str, on_tensors: Callable[..., Tensor], on_numbers: Callable[..., Any] | None = None
-) -> Callable[..., Any]:
+    name: str, on_tensors: Callable[..., Tensor], on_numbers: Callable[..., int | float] | None = None
+) -> Callable[..., Value]:
     """An operator with two operands: Paddle's axis broadcasting, and sizes where it has a function for numbers."""
 
-    def apply(x: Number, y: Number, *, axis: int = -1) -> Any:
+    def apply(x: Number, y: Number, *, axis: int = -1) -> Value:
         if on_numbers is not None and is_sizes(x, y):
             return per_size(on_numbers, x, y)
-        like = x if isinstance(x, Tensor) else y
-        x, y = as_tensor(x, like), as_tensor(y, like)
+        x, y = as_tensor(x, y), as_tensor(y, x)
         if x.dim() < y.dim():
             return on_tensors(aligned(x, y, axis), y)
         return on_tensors(x, aligned(y, x, axis))
@@ -390,7 +400,7 @@ def reduction(name: str, function: Callable[..., Tensor]) -> Callable[..., Tenso
     return named(apply, name)
 
 
-def named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+def named(function: Callable[..., Result], name: str) -> Callable[..., Result]:
     """The function under the name by which this module has it; generated code and pickles find it by that."""
     function.__name__ = function.__qualname__ = name
     return function
@@ -433,7 +443,7 @@ min_axes = reduction("min_axes", torch.amin)
 prod_axes = reduction("prod_axes", product)
 
 
-def scale(x: Tensor, factor: Number, *, bias: float = 0.0, bias_first: bool = False) -> Any:
+def scale(x: Tensor, factor: Number, *, bias: float = 0.0, bias_first: bool = False) -> Value:
     """factor·x + bias, or factor·(x + bias), of the same data type."""
     before, after = (bias, 0.0) if bias_first else (0.0, bias)
     if is_sizes(x, factor):
@@ -454,7 +464,7 @@ def where(condition: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return torch.where(condition, x, y)
 
 
-def cast(x: Tensor, *, dtype: str) -> Any:
+def cast(x: Tensor, *, dtype: str) -> Value:
     if is_sizes(x):
         return per_size(torch.sym_float if dtype.startswith("float") else torch.sym_int, x)
     return x.to(torch_dtype(dtype))
@@ -467,7 +477,7 @@ def argmax(x: Tensor, *, axis: int | None, keepdim: bool, dtype: str) -> Tensor:
 # ---- rearranging -------------------------------------------------------------------------------------------------
 
 
-def reshape(x: Tensor, shape: Sizes) -> Any:
+def reshape(x: Tensor, shape: Sizes) -> Value:
     """To new sizes; 0 stands for the old size at its place, -1 for what is left."""
     if is_sizes(x):
         return numbers(x) if numbers(shape) else numbers(x)[0]
@@ -478,14 +488,14 @@ def flatten(x: Tensor, *, start: int, stop: int) -> Tensor:
     return x.flatten(start, stop)
 
 
-def squeeze(x: Tensor, *, axes: list[int]) -> Any:
+def squeeze(x: Tensor, *, axes: list[int]) -> Value:
     """Without these axes, as far as they are of one element; without all such axes where none is given."""
     if is_sizes(x):
         return numbers(x)[0]
     return x.squeeze(tuple(axes)) if axes else x.squeeze()
 
 
-def unsqueeze(x: Tensor, *, axes: list[int]) -> Any:
+def unsqueeze(x: Tensor, *, axes: list[int]) -> Value:
     """With axes of one element, made one after another."""
     if is_sizes(x):
         return numbers(x)
@@ -498,17 +508,16 @@ def transpose(x: Tensor, *, axes: list[int]) -> Tensor:
     return x.permute(axes)
 
 
-def concat(x: list[Tensor], *, axis: int) -> Any:
+def concat(x: list[Tensor], *, axis: int) -> Value:
     return torch.cat(_all_tensors(x), axis) if not is_sizes(*x) else numbers(x)
 
 
-def stack(x: list[Tensor], *, axis: int) -> Any:
+def stack(x: list[Tensor], *, axis: int) -> Value:
     return torch.stack(_all_tensors(x), axis) if not is_sizes(*x) else numbers(x)
 
 
-def _all_tensors(values: Sequence[Any]) -> list[Tensor]:
-    like = next(value for value in values if isinstance(value, Tensor))
-    return [as_tensor(value, like) for value in values]
+def _all_tensors(values: Sequence[Value]) -> list[Tensor]:
+    return [as_tensor(value, *values) for value in values]
 
 
 def split(x: Tensor, *, axis: int, parts: int | None = None, sizes: list[int] | None = None) -> tuple[Tensor, ...]:
@@ -516,12 +525,14 @@ def split(x: Tensor, *, axis: int, parts: int | None = None, sizes: list[int] | 
     total = x.shape[axis]
     few(parts if sizes is None else len(sizes))
     if sizes is None:
+        if parts is None:
+            raise ValueError("split has neither a count nor sizes of parts")
         return torch.split(x, total // parts, axis)
     left = total - sum(size for size in sizes if size >= 0)
     return torch.split(x, [left if size < 0 else size for size in sizes], axis)
 
 
-def unbind(x: Tensor, *, axis: int) -> tuple[Any, ...]:
+def unbind(x: Tensor, *, axis: int) -> tuple[Value, ...]:
     if is_sizes(x):
         return numbers(x)
     few(x.shape[axis])
@@ -530,7 +541,7 @@ def unbind(x: Tensor, *, axis: int) -> tuple[Any, ...]:
 
 def slice_axes(
     x: Tensor, starts: Sizes, ends: Sizes, *, axes: list[int], steps: list[int] | None = None, squeezed: list[int]
-) -> Any:
+) -> Value:
     """x[starts:ends:steps] along some axes, then without the axes `squeezed`."""
     steps = steps or [1] * len(axes)
     parts = [slice(*each) for each in zip(numbers(starts), numbers(ends), steps, strict=True)]
@@ -551,12 +562,12 @@ def tile(x: Tensor, repeats: Sizes) -> Tensor:
     return torch.tile(x, numbers(repeats))
 
 
-def gather(x: Tensor, index: Tensor, *, axis: int) -> Any:
+def gather(x: Tensor, index: Tensor, *, axis: int) -> Value:
     """What stands at these places of an axis."""
     if is_sizes(x, index):
-        return per_size(lambda place: x[place], index)
-    like = x if isinstance(x, Tensor) else index
-    return as_tensor(x, like).index_select(axis, as_tensor(index, like).reshape(-1).to(torch.int64))
+        sizes = numbers(x)
+        return per_size(lambda place: sizes[place], index)
+    return as_tensor(x, index).index_select(axis, as_tensor(index, x).reshape(-1).to(torch.int64))
 
 
 def flip(x: Tensor, *, axes: list[int]) -> Tensor:
@@ -566,7 +577,7 @@ def flip(x: Tensor, *, axes: list[int]) -> Tensor:
 # ---- constants ---------------------------------------------------------------------------------------------------
 
 
-def full(shape: Sizes, value: Number, *, dtype: str, like: Tensor) -> Any:
+def full(shape: Sizes, value: Number, *, dtype: str, like: Tensor) -> Value:
     """One value everywhere, on the device of `like`; a few integers along at most one axis are sizes."""
     sizes = numbers(shape)
     if isinstance(value, Tensor):
@@ -583,10 +594,13 @@ def full_batch(x: Tensor, *, shape: list[int], value: float, dtype: str, input_a
 
 
 def full_like(x: Tensor, value: Number, *, dtype: str | None) -> Tensor:
-    return torch.full_like(x, value, dtype=torch_dtype(dtype) if dtype else None)
+    kind = torch_dtype(dtype) if dtype else x.dtype
+    if isinstance(value, Tensor):
+        return value.reshape(()).to(kind).expand(x.shape)
+    return torch.full_like(x, value, dtype=kind)
 
 
-def constant(*, values: list[float], shape: list[int], dtype: str, like: Tensor) -> Any:
+def constant(*, values: list[float], shape: list[int], dtype: str, like: Tensor) -> Value:
     """Given values, on the device of `like`; a few integers along at most one axis are sizes."""
     if "int" in dtype and len(shape) <= 1 and len(values) <= MOST_SIZES:
         return tuple(values) if shape else values[0]
@@ -622,7 +636,7 @@ UNARY: Mapping[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
 }
 
-OPERATORS: Mapping[str, Callable[..., Any]] = {
+OPERATORS: Mapping[str, Callable[..., Value]] = {
     **UNARY,
     "shape": shape,
     "conv2d": conv2d,
@@ -702,7 +716,7 @@ LIKE = "like"
 
 # What the annotations of the functions mean for a slot, and for an attribute.
 SLOT_KINDS = {"Tensor": "tensor", "list[Tensor]": "list", "Number": "tensor", "Sizes": "sizes"}
-ATTRIBUTE_KINDS: Mapping[str, Callable[[Any], bool]] = {
+ATTRIBUTE_KINDS: Mapping[str, Callable[[object], bool]] = {
     "None": lambda value: value is None,
     "bool": lambda value: isinstance(value, bool),
     "str": lambda value: isinstance(value, str),
@@ -774,7 +788,7 @@ def _lstm_mistake(node: Node) -> str | None:
     return f"the operator lstm has {weights} weights, and {wanted} belong to its layers" if weights != wanted else None
 
 
-def fits(value: Any, kinds: Sequence[str]) -> bool:
+def fits(value: object, kinds: Sequence[str]) -> bool:
     """Whether an attribute is of one of these kinds."""
     return any(ATTRIBUTE_KINDS[kind](value) for kind in kinds)
 
@@ -820,11 +834,11 @@ def lstm_tensors(node: Node) -> dict[str, str]:
 
 
 def build_conv2d(node: Node, shapes: Shapes) -> nn.Module:
-    given, weight = node.attributes, shapes[node.inputs["weight"][0]]
+    given, (outside, inside, height, width) = node.attributes, shapes[node.inputs["weight"][0]]
     return nn.Conv2d(
-        weight[1] * given["groups"],
-        weight[0],
-        tuple(weight[2:]),
+        inside * given["groups"],
+        outside,
+        (height, width),
         tuple(given["stride"]),
         tuple(given["padding"]),
         tuple(given["dilation"]),
@@ -834,11 +848,11 @@ def build_conv2d(node: Node, shapes: Shapes) -> nn.Module:
 
 
 def build_conv2d_transpose(node: Node, shapes: Shapes) -> nn.Module:
-    given, weight = node.attributes, shapes[node.inputs["weight"][0]]
+    given, (inside, outside, height, width) = node.attributes, shapes[node.inputs["weight"][0]]
     return nn.ConvTranspose2d(
-        weight[0],
-        weight[1] * given["groups"],
-        tuple(weight[2:]),
+        inside,
+        outside * given["groups"],
+        (height, width),
         tuple(given["stride"]),
         tuple(given["padding"]),
         tuple(given["output_padding"]),

@@ -205,8 +205,9 @@ class UpsampledConvolution(nn.Module):
 def channels(network: Network, value: fx.Node) -> int | None:
     """How many channels a map has, as far as convolutions tell it."""
     layer = network.layer(value)
-    if isinstance(layer, (nn.Conv2d, GatedConvolution)):
-        return layer.out_channels
+    told = getattr(layer, "out_channels", None)
+    if isinstance(told, int):
+        return told
     if pair := operands(value, (*ADDITIONS, *PRODUCTS)):
         found = {channels(network, operand) for operand in pair}
         return found.pop() if len(found) == 1 else None
@@ -218,13 +219,14 @@ def channels(network: Network, value: fx.Node) -> int | None:
 
 def convolve_before_upsampling(network: Network) -> None:
     """3×3 convolutions of sums and concatenations with upsampled maps: each map convolved at its own size."""
+    pooled = find_pooled(network)
     for node, layer in network.layers(nn.Conv2d):
         value = source(node)
         if not is_3x3(layer) or only_user(value) is None:
             continue
         parts = list(split_weight(network, value, layer.weight))
         fine = [(part, weight) for part, weight in parts if not upsampled(part)]
-        if len(fine) != 1 or len(parts) == 1:
+        if len(fine) != 1 or len(parts) == 1 or fine[0][0] in pooled:
             continue
         ((part, weight),) = fine
         result = network.insert(node, convolution(weight, layer.bias, 1, weight.dtype), part)

@@ -71,6 +71,7 @@ class Convolution(Kernel):
     """A convolution with its activation; where it is `summed`, a second map is added before that, which may be relu."""
 
     def __init__(self, layer: nn.Conv2d, activation: str, summed: bool) -> None:
+        self.out_channels = layer.out_channels
         self.geometry = (list(layer.padding), list(layer.stride), list(layer.dilation), layer.groups)
         name = None if activation == "none" else activation
         after: tuple[object, ...] = ("add", 1.0, name, [], None) if summed else (activation, [], "")
@@ -101,7 +102,7 @@ class Pointwise(Kernel):
     def __init__(self, layer: nn.Conv2d, activation: str, summed: bool) -> None:
         after: tuple[object, ...] = ("add",) if summed else (activation, [], "")
         super().__init__(layer.weight.flatten(1), layer.bias, *after)
-        self.activation = activation
+        self.out_channels, self.activation = layer.out_channels, activation
 
     def forward(self, x: Tensor, summand: Tensor | None = None) -> Tensor:
         pixels = x.permute(0, 2, 3, 1)
@@ -161,7 +162,7 @@ class Upsampling(nn.Module):
     def __init__(self, layers: list[nn.ConvTranspose2d], activations: list[str]) -> None:
         super().__init__()
         self.strides = [layer.stride[0] for layer in layers]
-        self.channels = layers[-1].out_channels
+        self.out_channels = layers[-1].out_channels
         self.rows = nn.Sequential()
         blocks = 1
         for layer, activation, stride in zip(layers, activations, self.strides, strict=True):
@@ -174,10 +175,10 @@ class Upsampling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n, _, h, w = x.shape
         y = self.rows(x.permute(0, 2, 3, 1))
-        y = y.view(n, h, w, *(stride for stride in self.strides for _ in "hw"), self.channels)
+        y = y.view(n, h, w, *(stride for stride in self.strides for _ in "hw"), self.out_channels)
         last, rows, columns = y.ndim - 1, range(3, y.ndim - 1, 2), range(4, y.ndim - 1, 2)
         factor = prod(self.strides)
-        return y.permute(0, last, 1, *rows, 2, *columns).reshape(n, self.channels, h * factor, w * factor)
+        return y.permute(0, last, 1, *rows, 2, *columns).reshape(n, self.out_channels, h * factor, w * factor)
 
 
 # ---- putting them in ---------------------------------------------------------------------------------------------
@@ -231,8 +232,8 @@ def fuse_convolutions(network: Network, pooled: set[fx.Node]) -> None:
             continue
         inputs = [source(node)]
         last, activation = with_activation(network, node)
-        total = only_user(node)
-        if total is not None and (summand := added_map(network, node, total, pooled)):
+        if found := added_map(network, node, pooled):
+            total, summand = found
             inputs.append(summand)
             last, activation = with_activation(network, total)
             if activation not in ("none", "relu"):  # oneDNN takes no other one after a sum
@@ -247,12 +248,15 @@ def fuse_convolutions(network: Network, pooled: set[fx.Node]) -> None:
         network.replace(last, network.insert(last, kernel, *inputs))
 
 
-def added_map(network: Network, node: fx.Node, total: fx.Node, pooled: set[fx.Node]) -> fx.Node | None:
-    """The map that `total` adds to a node's, where it is such a sum and both are of one size."""
+def added_map(network: Network, node: fx.Node, pooled: set[fx.Node]) -> tuple[fx.Node, fx.Node] | None:
+    """The sum that alone reads a node's map, and the other map in it, where both are of one size."""
+    total = only_user(node)
+    if total is None or channels(network, total) is None:
+        return None
     for own, other in summands(total):
         is_map = network.layer(other) or network.activation(other) or calls(other, *ADDITIONS, *PRODUCTS)
         if own is node and other is not node and is_map and pooled.isdisjoint((node, other)):
-            return other
+            return total, other
     return None
 
 
