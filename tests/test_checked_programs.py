@@ -211,7 +211,8 @@ def test_what_is_not_read_is_not_written() -> None:
     """Fields that the schema does not have, and other blocks, in both forms."""
     dead = operator("exp", {"X": ["w"]}, {"Out": ["extra"]})
     hidden = field(99, "hidden")
-    data = legacy(operator("tanh", {"X": ["sum"]}, {"Out": ["y"]}) + hidden, inner=(dead,)) + hidden
+    live = operator("tanh", {"X": ["sum"]}, {"Out": ["y"]}, [attribute("any", 0, hidden)]) + hidden
+    data = legacy(live, inner=(dead,)) + hidden
     found = check(data, read_pdmodel)
     assert b"hidden" not in found.content
     assert len(message_class("Program").FromString(found.content).blocks) == 1
