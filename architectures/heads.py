@@ -124,8 +124,19 @@ class ClassificationHead(nn.Module):
 
 THRESHOLD_BRANCH = ("head.thresh.",)
 FOLDED_HEAD = {"folded_head": Parameter(False, told_by=Present("head.binarize.conv1.bias"))}
-DB = Part(DBHead, parameters=FOLDED_HEAD, config={"Head.name": "DBHead"}, optional=THRESHOLD_BRANCH)
-DB_LARGE_KERNEL = replace(DB, arguments={"kernel_size": 7})
+DB_ALGORITHM = {"algorithm": (None, "DB")}
+DB_FIXED = {**DB_ALGORITHM, "Head.kernel_list": (None, [3, 2, 2])}
+# The steepness is that of the binary map, which training alone makes; so is what happens to its NaN.
+DB_TRAINING = ("Head.k", "Head.fix_nan")
+DB = Part(
+    DBHead,
+    parameters=FOLDED_HEAD,
+    config={"Head.name": "DBHead"},
+    fixed=DB_FIXED,
+    harmless=DB_TRAINING,
+    optional=THRESHOLD_BRANCH,
+)
+DB_LARGE_KERNEL = replace(DB, arguments={"kernel_size": 7}, fixed={**DB_ALGORITHM, "Head.kernel_list": ([7, 2, 2],)})
 
 
 def ctc_classes(key: str = "head.fc.weight", classes: int = 6625) -> Parameter:
@@ -133,7 +144,19 @@ def ctc_classes(key: str = "head.fc.weight", classes: int = 6625) -> Parameter:
     return Parameter(classes, told_by=Size(key, 0))
 
 
-CTC = Part(CTCHead, parameters={"classes": ctc_classes()}, config={"Head.name": "CTCHead"})
+# `return_feats` makes upstream's network return more than probabilities; `use_guide` gives it more layers.
+CTC_FIXED = {"Head.return_feats": (None, False), "Head.use_guide": (None, False), "Head.use_pool": (None, False)}
+# What regularises, and what the head beside it that guides training is made of.
+CTC_TRAINING = ("Head.fc_decay", "Head.use_pos")
+ONE_LAYER = {**CTC_FIXED, "Head.mid_channels": (None,)}
+
+CTC = Part(
+    CTCHead,
+    parameters={"classes": ctc_classes()},
+    config={"Head.name": "CTCHead"},
+    fixed=ONE_LAYER,
+    harmless=CTC_TRAINING,
+)
 CTC_TWO_LAYERS = Part(
     CTCHead,
     parameters={
@@ -141,17 +164,22 @@ CTC_TWO_LAYERS = Part(
         "classes": ctc_classes("head.fc2.weight"),
     },
     config={"Head.name": "CTCHead"},
+    fixed=CTC_FIXED,
+    harmless=CTC_TRAINING,
 )
 # Of upstream's MultiHead, which also has a SAR head; the names in circulation are those of the CTC head alone.
 CTC_OF_MULTI_HEAD = Part(
     CTCHead,
     parameters={"classes": ctc_classes()},
     config={"Head.name": "CTCHead"},
+    fixed=ONE_LAYER,
+    harmless=CTC_TRAINING,
     renames=(("head.ctc_head.<rest>", "head.<rest>"),),
     ignored=(Ignored("head.sar_head.", "the SAR head guides training and is never run in evaluation"),),
 )
 CLASSIFICATION = Part(
     ClassificationHead,
-    parameters={"classes": Parameter(2, told_by=Size("head.fc.weight", 0))},
+    parameters={"classes": Parameter(2, told_by=Size("head.fc.weight", 0), config="Head.class_dim")},
     config={"Head.name": "ClsHead"},
+    fixed={"algorithm": (None, "CLS")},
 )

@@ -5,15 +5,16 @@ Upstream: PaddleOCR `ppocr/modeling/backbones/rec_hgnet.py` and `rec_pphgnetv2.p
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .layers import Pair, conv_norm_act
+from .layers import Pair, conv_norm_act, outputs_of
 from .registry import Ignored
 from .svtr import TimeStepPool
 
@@ -56,14 +57,14 @@ class Stem(nn.Module):
         self.stem2b = unit(width // 2, width, 2)
         self.stem3 = unit(2 * width, width, 3, stride=stride)
         self.stem4 = unit(width, out_channels, 1)
-        # A row below and a column on the right keep the size with 2×2 windows. After ReLU no value is negative, so that
-        # zeros do for the max pool as well.
+        # A row below and a column on the right keep the size with 2×2 windows; what they hold is no candidate for the
+        # maximum.
         self.pad = nn.ZeroPad2d((0, 1, 0, 1))
-        self.pool = nn.MaxPool2d(2, 1)
+        self.pool = nn.Sequential(nn.ConstantPad2d((0, 1, 0, 1), -math.inf), nn.MaxPool2d(2, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.pad(self.stem1(x))
-        convolved = self.stem2b(self.pad(self.stem2a(x)))
+        x = self.stem1(x)
+        convolved = self.stem2b(self.pad(self.stem2a(self.pad(x))))
         return self.stem4(self.stem3(torch.cat([self.pool(x), convolved], 1)))
 
 
@@ -118,6 +119,19 @@ class Stage(nn.Module):
         return self.blocks(self.downsample(x))
 
 
+def make_stages(
+    make: Callable[..., Stage], rows: Iterable[tuple[Any, ...]], strides: Iterable[Pair | None]
+) -> list[Stage]:
+    """All stages of a network.
+
+    Args:
+        make: a stage from the values of a row, and its stride.
+        rows: of the network's table.
+        strides: one a stage.
+    """
+    return [make(*row, stride) for row, stride in zip(rows, strides, strict=True)]
+
+
 class DetectionHGNet(nn.Module):
     """A detector's backbone.
 
@@ -140,12 +154,7 @@ class DetectionHGNet(nn.Module):
         self.out_channels = out_channels
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.pool(self.stem(x))
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
+        return outputs_of(self.stages, self.pool(self.stem(x)))
 
 
 class RecognitionHGNet(nn.Module):

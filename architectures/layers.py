@@ -7,7 +7,7 @@ so that a network reads as its list of layers and no renaming happens inside the
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +80,15 @@ def conv_norm_act(
     if activation is not None:
         layers["act"] = activation()
     return nn.Sequential(layers)
+
+
+def outputs_of(stages: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
+    """The output of every stage, each of which reads the one before."""
+    outputs = []
+    for stage in stages:
+        x = stage(x)
+        outputs.append(x)
+    return outputs
 
 
 def runs_eagerly() -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from .registry import Architecture, Present
+from .registry import Architecture, Size
 
 Shape = tuple[int, ...]
 
@@ -186,12 +186,12 @@ def exact_fits(
 ) -> list[Fit]:
     """The candidates, one usually, that have exactly these tensors.
 
-    Few networks are built: where a tensor is missing by which a parameter is told, no fit is exact.
+    Few networks are built: where a tensor is missing whose size tells a parameter, no fit is exact.
     """
     found = []
     for candidate in candidates:
         shapes = shapes_for(candidate)
-        tells = [each.told_by for each in candidate.parameters.values() if each.told_by is not None]
-        if all(tell.told(shapes) is not None for tell in tells if not isinstance(tell, Present)):
+        sizes = [each.told_by for each in candidate.parameters.values() if isinstance(each.told_by, Size)]
+        if all(size.told(shapes) is not None for size in sizes):
             found.append(fit(candidate, shapes, parameters))
     return [each for each in found if each.match.exact]

@@ -187,6 +187,7 @@ def dbfpn(width: int) -> Part:
         DBFPN,
         parameters={"out_channels": pyramid_width(width, "neck.in2_conv.weight")},
         config={"Neck.name": "DBFPN"},
+        fixed={"Neck.use_asf": (None, False)},
     )
 
 
@@ -194,10 +195,18 @@ RSE_FPN = Part(
     RSEFPN,
     parameters={"out_channels": pyramid_width(96, "neck.ins_conv.0.in_conv.weight")},
     config={"Neck.name": "RSEFPN"},
+    # Layers without a shortcut have the same tensors; no released detector is one.
+    fixed={"Neck.shortcut": (None, True), "Neck.intracl": (None, False)},
 )
 LK_PAN = Part(
     LKPAN,
     parameters={"out_channels": pyramid_width(256, "neck.ins_conv.0.weight")},
     config={"Neck.name": "LKPAN"},
+    fixed={"Neck.mode": (None, "large"), "Neck.intracl": (None, False)},
 )
-LK_PAN_INTRACL = replace(LK_PAN, arguments={"intracl": True}, config={**LK_PAN.config, "Neck.intracl": True})
+LK_PAN_INTRACL = replace(
+    LK_PAN,
+    arguments={"intracl": True},
+    config={**LK_PAN.config, "Neck.intracl": True},
+    fixed={"Neck.mode": (None, "large")},
+)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .heads import FOLDED_HEAD, THRESHOLD_BRANCH, DBHead
+from .heads import DB_ALGORITHM, DB_TRAINING, FOLDED_HEAD, THRESHOLD_BRANCH, DBHead
 from .layers import conv_norm_act
 from .necks import upsample
 from .registry import Parameter, Part
@@ -73,6 +73,9 @@ PF_HEAD = Part(
     PFHeadLocal,
     parameters=FOLDED_HEAD,
     config={"Head.name": "PFHeadLocal"},
+    # Upstream's other mode, which it takes without a word, refines at half the size.
+    fixed={**DB_ALGORITHM, "Head.mode": ("large",)},
+    harmless=DB_TRAINING,
     optional=THRESHOLD_BRANCH,
 )
 # No weight tells how many maps are returned: programs of the same network have two or, of a later revision, one.

@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from .graph.form import Graph, GraphError, graph_from_json, graph_to_json
@@ -25,6 +25,9 @@ Task = Literal["det", "rec", "cls"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
 ChannelOrder = Literal["BGR", "RGB"]
+ScoreMode = Literal["fast", "slow"]
+BoxType = Literal["quad", "poly"]
+Direction = Literal["left_to_right", "right_to_left"]
 Triple = tuple[float, float, float]  # one value per channel
 # The value of an architecture's parameter. A list that was read is a tuple.
 Value = bool | int | float | str | None | tuple["Value", ...]
@@ -35,6 +38,8 @@ LARGEST_SIDE = 4096  # pixels of a fixed height or width; an input of that side 
 LARGEST_LIMIT = 65536  # pixels of a page's longer side; images are made smaller than that, never larger
 LARGEST_MULTIPLE = 512
 LARGEST_FACTOR = 1e6  # of scale, mean and std
+MOST_CANDIDATES = 100_000
+LARGEST_UNCLIP_RATIO = 100.0
 LARGEST_VALUE = 1e9  # of an architecture's parameter; whether it fits is for the tensors to say
 MOST_PARAMETERS, MOST_VALUES, DEEPEST_VALUE = 64, 256, 4
 MOST_LABELS, MOST_TENSORS = 1_000_000, 100_000
@@ -86,11 +91,16 @@ SIZE_MODES: dict[str, tuple[str, ...]] = {
     "stretch": ("height", "width"),
     "crop": ("short_side", "height", "width"),
     "multiple": ("multiple", "limit_side"),
+    "multiple_at_least": ("multiple", "short_side", "long_side"),
+    "multiple_long": ("multiple", "long_side"),
+    "multiple_long_up": ("multiple", "long_side"),
+    "multiple_height": ("multiple", "height"),
 }
 _SIZE_BOUNDS = {
     "height": LARGEST_SIDE,
     "width": LARGEST_SIDE,
     "short_side": LARGEST_SIDE,
+    "long_side": LARGEST_SIDE,
     "multiple": LARGEST_MULTIPLE,
     "limit_side": LARGEST_LIMIT,
 }
@@ -104,10 +114,12 @@ class Size:
         mode: "height": the height is fixed, the aspect ratio is kept, and a batch is as wide as `width` or its widest
             image, with zeros to the right; "height_padded": the same, but exactly `width` wide, and a wider image is
             squeezed; "stretch": both are fixed, and the aspect ratio is not kept; "crop": the shorter side becomes
-            `short_side`, and the middle of `height` × `width` is taken; "multiple": the longer side is at most
-            `limit_side`, and both are rounded to a multiple of `multiple`.
-        height, width, short_side: in pixels.
-        multiple, limit_side: in pixels, for the mode of pages.
+            `short_side`, and the middle of `height` × `width` is taken. The modes of pages keep the aspect ratio as
+            far as sides that are multiples of `multiple` can: "multiple": the longer side is at most `limit_side`;
+            "multiple_at_least": the shorter side is at least `short_side`, and then the longer at most `long_side`;
+            "multiple_long": the longer side becomes `long_side`, and "multiple_long_up" the same with both sides
+            rounded up; "multiple_height": the height is fixed, and the width rounded up.
+        height, width, multiple, limit_side, short_side, long_side: in pixels.
     """
 
     mode: str
@@ -116,6 +128,7 @@ class Size:
     multiple: int | None = None
     limit_side: int | None = None
     short_side: int | None = None
+    long_side: int | None = None
 
     @classmethod
     def from_json(cls, data: object, file: str) -> Size:
@@ -161,6 +174,54 @@ class Preprocessing:
             "size": self.size.to_json(),
         }
 
+
+# ---- postprocessing ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BoxPostprocessing:
+    """How a detector's map becomes boxes, by the names that upstream has for it; the defaults are the published ones.
+
+    Attributes:
+        thresh: pixels above it belong to text.
+        box_thresh: mean of the map that a box needs.
+        max_candidates: regions that are looked at, per image.
+        unclip_ratio: a box grows by its area times this over its perimeter.
+        use_dilation: whether regions first grow by a pixel to the right and downwards.
+        score_mode: whether the mean is taken within the box ("fast") or within the region ("slow").
+        box_type: "quad", rectangles that may be turned, or "poly", outlines with any number of corners.
+    """
+
+    thresh: float = 0.3
+    box_thresh: float = 0.6
+    max_candidates: int = 1000
+    unclip_ratio: float = 1.5
+    use_dilation: bool = False
+    score_mode: ScoreMode = "fast"
+    box_type: BoxType = "quad"
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the metadata."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TextPostprocessing:
+    """How a recogniser's characters, which come as they stand in the image from left to right, become text.
+
+    Attributes:
+        direction: in which the script is read. Right to left: the characters are turned round, but for runs of Latin
+            letters and digits.
+    """
+
+    direction: Direction = "left_to_right"
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the metadata."""
+        return asdict(self)
+
+
+Postprocessing = BoxPostprocessing | TextPostprocessing
 
 # ---- metadata ----------------------------------------------------------------------------------------------------
 
@@ -230,6 +291,7 @@ class Metadata:
         parameters: of the architecture; of a graph, the number of classes where it has some.
         preprocessing: how an image becomes the input.
         labels: what each class stands for, the blank of a recogniser first; None where that is not known.
+        postprocessing: how the output becomes boxes or text; None for classifiers, and in files of earlier versions.
         source: what was converted.
         graph: the network itself, where it was converted by its graph.
         ignored: tensors of the source that are not used → why.
@@ -248,6 +310,7 @@ class Metadata:
     parameters: Mapping[str, Value]
     preprocessing: Preprocessing
     labels: tuple[str, ...] | None = None
+    postprocessing: Postprocessing | None = None
     source: Origin | None = None
     graph: Graph | None = None
     ignored: Mapping[str, str] = field(default_factory=dict)
@@ -285,6 +348,7 @@ class Metadata:
             "parameters": {name: _plain(value) for name, value in self.parameters.items()},
             "preprocessing": self.preprocessing.to_json(),
             "labels": None if self.labels is None else list(self.labels),
+            **({} if self.postprocessing is None else {"postprocessing": self.postprocessing.to_json()}),
             "source": None if self.source is None else self.source.to_json(),
             "ignored": dict(self.ignored),
             "initialised": list(self.initialised),
@@ -414,6 +478,56 @@ def _read_preprocessing(data: object) -> Preprocessing:
     )
 
 
+def _flag(value: object, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise _WrongFieldError(where, f"is {_shown(value)}, true or false was expected")
+    return value
+
+
+def _from_zero(value: object, where: str, largest: float) -> float:
+    number = _number(value, where, largest)
+    if number < 0:
+        raise _WrongFieldError(where, f"is {_shown(value)}, a number from 0 to {largest:g} was expected")
+    return number
+
+
+def _read_boxes(data: object, where: str) -> BoxPostprocessing:
+    found = _object(data, where, tuple(each.name for each in fields(BoxPostprocessing)))
+    return BoxPostprocessing(
+        thresh=_from_zero(found["thresh"], f"{where}.thresh", 1),
+        box_thresh=_from_zero(found["box_thresh"], f"{where}.box_thresh", 1),
+        max_candidates=_integer(found["max_candidates"], f"{where}.max_candidates", MOST_CANDIDATES),
+        unclip_ratio=_from_zero(found["unclip_ratio"], f"{where}.unclip_ratio", LARGEST_UNCLIP_RATIO),
+        use_dilation=_flag(found["use_dilation"], f"{where}.use_dilation"),
+        score_mode=cast(ScoreMode, _choice(found["score_mode"], f"{where}.score_mode", get_args(ScoreMode))),
+        box_type=cast(BoxType, _choice(found["box_type"], f"{where}.box_type", get_args(BoxType))),
+    )
+
+
+def _read_direction(data: object, where: str) -> TextPostprocessing:
+    found = _object(data, where, ("direction",))
+    return TextPostprocessing(cast(Direction, _choice(found["direction"], f"{where}.direction", get_args(Direction))))
+
+
+# A classifier's classes are its answer.
+_POSTPROCESSING: dict[str, Callable[[object, str], Postprocessing]] = {"det": _read_boxes, "rec": _read_direction}
+
+
+def _read_postprocessing(data: object, task: str) -> Postprocessing | None:
+    if data is None:
+        return None
+    read = _POSTPROCESSING.get(task)
+    if read is None:
+        raise _WrongFieldError("postprocessing", f"stands in the metadata of a model for {task!r}, which has none")
+    return read(data, "postprocessing")
+
+
+def read_postprocessing(data: object, task: str, file: str) -> Postprocessing | None:
+    """Check and read the postprocessing of a model for this task, if there is one; see `Metadata.from_json`."""
+    with _telling(file):
+        return _read_postprocessing(data, task)
+
+
 def _read_value(value: object, where: str, depth: int = 0) -> Value:
     if value is None or isinstance(value, bool):
         return value
@@ -506,6 +620,7 @@ def _read_metadata(data: object, file: str) -> Metadata:
     optional = (
         GRAPH,
         "labels",
+        "postprocessing",
         "source",
         "ignored",
         "initialised",
@@ -519,13 +634,15 @@ def _read_metadata(data: object, file: str) -> Metadata:
     if version is not None and (type(version) is not int or version != SCHEMA_VERSION):
         raise _WrongFieldError("schema_version", f"is {_shown(version)}, {SCHEMA_VERSION} was expected")
     found = _object(data, "metadata", required, optional)
+    task = cast(Task, _choice(found["task"], "task", TASKS))
     metadata = Metadata(
         name=_name(found["name"]),
-        task=cast(Task, _choice(found["task"], "task", TASKS)),
+        task=task,
         architecture=_text(found["architecture"], "architecture"),
         parameters=_read_parameters(found["parameters"]),
         preprocessing=_read_preprocessing(found["preprocessing"]),
         labels=_optional(found, "labels", _read_labels),
+        postprocessing=_read_postprocessing(found.get("postprocessing"), task),
         source=_optional(found, "source", _read_origin),
         graph=_optional(found, GRAPH, lambda graph, _: _read_graph(graph, file)),
         ignored=_texts(found.get("ignored", {}), "ignored"),

@@ -22,6 +22,7 @@ from .network import OCRModel
 from .records import Preprocessing, Task
 
 Rename = tuple[str, str]
+Agrees = Callable[[Any, Mapping[str, Any]], bool]
 ROLES = ("backbone", "neck", "head")
 
 
@@ -76,6 +77,15 @@ class Present:
         return self.key in shapes
 
 
+@dataclass(frozen=True)
+class Absent(Present):
+    """Whether the state dict lacks a tensor; see `Present`."""
+
+    def told(self, shapes: Mapping[str, tuple[int, ...]]) -> bool | None:
+        """Always an answer."""
+        return self.key not in shapes
+
+
 # ---- parts and architectures -------------------------------------------------------------------------------------
 
 
@@ -88,12 +98,24 @@ class Parameter:
         told_by: what tells it in a state dict, where the weights tell it.
         config: key below `Architecture` at which a PaddleOCR configuration gives it.
         absent: what a configuration without that key means, where that is not the default.
+        choices: all values, where there are few and the layers, or how they are connected, depend on it. A program
+            tells which, even where no name of a tensor is known.
+        read: turns what a configuration gives into the value, where it is not simply of the default's type; raises
+            ValueError, KeyError or TypeError where it cannot.
     """
 
     default: Any
     told_by: Size | Count | Present | None = None
     config: str | None = None
     absent: Any = None
+    choices: tuple[Any, ...] = ()
+    read: Callable[[Any], Any] | None = None
+
+    @property
+    def alternatives(self) -> tuple[Any, ...]:
+        """The values among which a program can tell, the default first."""
+        choices = (False, True) if isinstance(self.default, bool) else self.choices
+        return (self.default, *(value for value in choices if value != self.default))
 
 
 @dataclass(frozen=True)
@@ -119,6 +141,11 @@ class Part:
         arguments: that all models with this part share.
         parameters: argument → what is known of it.
         config: keys below `Architecture` in a PaddleOCR configuration → the value that means this part.
+        fixed: further such keys, which change the network upstream → the values that this one has; None among them
+            where the key may be absent.
+        harmless: further such keys, which matter to training alone or which upstream does not read.
+        agrees: further such keys, whose value the weights tell in another way → whether a value goes with the
+            parameters.
         renames: (name in Paddle, name in the module) templates; the first that matches wins, a name that matches none
             stays. `<n>` and `<m>` stand for digits, `<kind>` and `<gate>` for the words of an LSTM parameter's name,
             `<rest>` for anything.
@@ -130,6 +157,9 @@ class Part:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    harmless: tuple[str, ...] = ()
+    agrees: Mapping[str, Agrees] = field(default_factory=dict)
     renames: tuple[Rename, ...] = ()
     ignored: tuple[Ignored, ...] = ()
     optional: tuple[str, ...] = ()
@@ -175,6 +205,21 @@ class Architecture:
         # The neck of a recogniser's head is a part of that head.
         has_neck = any(key.startswith("Neck.") for key in found)
         return found if has_neck else found | {"Neck.name": None}
+
+    @cached_property
+    def fixed(self) -> dict[str, tuple[Any, ...]]:
+        """Those of all parts."""
+        return {key: values for part in self.parts.values() for key, values in part.fixed.items()}
+
+    @cached_property
+    def harmless(self) -> frozenset[str]:
+        """Those of all parts."""
+        return frozenset(key for part in self.parts.values() for key in part.harmless)
+
+    @cached_property
+    def agrees(self) -> dict[str, Agrees]:
+        """Those of all parts."""
+        return {key: agrees for part in self.parts.values() for key, agrees in part.agrees.items()}
 
     @cached_property
     def renames(self) -> tuple[Rename, ...]:

@@ -78,6 +78,7 @@ def bilstm(hidden_size: int) -> Part:
             "hidden_size": Parameter(hidden_size, Size("neck.encoder.lstm.weight_hh_l0", 1), "Neck.hidden_size")
         },
         config={"Neck.encoder_type": "rnn"},
+        fixed={"Neck.name": ("SequenceEncoder",), "algorithm": (None, "CRNN")},
         renames=(
             ("<rest>.lstm.<n>.cell_fw.<kind>_<gate>", "<rest>.lstm.<kind>_<gate>_l<n>"),
             ("<rest>.lstm.<n>.cell_bw.<kind>_<gate>", "<rest>.lstm.<kind>_<gate>_l<n>_reverse"),

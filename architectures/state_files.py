@@ -37,6 +37,7 @@ WRAPPERS = frozenset({"module", "_forward_module", "_orig_mod", "_fsdp_wrapped_m
 AVERAGES = frozenset({"ema", "averaged", "swa"})
 
 DEEPEST = 4  # dictionaries in dictionaries that are looked into
+MOST_PREFIXES = 16  # that are tried on the names of one set
 LONGEST_NAME = 120  # characters of a tensor's name in a message
 MOST_SHOWN = 3
 MOST_OPCODES = 200_000  # of a pickle that is looked through for what it refers to
@@ -77,9 +78,13 @@ class StateFile:
         Args:
             root: how the names of the wanted tensors begin, up to the first dot.
         """
+        seen = set()
         for each in self.found:
-            yield each
-            yield from _unwrapped(each, root)
+            for candidate in (each, *_unwrapped(each, root)):
+                tensors = frozenset((name, id(tensor)) for name, tensor in candidate.tensors.items())
+                if tensors not in seen:
+                    seen.add(tensors)
+                    yield candidate
 
     def choose(self, root: str, fits: Callable[[StateDict], bool]) -> StateDict | None:
         """The one set that fits; None where none does.
@@ -160,18 +165,16 @@ def _oddity(tensor: Tensor) -> str | None:
 
 
 def _unwrapped(found: StateDict, root: str) -> Iterator[StateDict]:
-    """The same tensors under shorter names, for each prefix that stands before the wanted ones."""
-    parts = {name: [part for part in name.split(".") if part not in WRAPPERS] for name in found.tensors}
-    prefixes: dict[tuple[str, ...], None] = (
-        {(): None} if any(".".join(rest) != name for name, rest in parts.items()) else {}
-    )
-    for rest in parts.values():
-        prefixes |= {tuple(rest[:place]): None for place, part in enumerate(rest[:-1]) if place and part == root}
-    for prefix in prefixes:
-        kept = [name for name, rest in parts.items() if tuple(rest[: len(prefix)]) == prefix]
-        tensors = {".".join(parts[name][len(prefix) :]): found.tensors[name] for name in kept}
-        if len(tensors) == len(kept):  # no two have become one
-            yield StateDict((*found.place, *([".".join(prefix)] if prefix else [])), tensors)
+    """The same tensors under shorter names: without what wrappers add, and without what stands before `root`."""
+    whole = {name: tuple(name.split(".")) for name in found.tensors}
+    bare = {name: tuple(part for part in parts if part not in WRAPPERS) for name, parts in whole.items()}
+    for names in (whole, bare) if bare != whole else (whole,):
+        prefixes = {parts[:place] for parts in names.values() for place, part in enumerate(parts[:-1]) if part == root}
+        for prefix in [(), *sorted(prefixes - {()})[:MOST_PREFIXES]]:
+            kept = [name for name, parts in names.items() if parts[: len(prefix)] == prefix]
+            tensors = {".".join(names[name][len(prefix) :]): found.tensors[name] for name in kept}
+            if len(tensors) == len(kept):  # no two have become one
+                yield StateDict((*found.place, *([".".join(prefix)] if prefix else [])), tensors)
 
 
 def _is_average(place: tuple[str, ...]) -> bool:

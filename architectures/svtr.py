@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .heads import CTCHead, ctc_classes
+from .heads import CTC_TRAINING, ONE_LAYER, CTCHead, ctc_classes
 from .layers import Pair, conv_norm_act, runs_eagerly
 from .registry import Ignored, Part
 from .sequence import Encoder, RowEncoder, map_to_sequence
@@ -164,9 +164,31 @@ def svtr_neck(in_channels: int) -> RowEncoder:
     return RowEncoder(SVTREncoder(in_channels, out_channels=64, kernel_size=3), HEIGHT)
 
 
+# What configurations may say of all recognisers from PP-OCRv3 on, and of those whose encoder is of transformer blocks.
+RECOGNISER_FIXED = {
+    "Neck.name": ("SequenceEncoder",),
+    "algorithm": (None, "SVTR", "SVTR_LCNet", "SVTR_HGNet"),
+}
+ENCODER_FIXED = {
+    **RECOGNISER_FIXED,
+    "Neck.num_heads": (None, 8),
+    "Neck.qkv_bias": (None, True),
+    "Neck.qk_scale": (None,),
+}
+SVTR_FIXED = {
+    **ENCODER_FIXED,
+    "Neck.depth": (None, 2),
+    "Neck.hidden_dims": (None, 120),
+    "Neck.mlp_ratio": (None, 2),
+}
+# `use_guide` stops the gradient towards the backbone; the rates are those of dropout.
+SVTR_TRAINING = ("Neck.use_guide", "Neck.drop_rate", "Neck.attn_drop_rate", "Neck.drop_path")
+
 SVTR = Part(
     svtr_neck,
     config={"Neck.encoder_type": "svtr"},
+    fixed={**SVTR_FIXED, "Neck.dims": (None, 64), "Neck.kernel_size": (None, [3, 3])},
+    harmless=SVTR_TRAINING,
     renames=(("head.ctc_encoder.encoder.<rest>", "neck.encoder.<rest>"),),
 )
 
@@ -182,5 +204,7 @@ def svtr_ctc(classes: int) -> Part:
         MultiHead,
         parameters={"classes": ctc_classes("head.ctc_head.fc.weight", classes)},
         config={"Neck.encoder_type": "svtr", "Head.name": "CTCHead"},
+        fixed={**ONE_LAYER, **SVTR_FIXED, "Neck.dims": (120,), "Neck.kernel_size": ([1, 3],)},
+        harmless=CTC_TRAINING + SVTR_TRAINING,
         ignored=NRTR_HEAD,
     )

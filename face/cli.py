@@ -10,6 +10,8 @@ import atexit
 import logging
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -46,9 +48,13 @@ class Group(click.Group):
         with clean_output():
             return super().main(*args, **extra)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _one_message():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with remembered():
+            with remembered(), _one_message():
                 return super().invoke(ctx)
         except ConverterError as error:
             if ctx.params.get("debug"):
@@ -62,6 +68,16 @@ class Group(click.Group):
             # Registered last, it runs first: before PyTorch tidies up, which it cannot be interrupted in quietly.
             atexit.unregister(_ignore_interrupts)
             atexit.register(_ignore_interrupts)
+
+
+@contextmanager
+def _one_message() -> Iterator[None]:
+    """Let no line of what the user gave pass for a message of its own."""
+    try:
+        yield
+    except click.ClickException as error:
+        vars(error)["message"] = message(error.message)
+        raise
 
 
 def _ignore_interrupts() -> None:

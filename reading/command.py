@@ -84,7 +84,7 @@ def read(
                 if len(images) == 1:
                     raise
                 told = str(error)
-                note(f"error: {told}" if str(path) in told else f"error: {path}: {told}")
+                note(told if str(path) in told else f"{path}: {told}")
                 failed += 1
                 continue
             results.append({"image": str(path), "lines": [line.as_dict() for line in lines]})

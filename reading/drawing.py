@@ -109,7 +109,7 @@ def choose_typeface(text: str, font: Path | None = None) -> Typeface:
     """
     characters = set(text)
     missing = set(characters)
-    files: dict[str, Path | None] = {}
+    files: dict[str, str | None] = {}
     for file in (*_given(font), *FONTS, None):
         if missing and (probe := _installed(file)):
             found = {character for character in missing if _has(probe, character)}

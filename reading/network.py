@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddle2torch.architectures.records import Preprocessing
+from paddle2torch.architectures.records import (
+    BoxPostprocessing,
+    Direction,
+    Postprocessing,
+    Preprocessing,
+    TextPostprocessing,
+    read_postprocessing,
+)
+from paddle2torch.converter.mapping.labels import direction_of
 from paddle2torch.converter.support.errors import SourceError
 from paddle2torch.converter.tasks import find_task
 
@@ -34,6 +44,7 @@ class Network:
             (N, T, classes) probabilities.
         preprocessing: how an image becomes its input.
         labels: a text per class; detectors have none.
+        postprocessing: how its output becomes boxes or text, where it is not as usual.
     """
 
     name: str
@@ -41,6 +52,19 @@ class Network:
     run: Run
     preprocessing: Preprocessing
     labels: Sequence[str] | None = None
+    postprocessing: Postprocessing | None = None
+
+    @property
+    def boxes(self) -> BoxPostprocessing:
+        """How a detector's map becomes boxes."""
+        return self.postprocessing if isinstance(self.postprocessing, BoxPostprocessing) else BoxPostprocessing()
+
+    @property
+    def direction(self) -> Direction:
+        """In which a recogniser's text is read; that of its labels where nothing is said."""
+        if isinstance(self.postprocessing, TextPostprocessing):
+            return self.postprocessing.direction
+        return direction_of(self.labels)
 
 
 if TYPE_CHECKING:
@@ -133,13 +157,15 @@ def from_conversion(conversion: Conversion, run: Run | None = None) -> Network:
         run or torch_run(conversion.build()),
         conversion.network.preprocessing,
         conversion.labels.labels if conversion.labels else None,
+        conversion.postprocessing,
     )
 
 
 def from_module(module: nn.Module, name: str | None = None, dictionary: Path | None = None) -> Network:
-    """The network of a PyTorch module, which computes where its parameters lie, in evaluation mode.
+    """The network of a PyTorch module, which computes where its tensors lie, in their precision, in evaluation mode.
 
-    The attribute `metadata`, which `load_model` gives, says what it is; without it the architecture is recognised.
+    It may be wrapped, by `optimize`, `torch.compile` or `DataParallel`. The attribute `metadata`, which `load_model`
+    gives, says what it is; without it the architecture is recognised.
 
     Raises:
         SourceError: the module is none of ours, or the dictionary cannot be read.
@@ -148,13 +174,15 @@ def from_module(module: nn.Module, name: str | None = None, dictionary: Path | N
     from paddle2torch.converter.conversion.convert import given_labels
 
     name = name or type(module).__name__
-    metadata = getattr(module, "metadata", None) or _recognised(module, name)
+    inner = unwrapped(module)
+    metadata = getattr(inner, "metadata", None) or _recognised(inner, name)
     preprocessing = Preprocessing.from_json(metadata["preprocessing"], name)
-    network = Network(name, metadata["task"], torch_run(module), preprocessing, metadata["labels"])
+    postprocessing = read_postprocessing(metadata.get("postprocessing"), metadata["task"], name)
+    network = Network(name, metadata["task"], torch_run(module), preprocessing, metadata["labels"], postprocessing)
     if dictionary is None or not find_task(network.task).reads:
         return network
     labels = given_labels(dictionary, network.task, metadata["parameters"]).labels
-    return replace(network, labels=labels)
+    return replace(network, labels=labels, postprocessing=None)  # the direction is that of the labels
 
 
 def _recognised(module: nn.Module, name: str) -> dict[str, Any]:
@@ -177,15 +205,32 @@ def _recognised(module: nn.Module, name: str) -> dict[str, Any]:
     }
 
 
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The network that `optimize`, `torch.compile` or `DataParallel` made this one of, or the module itself."""
+    from torch import nn
+
+    for name in ("original", "_orig_mod", "module"):
+        inner = getattr(module, name, None)
+        if isinstance(inner, nn.Module):
+            return unwrapped(inner)
+    return module
+
+
 def torch_run(module: nn.Module) -> Run:
-    """A module as a callable from array to array; it is put into evaluation mode."""
+    """A module as a callable from float32 to float32 arrays.
+
+    It is put into evaluation mode, and computes on the device and in the precision of its first tensor; on the CPU and
+    in float32 where it has none, as optimised and frozen modules may.
+    """
     import torch
 
-    module.eval()
-    device = next(module.parameters()).device
+    with suppress(NotImplementedError):  # what torch.export makes stays in the mode that it was exported in
+        module.eval()
+    tensors = (tensor for tensor in chain(module.parameters(), module.buffers()) if tensor.is_floating_point())
+    like = next(tensors, torch.empty(0))
 
     def run(inputs: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return module(torch.from_numpy(inputs).to(device)).cpu().numpy()
+            return module(torch.from_numpy(inputs).to(like)).float().cpu().numpy()
 
     return run

@@ -94,5 +94,6 @@ class PaddleSession:
         if self._loaded != folder:
             self._program = self._worker.load(folder, prepared.form)
             self._loaded = folder
+        assert self._program is not None
         output = self._program.fetches[0]
         return self._worker.run(inputs, [output])[output]

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paddle2torch.architectures.records import BoxPostprocessing
 from paddle2torch.converter.ocr.ctc import Reading, decode
 from paddle2torch.converter.ocr.images import load_picture
-from paddle2torch.converter.ocr.preprocess import prepare
+from paddle2torch.converter.ocr.preprocess import pad_tiny, prepare
 from paddle2torch.converter.support.errors import SourceError
 from paddle2torch.reading.crops import cut_out
 from paddle2torch.reading.defaults import AUTO, BATCH_SIZE, DETECTOR, DROP_SCORE, RECOGNISER, classifier
-from paddle2torch.reading.detection import PUBLISHED, Detection, find_boxes
+from paddle2torch.reading.detection import PUBLISHED, box_around, find_boxes, find_outlines
 from paddle2torch.reading.network import Network, open_network
 
 if TYPE_CHECKING:
@@ -33,21 +34,24 @@ Point = tuple[int, int]
 
 @dataclass(frozen=True)
 class Line:
-    """A line of text in a picture.
+    """A line of text in an image.
 
     Attributes:
-        text: what it says.
+        text: what it says, in the order in which it is read.
         score: mean probability of its characters.
         box: corners (x, y) in pixels, clockwise from the top left.
+        outline: corners of its outline, where the detector finds lines that need not be straight; the box is around it.
     """
 
     text: str
     score: float
     box: tuple[Point, Point, Point, Point]
+    outline: tuple[Point, ...] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON has it."""
-        return {"text": self.text, "score": round(self.score, 4), "box": [list(point) for point in self.box]}
+        found = {"text": self.text, "score": round(self.score, 4), "box": [list(point) for point in self.box]}
+        return found if self.outline is None else {**found, "outline": [list(point) for point in self.outline]}
 
 
 class Reader:
@@ -62,7 +66,7 @@ class Reader:
         rec: reads the lines; choose it by the script. The default knows Latin letters without accents, and digits.
         dictionary: file of the recogniser's characters, in place of those that come with it.
         fetcher: gets what has to be downloaded; `paddle2torch.reading.network.users_fetcher()` where None.
-        detection: thresholds and sizes of the detector's post-processing.
+        detection: how the detector's map becomes boxes; what the model says, or what is published, where None.
         batch_size: lines that classifier and recogniser take at once.
         drop_score: lines found by the detector are left out below it.
     """
@@ -75,7 +79,7 @@ class Reader:
         *,
         dictionary: Path | None = None,
         fetcher: Fetcher | None = None,
-        detection: Detection = PUBLISHED,
+        detection: BoxPostprocessing | None = None,
         batch_size: int = BATCH_SIZE,
         drop_score: float = DROP_SCORE,
     ) -> None:
@@ -83,7 +87,8 @@ class Reader:
         self._rec = open_network(rec, "rec", dictionary=dictionary, fetcher=fetcher)
         self._det = None if det is None else open_network(det, "det", fetcher=fetcher)
         self._cls = None if cls is None else open_network(cls, "cls", fetcher=fetcher)
-        self._detection, self._batch_size, self._drop_score = detection, batch_size, drop_score
+        said = self._det.boxes if self._det is not None else PUBLISHED
+        self._detection, self._batch_size, self._drop_score = detection or said, batch_size, drop_score
 
     def read(self, image: str | Path | Image.Image | np.ndarray) -> list[Line]:
         """The lines of a picture, from top to bottom and left to right.
@@ -97,41 +102,50 @@ class Reader:
             TypeError: it is something else.
         """
         picture = _checked(image) if isinstance(image, np.ndarray) else load_picture(image)
-        boxes = self._find(picture)
-        crops = [picture] if self._det is None else [cut_out(picture, box) for box in boxes]
+        places: list[tuple[np.ndarray, np.ndarray | None]]
+        if self._det is None:
+            height, width = picture.shape[:2]
+            whole = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]])
+            places, crops, lowest = [(whole, None)], [picture], 0.0
+        else:
+            picture = pad_tiny(picture)
+            places = self._find(self._det, picture)
+            crops, lowest = [cut_out(picture, box) for box, _ in places], self._drop_score
         readings = self._recognise(self._turn_upright(crops))
-        lowest = self._drop_score if self._det is not None else 0.0
         return [
-            Line(reading.text, reading.score, tuple((int(x), int(y)) for x, y in box))
-            for box, reading in zip(boxes, readings, strict=True)
+            Line(reading.text, reading.score, _corners(box), None if outline is None else _points(outline))
+            for (box, outline), reading in zip(places, readings, strict=True)
             if reading.text and reading.score >= lowest
         ]
 
-    def _find(self, picture: np.ndarray) -> np.ndarray:
-        """The boxes, (N, 4, 2)."""
+    def _find(self, detector: Network, picture: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """The boxes, (4, 2) each, and the outline of each where the detector finds outlines."""
         height, width = picture.shape[:2]
-        if self._det is None:
-            return np.array([[[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]]])
         if max(height, width) > LONGEST_SIDE:
             raise SourceError(f"the picture has {width} × {height} pixels; make no side longer than {LONGEST_SIDE}")
-        (probabilities,) = self._det.run(prepare([picture], self._det.preprocessing))[:, 0]
-        return find_boxes(probabilities, height, width, self._detection)
+        (probabilities,) = detector.run(prepare([picture], detector.preprocessing))[:, 0]
+        if self._detection.box_type == "poly":
+            return [
+                (box_around(outline), outline)
+                for outline in find_outlines(probabilities, height, width, self._detection)
+            ]
+        return [(box, None) for box in find_boxes(probabilities, height, width, self._detection)]
 
     def _turn_upright(self, crops: list[np.ndarray]) -> list[np.ndarray]:
         """The crops, those turned that the classifier is sure are upside down."""
         if self._cls is None:
             return crops
-        upright = list(crops)
+        upright, labels = list(crops), self._cls.labels or ()
         for places, probabilities in self._in_batches(self._cls, crops):
             for place, row in zip(places, probabilities, strict=True):
-                if self._cls.labels[row.argmax()] == UPSIDE_DOWN and row.max() > TURN_SCORE:
+                if labels[row.argmax()] == UPSIDE_DOWN and row.max() > TURN_SCORE:
                     upright[place] = np.ascontiguousarray(crops[place][::-1, ::-1])
         return upright
 
     def _recognise(self, crops: list[np.ndarray]) -> list[Reading]:
         readings: dict[int, Reading] = {}
         for places, probabilities in self._in_batches(self._rec, crops):
-            readings |= zip(places, decode(probabilities, self._rec.labels), strict=True)
+            readings |= zip(places, decode(probabilities, self._rec.labels, self._rec.direction), strict=True)
         return [readings[place] for place in range(len(crops))]
 
     def _in_batches(self, network: Network, crops: Sequence[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
@@ -140,6 +154,15 @@ class Reader:
         for start in range(0, len(order), self._batch_size):
             places = order[start : start + self._batch_size]
             yield places, network.run(prepare([crops[place] for place in places], network.preprocessing))
+
+
+def _points(corners: np.ndarray) -> tuple[Point, ...]:
+    return tuple((int(x), int(y)) for x, y in corners)
+
+
+def _corners(box: np.ndarray) -> tuple[Point, Point, Point, Point]:
+    first, second, third, fourth = _points(box)
+    return first, second, third, fourth
 
 
 def _checked(picture: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from paddle2torch.architectures.digest import digest_of
 from paddle2torch.converter.conversion.convert import convert
 from paddle2torch.converter.sources import load_source
 from paddle2torch.converter.support.errors import OutputError
@@ -51,8 +52,8 @@ def test_both_files_hold_the_state_dict(tmp_path: Path) -> None:
     assert same(state, STATE)
     assert same(load_file(safetensors), STATE)
     with safe_open(safetensors, "pt") as file:
-        assert [json.loads(each) for each in file.metadata().values()] == [account]
-    assert json.loads(text.read_text(encoding="utf-8")) == account
+        told = [json.loads(each) for each in file.metadata().values()]
+    assert told == [json.loads(text.read_text(encoding="utf-8"))] == [{**account, "digest": digest_of(STATE)}]
 
 
 def test_tensors_that_do_not_lie_in_order_are_written_in_order(tmp_path: Path) -> None:

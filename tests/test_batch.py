@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +15,6 @@ import pytest
 from click.testing import CliRunner
 
 from paddle2torch.cli import main
-from paddle2torch.converter.batch import run as batch
 from paddle2torch.converter.batch.run import Outcome, Report, run_tasks, table
 from paddle2torch.converter.batch.tasks import ConvertTask, VerifyTask, absolute
 from paddle2torch.converter.conversion.choice import Access, Choice
@@ -192,10 +193,14 @@ def test_the_command_takes_a_scheduler_and_relative_paths(
     assert same_weights(tmp_path / "out", tarballs[:2])
 
 
-def test_a_scheduler_that_does_not_answer_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "x:y:z", "tcp://nowhere.invalid:8786", "nothing"])
+def test_a_scheduler_that_does_not_answer_is_one_clear_error(address: str) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr(batch, "CONNECT_LIMIT", 1)
-    result = CliRunner().invoke(main, ["convert", "embedded_rec", "--scheduler", "tcp://127.0.0.1:9"])
-    assert result.exit_code == SchedulerError.exit_code
-    assert "tcp://127.0.0.1:9: no Dask scheduler answers there" in result.stderr
-    assert "Traceback" not in result.output
+    code = (
+        "from paddle2torch.cli import main; from paddle2torch.converter.batch import run; run.CONNECT_LIMIT = 1; "
+        f"main(['convert', 'embedded_rec', '--scheduler', {address!r}])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+    assert ended.returncode == SchedulerError.exit_code
+    assert ended.stderr.startswith(f"error: {address}: no Dask scheduler answers there")
+    assert ended.stderr.count("\n") == 1

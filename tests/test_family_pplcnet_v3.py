@@ -21,8 +21,10 @@ from paddle2torch.architectures.families.pplcnet_v3 import Activation
 from paddle2torch.architectures.layers import Hardsigmoid02
 from paddle2torch.architectures.matching import COUNTER, expected_tensors
 from paddle2torch.architectures.registry import get
+from paddle2torch.converter.mapping.recognition import identify
 from paddle2torch.converter.mapping.rules import assign as sources_of
 from paddle2torch.converter.mapping.rules import in_torch_layout, module_name, structured_name, to_torch
+from paddle2torch.converter.support.errors import MappingError
 from support.changes import Change, assign, before, corner, define, put
 from support.golden import first_departure
 from support.networks import drawn, returned, shapes
@@ -150,6 +152,16 @@ def test_only_the_necks_attention_is_missing_in_the_released_training_file_of_th
     assert len(missing) == 32
     assert all(key.startswith("neck.") and ".se_block." in key for key in missing)
     assert found == {key: shape for key, shape in wanted.items() if key not in missing}
+
+
+def test_the_released_training_file_of_the_detector_is_refused_with_the_way_on() -> None:
+    tensors = {structured_name(key, ()): shape for key, shape in shapes(create_model(DET)).items()}
+    incomplete = {name: shape for name, shape in tensors.items() if ".se_block." not in name}
+    with pytest.raises(MappingError, match=r"lacks the neck's squeeze-and-excite .* PP-OCRv4_mobile_det_pretrained"):
+        identify(incomplete, "ch_PP-OCRv4_det_train.tar")
+    del incomplete["neck.ins_conv.0.in_conv.weight"]
+    with pytest.raises(MappingError, match="looks like PP-OCRv4 or newer"):
+        identify(incomplete, "another file")
 
 
 def test_names_of_the_first_programs_are_understood_and_never_written() -> None:

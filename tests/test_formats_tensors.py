@@ -34,7 +34,14 @@ def test_only_arrays_that_nobody_can_write_to_are_taken_over() -> None:
     values = np.arange(6, dtype=np.float32).reshape(2, 3)
     mine, view = own(values), own(values).reshape(-1)
     bytes_of_a_file = np.frombuffer(values.tobytes(), np.float32)
-    arrays = {"own": mine, "again": mine, "writable": values, "view": view, "turned": mine.T, "file": bytes_of_a_file}
+    arrays = {
+        "own": mine,
+        "again": mine,
+        "writable": values.copy(),
+        "view": view,
+        "turned": mine.T,
+        "file": bytes_of_a_file,
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # PyTorch warns of read-only arrays
         tensors = as_tensors(arrays)

@@ -266,7 +266,9 @@ def test_why_a_graph_takes_no_input_is_told_in_one_line() -> None:
     with pytest.raises(MappingError) as caught:
         check_conformity(each.graph, each.model, each.keys, (2, 4, 32, 100))
     message = str(caught.value)
-    assert message.startswith("the released graph takes no input of [2, 4, 32, 100]: an input of [2, 4, 32, 100] and a ")
+    assert message.startswith(
+        "the released graph takes no input of [2, 4, 32, 100]: an input of [2, 4, 32, 100] and a "
+    )
     assert "\n" not in message
     assert "While executing" not in message
 
@@ -304,3 +306,44 @@ def test_threads_may_trace_what_they_share() -> None:
     assert len(places) == 40
     assert all(each == places[0] for each in places)
     assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+# ---- what may be written in several ways -------------------------------------------------------------------------
+
+
+class OverTime(nn.Module):
+    """A convolution over time and its norm, as PyTorch has them."""
+
+    def __init__(self, **changes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(3, 6, 5, **{"stride": 2, "padding": 2, "dilation": 1, "groups": 3} | changes)
+        self.norm = nn.BatchNorm1d(6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.conv(x.flatten(2)))
+
+
+class OverOneRow(OverTime):
+    """The same as Paddle has it, with a convolution over an image of one row."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight, row = self.conv.weight.unsqueeze(2), x.flatten(2).unsqueeze(2)
+        y = nn.functional.conv2d(row, weight, self.conv.bias, (1, 2), (0, 2), 1, 3).squeeze(2)
+        norm = self.norm
+        return nn.functional.batch_norm(y, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+
+
+def compared(one: nn.Module, other: nn.Module) -> list[str]:
+    return [each.attribute for each in compare(*(trace_module(each.eval(), (2, 3, 4, 5)) for each in (one, other)))]
+
+
+def test_a_convolution_over_time_is_one_over_an_image_of_one_row() -> None:
+    assert compared(OverOneRow(), OverTime()) == []
+    changes = {"stride": 1, "padding": 1, "dilation": 2, "groups": 1}
+    for name, value in changes.items():
+        assert name in compared(OverOneRow(), OverTime(**{name: value}))
+
+
+def test_how_a_pool_rounds_matters_where_it_has_a_stride() -> None:
+    assert compared(nn.MaxPool2d(2, 1, ceil_mode=True), nn.MaxPool2d(2, 1)) == []
+    assert compared(nn.MaxPool2d(2, 2, ceil_mode=True), nn.MaxPool2d(2, 2)) == ["ceil_mode"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from paddle2torch.architectures import create_model, list_models, matching
+from paddle2torch.architectures.matching import Fit
 from paddle2torch.architectures.registry import get
 from paddle2torch.converter.mapping import recognition
 from paddle2torch.converter.mapping.rules import module_name, structured_name, to_paddle, to_torch
@@ -157,10 +158,44 @@ def test_to_paddle_refuses_an_incomplete_state() -> None:
         to_paddle(state, get("cls_mobilenet_v3"), {})
 
 
+# The same tensors, told apart by strides alone.
+ALIKE = ("cls_pp_lcnet_page", "cls_pp_lcnet_textline")
+
+
 @pytest.mark.parametrize("name", list_models())
 def test_few_networks_are_compared_to_identify_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     compared, compare = [], matching.fit
     monkeypatch.setattr(matching, "fit", lambda *given: compared.append(given) or compare(*given))
     shapes = {key: array.shape for key, array in random_tensors(name).items()}
-    assert recognition.identify(shapes, "a file").architecture.name == name
-    assert len(compared) <= 4
+    if name in ALIKE:
+        with pytest.raises(MappingError, match=" and ".join(ALIKE) + " fit alike; say which with --architecture"):
+            recognition.identify(shapes, "a file")
+    else:
+        assert recognition.identify(shapes, "a file").architecture.name == name
+    assert len(compared) <= len(list_models()) / 4
+
+
+def test_what_the_weights_do_not_tell_something_else_may() -> None:
+    shapes = {key: array.shape for key, array in random_tensors("cls_pp_lcnet_page", classes=2).items()}
+    for name in ALIKE:
+        found = recognition.identify(shapes, "a file", tells=lambda fit, name=name: fit.architecture.name == name)
+        assert found.architecture.name == name
+    with pytest.raises(MappingError, match="fit alike"):
+        recognition.identify(shapes, "a file", tells=lambda _: False)
+
+
+def test_values_that_no_weight_tells_are_tried_the_usual_one_first() -> None:
+    name = "det_pphgnet_small_lkpan"
+    shapes = {key: array.shape for key, array in random_tensors(name).items()}
+    tried: list[bool] = []
+
+    def returns_one(fit: Fit) -> bool:
+        tried.append(fit.parameters["both_maps"])
+        return not fit.parameters["both_maps"]
+
+    assert "both_maps" not in recognition.identify(shapes, "a file").parameters
+    for architecture in (None, get(name)):
+        assert recognition.identify(shapes, "a file", architecture, tells=returns_one).parameters["both_maps"] is False
+    given = recognition.identify(shapes, "a file", None, {"both_maps": True}, tells=returns_one)
+    assert given.parameters["both_maps"] is True
+    assert tried == [True, False] * 2

@@ -22,14 +22,15 @@ from paddle2torch.converter.zoo.download import Fetcher
 from support.checkpoints import random_tensors, write_checkpoint
 
 
-def to_torch_files(path: Path, folder: Path) -> list[Path]:
-    return artifacts.write(convert(load_source(str(path), load_zoo(), Fetcher())), folder)
+def to_torch_files(path: Path, folder: Path, architecture: str | None = None) -> list[Path]:
+    return artifacts.write(convert(load_source(str(path), load_zoo(), Fetcher()), architecture=architecture), folder)
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_there_and_back_is_bit_exact(tmp_path: Path, name: str) -> None:
     tensors = random_tensors(name, **({"classes": 12} if name.startswith("rec") else {}))
-    pth, safetensors, _ = to_torch_files(write_checkpoint(tmp_path / "model.pdparams", tensors), tmp_path / "torch")
+    path = write_checkpoint(tmp_path / "model.pdparams", tensors)
+    pth, safetensors, _ = to_torch_files(path, tmp_path / "torch", name)
     for converted in (pth, safetensors):
         back = read_pdparams(Blob.open(write_paddle(read_converted(converted), tmp_path / "back")))
         assert tensors.keys() <= back.keys()

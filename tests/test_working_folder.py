@@ -4,6 +4,7 @@ neither. People work in folders that they have unpacked."""
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from paddle2torch.converter.zoo import catalog
 
 PLANTED = (
     "paddle", "numpy", "torch", "converter", "architectures", "reading", "yaml", "click", "cv2", "typing", "json",
-    "pickle", "multiprocessing",
+    "pickle", "multiprocessing", "ctypes",
 )  # fmt: skip
 OURSELVES = "paddle2torch"
 """Planted, too, but for `python -m paddle2torch`, which is Python's own way to run what lies there."""
@@ -22,6 +23,7 @@ PACKAGES = ("paddle", "converter", "multiprocessing")
 """Those that are planted as folders."""
 HARM = "import os\nwith open({ran!r}, 'a') as file:\n    file.write(__name__ + '\\n')\nraise ImportError('planted')\n"
 SAMPLE = Path(catalog.__file__).parent / "embedded" / "sample.png"
+COMPILER = shutil.which("c++")
 LINE = ("--det", "none", "--rec", "embedded_rec")
 
 COMMANDS = {
@@ -38,7 +40,7 @@ COMMANDS = {
     "verify": ("verify", "embedded_rec"),
     "verify --jobs": ("verify", "embedded_rec", "model", "--jobs", "2"),
     "publish": ("publish", "embedded_rec", "--dry-run"),
-    "export": ("export", "embedded_rec.pth", "--format", "torchscript", "--format", "onnx"),
+    "export": ("export", "embedded_rec.pth", "--format", "torchscript", "--format", "onnx", "--format", "pt2"),
     "read": ("read", str(SAMPLE), *LINE),
     "read --engine paddle": ("read", str(SAMPLE), *LINE, "--engine", "paddle"),
 }
@@ -48,6 +50,11 @@ LIBRARY = {
 from paddle2torch.reading.paddle import PaddleSession
 with PaddleSession() as session:
     session.reader(det=None, cls=None, rec="embedded_rec").read({str(SAMPLE)!r})
+""",
+    "optimize": """
+import torch
+network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Hardswish(), torch.nn.Softmax(1)).eval()
+paddle2torch.optimize(network, compile=True)(torch.zeros(1, 3, 9, 9))
 """,
     "a pool": """
 from pathlib import Path
@@ -116,7 +123,15 @@ def test_no_command_that_is_run_as_a_module_does(folder: Path, name: str) -> Non
     run(folder, "-m", "paddle2torch", *COMMANDS[name])
 
 
-@pytest.mark.parametrize("code", LIBRARY.values(), ids=LIBRARY)
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(
+            code, id=name, marks=pytest.mark.skipif(name == "optimize" and not COMPILER, reason="no C++ compiler")
+        )
+        for name, code in LIBRARY.items()
+    ],
+)
 def test_no_process_of_the_library_imports_from_the_working_folder(folder: Path, tmp_path: Path, code: str) -> None:
     plant(folder, OURSELVES)
     script = tmp_path / "script.py"

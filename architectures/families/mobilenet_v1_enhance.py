@@ -15,6 +15,7 @@ from ..layers import Pair, SqueezeExcite, conv_norm_act
 from ..registry import Architecture, Parameter, Part, register
 
 NAMES = ("_conv", "_batch_norm")
+POOLS = ("max", "avg")
 
 
 class Row(NamedTuple):
@@ -62,12 +63,18 @@ class MobileNetV1Enhance(nn.Module):
     Args:
         scale: factor on all widths.
         last_stride: stride of the last unit; (1, 2) in PP-OCRv3, which halves the time steps once more.
-        last_pool: "max" (PP-OCRv2) or "avg" (PP-OCRv3), 2×2.
+        last_pool: "max" (PP-OCRv2), which is 2×2, or "avg" (PP-OCRv3).
+        pool_kernel: of the average pooling, which has it as its stride too.
 
     Shape: (N, 3, 32, W) → (N, `out_channels`, 1, W/4) with stride 1; (N, 3, 48, W) → (…, 1, W/8) with (1, 2).
+
+    Raises:
+        ValueError: there is no such pooling.
     """
 
-    def __init__(self, scale: float = 0.5, last_stride: Pair = 1, last_pool: str = "max") -> None:
+    def __init__(
+        self, scale: float = 0.5, last_stride: Pair = (1, 1), last_pool: str = "max", pool_kernel: Pair = (2, 2)
+    ) -> None:
         super().__init__()
         channels = int(32 * scale)
         self.conv1 = conv_norm_act(3, channels, 3, stride=2, activation=nn.Hardswish, names=NAMES)
@@ -76,7 +83,9 @@ class MobileNetV1Enhance(nn.Module):
             units.append(separable(channels, int(row.out * scale), row))
             channels = int(row.out * scale)
         self.block_list = nn.Sequential(*units)
-        self.pool = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}[last_pool](2)
+        if last_pool not in POOLS:
+            raise ValueError(f"MobileNetV1Enhance ends in one of {', '.join(POOLS)}, not in {last_pool!r}")
+        self.pool = nn.MaxPool2d(2) if last_pool == "max" else nn.AvgPool2d(pool_kernel)
         self.out_channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,12 +95,36 @@ class MobileNetV1Enhance(nn.Module):
 # ---- parts and architectures -------------------------------------------------------------------------------------
 
 
-def recognition(**arguments: object) -> Part:
-    """The backbone with these ends."""
+def read_pair(value: object) -> tuple[int, int]:
+    """A stride or kernel of a configuration: a number, or one for each side."""
+    given = value if isinstance(value, list) else [value]
+    numbers = [number for number in given if type(number) is int and 1 <= number <= 16]
+    if not 1 <= len(numbers) <= 2 or len(numbers) < len(given):
+        raise ValueError("a number from 1 to 16, or two of them")
+    return numbers[0], numbers[-1]
+
+
+def read_pooling(value: object) -> str:
+    """What a configuration calls a pooling."""
+    if value not in POOLS:
+        raise ValueError(f"one of {', '.join(POOLS)}")
+    return str(value)
+
+
+def recognition(last_stride: Pair = (1, 1), last_pool: str = "max") -> Part:
+    """The backbone with these ends, which differ from what upstream takes where a configuration has none.
+
+    A configuration without the pooling's kernel is one of PP-OCRv3's first days, when that was 2×2. Today's code takes
+    3×2 then, but all configurations that came with it say 2×2.
+    """
     return Part(
         MobileNetV1Enhance,
-        arguments,
-        parameters={"scale": Parameter(0.5, config="Backbone.scale")},
+        parameters={
+            "scale": Parameter(0.5, config="Backbone.scale"),
+            "last_stride": Parameter(last_stride, config="Backbone.last_conv_stride", absent=(1, 1), read=read_pair),
+            "last_pool": Parameter(last_pool, config="Backbone.last_pool_type", absent="max", read=read_pooling),
+            "pool_kernel": Parameter((2, 2), config="Backbone.last_pool_kernel_size", read=read_pair),
+        },
         config={"Backbone.name": "MobileNetV1Enhance"},
     )
 

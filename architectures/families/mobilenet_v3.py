@@ -10,8 +10,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from .. import heads, necks, preprocessing, sequence
-from ..layers import Hardsigmoid02, Pair, SqueezeExcite, conv_norm_act, make_divisible
-from ..registry import Architecture, Parameter, Part, register
+from ..layers import Hardsigmoid02, Pair, SqueezeExcite, conv_norm_act, make_divisible, outputs_of
+from ..registry import Absent, Architecture, Parameter, Part, register
 
 RELU, HARDSWISH = nn.ReLU, nn.Hardswish
 NAMES = ("conv", "bn")
@@ -40,7 +40,8 @@ LARGE = (
 )
 LARGE_LAST = 960
 
-# The recogniser's and the classifier's rows; the four strides that are not 1 are given by the network.
+# The recogniser's and the classifier's rows; the four strides that are not 1 are given by the network. Upstream writes
+# them as pairs, of which the second number is 1.
 SMALL = (
     Row(3, 16, 16, True, RELU, 2),
     Row(3, 72, 24, False, RELU, 2),
@@ -110,12 +111,7 @@ class DetectionMobileNetV3(nn.Module):
         self.stages = nn.ModuleList(nn.Sequential(*units) for units in stages)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.conv(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
+        return outputs_of(self.stages, self.conv(x))
 
 
 class RecognitionMobileNetV3(nn.Module):
@@ -123,20 +119,27 @@ class RecognitionMobileNetV3(nn.Module):
 
     Args:
         scale: factor on all widths.
-        strides: the strides of the units 0, 1, 3 and 8.
+        strides: by which the units 0, 1, 3 and 8 divide the height.
+        disable_se: leave the squeeze-and-excite layers out.
 
     Shape: (N, 3, 32, W) → (N, `out_channels`, 1, W/4) with the recogniser's strides.
+
+    Raises:
+        ValueError: there are not four strides.
     """
 
-    def __init__(self, scale: float, strides: tuple[Pair, Pair, Pair, Pair]) -> None:
+    def __init__(self, scale: float, strides: tuple[int, int, int, int], disable_se: bool = False) -> None:
         super().__init__()
+        if len(strides) != 4:
+            raise ValueError(f"MobileNetV3 has four strides, not {len(strides)}")
         channels = make_divisible(16 * scale)
         self.conv1 = conv_norm_act(3, channels, 3, stride=2, activation=HARDSWISH, names=NAMES)
         given = iter(strides)
         units = []
         for row in SMALL:
             out = make_divisible(row.out * scale)
-            row = row._replace(stride=row.stride if row.stride == 1 else next(given))
+            stride = row.stride if row.stride == 1 else (next(given), 1)
+            row = row._replace(stride=stride, se=row.se and not disable_se)
             units.append(InvertedResidual(channels, make_divisible(row.middle * scale), out, row))
             channels = out
         self.blocks = nn.Sequential(*units)
@@ -154,13 +157,19 @@ PP_OCR = "PP-OCR, https://arxiv.org/abs/2009.09941"
 PP_OCR_V3 = "PP-OCRv3, https://arxiv.org/abs/2206.03001"
 
 
-def small(scale: float, strides: tuple[Pair, Pair, Pair, Pair]) -> Part:
-    """The small network with these strides; upstream's scale without a word of it is 0.5."""
+def small(scale: float, strides: tuple[int, int, int, int]) -> Part:
+    """The small network with these values, which differ from what upstream takes where a configuration has none."""
     return Part(
         RecognitionMobileNetV3,
-        {"strides": strides},
-        parameters={"scale": Parameter(scale, config="Backbone.scale", absent=0.5)},
+        parameters={
+            "scale": Parameter(scale, config="Backbone.scale", absent=0.5),
+            "strides": Parameter(strides, config="Backbone.small_stride", absent=(2, 2, 2, 2)),
+            "disable_se": Parameter(
+                False, told_by=Absent("backbone.blocks.0.mid_se.conv1.weight"), config="Backbone.disable_se"
+            ),
+        },
         config={"Backbone.name": "MobileNetV3", "Backbone.model_name": "small"},
+        harmless=("Backbone.large_stride",),
     )
 
 
@@ -168,13 +177,19 @@ DETECTION = Part(
     DetectionMobileNetV3,
     parameters={
         "scale": Parameter(0.5, config="Backbone.scale"),
-        "disable_se": Parameter(True, config="Backbone.disable_se", absent=False),
+        "disable_se": Parameter(
+            True,
+            told_by=Absent("backbone.stages.1.0.mid_se.conv1.weight"),
+            config="Backbone.disable_se",
+            absent=False,
+        ),
     },
     config={"Backbone.name": "MobileNetV3", "Backbone.model_name": "large"},
+    harmless=("Backbone.small_stride", "Backbone.large_stride"),
     renames=(("backbone.stage<n>.<rest>", "backbone.stages.<n>.<rest>"),),
 )
-RECOGNITION = small(0.5, ((1, 1), (2, 1), (2, 1), (2, 1)))
-ANGLES = small(0.35, ((2, 1), (2, 1), (2, 1), (2, 1)))
+RECOGNITION = small(0.5, (1, 2, 2, 2))
+ANGLES = small(0.35, (2, 2, 2, 2))
 
 register(
     Architecture(

@@ -16,6 +16,7 @@ from ..hgnet import (
     DetectionHGNet,
     RecognitionHGNet,
     Stage,
+    make_stages,
     unit,
 )
 from ..layers import Pair
@@ -74,35 +75,41 @@ def stem() -> nn.Sequential:
     return nn.Sequential(unit(3, 64, 3, stride=2), unit(64, 64, 3), unit(64, 128, 3))
 
 
-def stages(strides: tuple[Pair | None, ...]) -> list[Stage]:
-    """All four, with these strides."""
-    return [stage(*row, stride) for row, stride in zip(STAGES, strides, strict=True)]
-
-
 def detection() -> DetectionHGNet:
     """The detector's backbone."""
-    return DetectionHGNet(stem(), stages(DETECTION_STRIDES), WIDTHS, nn.MaxPool2d(3, 2, 1))
+    return DetectionHGNet(stem(), make_stages(stage, STAGES, DETECTION_STRIDES), WIDTHS, nn.MaxPool2d(3, 2, 1))
 
 
 def recognition() -> RecognitionHGNet:
     """The recogniser's backbone."""
-    return RecognitionHGNet(stem(), stages(RECOGNITION_STRIDES), WIDTHS[-1])
+    return RecognitionHGNet(stem(), make_stages(stage, STAGES, RECOGNITION_STRIDES), WIDTHS[-1])
 
 
 # ---- parts and architectures -------------------------------------------------------------------------------------
 
-BACKBONE = {"Backbone.name": "PPHGNet_small"}
+DETECTION = Part(
+    detection,
+    config={"Backbone.name": "PPHGNet_small", "Backbone.det": True},
+    fixed={"Backbone.out_indices": (None, [0, 1, 2, 3])},
+    ignored=CLASSIFIER,
+)
+RECOGNITION = Part(
+    recognition,
+    config={"Backbone.name": "PPHGNet_small"},
+    fixed={"Backbone.det": (None, False)},
+    ignored=CLASSIFIER,
+)
 
 register(
     Architecture(
         "det_pphgnet_small_lkpan", "det",
         "detector: PPHGNet_small + LKPAN with IntraCL + PFHeadLocal (PP-OCRv4 server, seals)", SOURCE,
-        backbone=Part(detection, config={**BACKBONE, "Backbone.det": True}, ignored=CLASSIFIER),
-        neck=necks.LK_PAN_INTRACL, head=pfhead.PF_HEAD_BOTH_MAPS, preprocessing=preprocessing.DETECTION,
+        backbone=DETECTION, neck=necks.LK_PAN_INTRACL, head=pfhead.PF_HEAD_BOTH_MAPS,
+        preprocessing=preprocessing.DETECTION,
     ),
     Architecture(
         "rec_pphgnet_small_svtr_ctc", "rec", "recogniser: PPHGNet_small + SVTR + CTC (PP-OCRv4 server)", SOURCE,
-        backbone=Part(recognition, config=BACKBONE, ignored=CLASSIFIER), head=svtr.svtr_ctc(6625),
+        backbone=RECOGNITION, head=svtr.svtr_ctc(6625),
         preprocessing=preprocessing.RECOGNITION_48,
     ),
 )  # fmt: skip

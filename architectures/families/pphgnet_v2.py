@@ -19,6 +19,7 @@ from ..hgnet import (
     RecognitionHGNet,
     Stage,
     Stem,
+    make_stages,
     unit,
 )
 from ..layers import Pair
@@ -72,35 +73,39 @@ def stage(
     return Stage(in_channels, stride, (first, *others))
 
 
-def stages(strides: tuple[Pair | None, ...]) -> list[Stage]:
-    """All four, with these strides."""
-    return [stage(*row, stride) for row, stride in zip(STAGES, strides, strict=True)]
-
-
 def detection() -> DetectionHGNet:
     """The detector's backbone."""
-    return DetectionHGNet(Stem(*STEM, stride=2), stages(DETECTION_STRIDES), WIDTHS)
+    return DetectionHGNet(Stem(*STEM, stride=2), make_stages(stage, STAGES, DETECTION_STRIDES), WIDTHS)
 
 
 def recognition() -> RecognitionHGNet:
     """The recogniser's backbone."""
-    return RecognitionHGNet(Stem(*STEM, stride=1), stages(RECOGNITION_STRIDES), WIDTHS[-1])
+    return RecognitionHGNet(Stem(*STEM, stride=1), make_stages(stage, STAGES, RECOGNITION_STRIDES), WIDTHS[-1])
 
 
 # ---- parts and architectures -------------------------------------------------------------------------------------
 
-BACKBONE = {"Backbone.name": "PPHGNetV2_B4"}
+DETECTION = Part(
+    detection,
+    config={"Backbone.name": "PPHGNetV2_B4", "Backbone.det": True},
+    fixed={"Backbone.text_rec": (None, False), "Backbone.use_lab": (None, False)},
+    ignored=CLASSIFIER,
+)
+RECOGNITION = Part(
+    recognition,
+    config={"Backbone.name": "PPHGNetV2_B4", "Backbone.text_rec": True},
+    fixed={"Backbone.det": (None, False), "Backbone.use_lab": (None, False)},
+    ignored=CLASSIFIER,
+)
 
 register(
     Architecture(
         "det_pphgnet_v2_lkpan", "det",
         "detector: PPHGNetV2_B4 + LKPAN with IntraCL + PFHeadLocal (PP-OCRv5 server)", SOURCE,
-        backbone=Part(detection, config={**BACKBONE, "Backbone.det": True}, ignored=CLASSIFIER),
-        neck=necks.LK_PAN_INTRACL, head=pfhead.PF_HEAD, preprocessing=preprocessing.DETECTION,
+        backbone=DETECTION, neck=necks.LK_PAN_INTRACL, head=pfhead.PF_HEAD, preprocessing=preprocessing.DETECTION,
     ),
     Architecture(
         "rec_pphgnet_v2_svtr_ctc", "rec", "recogniser: PPHGNetV2_B4 + SVTR + CTC (PP-OCRv5 server)", SOURCE,
-        backbone=Part(recognition, config={**BACKBONE, "Backbone.text_rec": True}, ignored=CLASSIFIER),
-        head=svtr.svtr_ctc(18385), preprocessing=preprocessing.RECOGNITION_48,
+        backbone=RECOGNITION, head=svtr.svtr_ctc(18385), preprocessing=preprocessing.RECOGNITION_48,
     ),
 )  # fmt: skip

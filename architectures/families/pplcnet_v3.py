@@ -256,7 +256,7 @@ class RecognitionPPLCNetV3(PPLCNetV3):
 def parameters(scale: float) -> dict[str, Parameter]:
     """What differs between networks, with the scale of upstream's configuration."""
     return {
-        "scale": Parameter(scale, config="Backbone.scale"),
+        "scale": Parameter(scale, config="Backbone.scale", absent=1.0),
         "branches": Parameter(
             4, told_by=Count("backbone.blocks2.0.dw_conv.conv_kxk.<n>.conv.weight"), config="Backbone.conv_kxk_num"
         ),
@@ -279,10 +279,14 @@ LEFT_OVER = tuple(
     for name in ("conv1.hardswish", "hardswish", "last_conv", "fc")
 )
 
+# Factors of the learning rate.
+TRAINING = ("Backbone.lr_mult_list", "Backbone.lab_lr")
+
 DETECTION = Part(
     DetectionPPLCNetV3,
     parameters=parameters(0.75),
     config={"Backbone.name": "PPLCNetV3", "Backbone.det": True},
+    harmless=TRAINING,
     renames=RENAMES,
     ignored=LEFT_OVER,
     # Programs that were exported with their branches lack the activations that are never applied.
@@ -292,6 +296,8 @@ RECOGNITION = Part(
     RecognitionPPLCNetV3,
     parameters=parameters(0.95),
     config={"Backbone.name": "PPLCNetV3"},
+    fixed={"Backbone.det": (None, False)},
+    harmless=TRAINING,
     renames=RENAMES,
     ignored=LEFT_OVER,
 )

@@ -11,9 +11,9 @@ Upstream: PaddleOCR `ppocr/modeling/backbones/rec_lcnetv4.py`, `necks/{db_fpn,rn
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,13 +30,35 @@ from ..folding import (
     identity_kernel,
     pad_kernel,
 )
-from ..heads import FOLDED_HEAD, THRESHOLD_BRANCH, CTCHead, DBBranch, DBHead, ctc_classes
+from ..heads import (
+    CTC_FIXED,
+    CTC_TRAINING,
+    DB_FIXED,
+    DB_TRAINING,
+    FOLDED_HEAD,
+    ONE_LAYER,
+    THRESHOLD_BRANCH,
+    CTCHead,
+    DBBranch,
+    DBHead,
+    ctc_classes,
+)
 from ..hgnet import Stem
 from ..layers import Hardsigmoid02, Pair, SqueezeExcite
 from ..necks import LKPAN, RSELayer, fuse, pyramid_width, top_down
-from ..registry import Architecture, Count, Parameter, Part, Present, Size, register
+from ..registry import Agrees, Architecture, Count, Parameter, Part, Present, Size, register
 from ..sequence import Encoder, RowEncoder, map_to_sequence
-from ..svtr import HEIGHT, NRTR_HEAD, MultiHead, SVTRBlock, TimeStepPool, unit
+from ..svtr import (
+    ENCODER_FIXED,
+    HEIGHT,
+    NRTR_HEAD,
+    RECOGNISER_FIXED,
+    SVTR_TRAINING,
+    MultiHead,
+    SVTRBlock,
+    TimeStepPool,
+    unit,
+)
 
 KERNEL = 3
 EXPANSION = 2
@@ -434,16 +456,7 @@ class DilatedReparamConv(Foldable):
 class RepLKPAN(LKPAN):
     """The pyramid of the medium detector: LKPAN whose large kernels are depthwise, followed by 1×1 convolutions.
 
-    Args:
-        in_channels: of the four maps, finest first.
-        out_channels: of the map that is returned.
-        kernel_size: of the depthwise convolutions.
-        folded_neck: whether to have the layout of inference models, without branches.
-
-    Shape: maps at /4, /8, /16, /32 with `in_channels` → (N, `out_channels`, H/4, W/4); in training a `Pyramid`.
-
-    Raises:
-        ValueError: see `DilatedReparamBlock`.
+    Arguments, shape and what it raises: see `RepLKFPN`.
     """
 
     def __init__(
@@ -559,7 +572,7 @@ class LightSVTR(Encoder):
         y = map_to_sequence(y + self.local_conv(y))
         for block in self.svtr_block:
             y = block(y)
-        return self.norm(y) + map_to_sequence(self.skip_conv(x))
+        return map_to_sequence(self.norm(y).transpose(1, 2).unsqueeze(2) + self.skip_conv(x))
 
 
 class LightSVTRHead(MultiHead):
@@ -640,15 +653,41 @@ class GuidedHead(nn.Module):
 # ---- architectures -----------------------------------------------------------------------------------------------
 
 
+def width_of(width: int, told_by: Size, variants: dict[int, Variant]) -> Parameter:
+    """The width by which a variant is known."""
+    return Parameter(width, told_by=told_by, choices=tuple(variants))
+
+
+def size_agrees(variants: dict[int, Variant]) -> dict[str, Agrees]:
+    """Whether what a configuration says of the size, by its name or as before sizes had names, goes with the width."""
+
+    def named(value: object, parameters: Mapping[str, Any]) -> bool:
+        return value == variants[parameters["width"]].name
+
+    def stem_type(value: object, parameters: Mapping[str, Any]) -> bool:
+        return value == ("simple" if variants[parameters["width"]].simple_stem else "branch")
+
+    def stem_channels(value: object, parameters: Mapping[str, Any]) -> bool:
+        return value == parameters["width"]
+
+    return {
+        "Backbone.model_size": named,
+        "Backbone.config_name": named,
+        "Backbone.stem_type": stem_type,
+        "Backbone.stem_channels": stem_channels,
+    }
+
+
 def detection(width: int) -> Part:
     """The detectors' backbone; the width is told by the weights."""
     return Part(
         DetectionPPLCNetV4,
         parameters={
-            "width": Parameter(width, told_by=Size("backbone.stem.stem4.conv.weight", 0)),
+            "width": width_of(width, Size("backbone.stem.stem4.conv.weight", 0), DETECTION_VARIANTS),
             "folded": Parameter(False, told_by=Present("backbone.stem.stem4.conv.bias")),
         },
         config={"Backbone.name": "PPLCNetV4", "Backbone.det": True},
+        agrees=size_agrees(DETECTION_VARIANTS),
     )
 
 
@@ -657,10 +696,13 @@ def recognition(width: int) -> Part:
     return Part(
         RecognitionPPLCNetV4,
         parameters={
-            "width": Parameter(width, told_by=Size("backbone.blocks2.0.token_mixer.se.conv1.weight", 1)),
+            "width": width_of(width, Size("backbone.blocks2.0.token_mixer.se.conv1.weight", 1), RECOGNITION_VARIANTS),
             "folded": Parameter(False, told_by=Present("backbone.blocks2.0.token_mixer.rep_dw.reparam_conv.weight")),
         },
         config={"Backbone.name": "PPLCNetV4"},
+        fixed={"Backbone.det": (None, False), "Backbone.use_rep": (None, True)},
+        harmless=("Backbone.lr_mult_list",),
+        agrees=size_agrees(RECOGNITION_VARIANTS),
     )
 
 
@@ -669,17 +711,23 @@ REP_LK_FPN = Part(
     parameters={
         "out_channels": pyramid_width(96, "neck.ins_conv.0.in_conv.weight"),
         "kernel_size": Parameter(
-            7, told_by=Size("neck.inp_conv_dw.0.lk_origin.weight", 2), config="Neck.dilated_kernel_size"
+            7,
+            told_by=Size("neck.inp_conv_dw.0.lk_origin.weight", 2),
+            config="Neck.dilated_kernel_size",
+            choices=tuple(DILATED_BRANCHES),
         ),
         "folded_neck": Parameter(False, told_by=Present("neck.inp_conv_dw.0.lk_origin.bias")),
     },
     config={"Neck.name": "RepLKFPN"},
+    fixed={"Neck.shortcut": (None, True)},
 )
 REP_LK_PAN = Part(
     RepLKPAN,
     parameters={
         "out_channels": pyramid_width(256, "neck.ins_conv.0.weight"),
-        "kernel_size": Parameter(9, told_by=Size("neck.inp_conv.0.dw.lk_origin.weight", 2)),
+        "kernel_size": Parameter(
+            9, told_by=Size("neck.inp_conv.0.dw.lk_origin.weight", 2), choices=tuple(DILATED_BRANCHES)
+        ),
         "folded_neck": Parameter(False, told_by=Present("neck.inp_conv.0.dw.lk_origin.bias")),
     },
     config={"Neck.name": "RepLKPAN", "Neck.intracl": True},
@@ -688,6 +736,9 @@ SUPERVISED_DB = Part(
     SupervisedDBHead,
     parameters=FOLDED_HEAD,
     config={"Head.name": "DBHead"},
+    fixed=DB_FIXED,
+    harmless=DB_TRAINING,
+    agrees={"Head.aux_in_channels": lambda value, parameters: value == parameters["out_channels"]},
     optional=(*THRESHOLD_BRANCH, "head.aux_"),
 )
 LIGHT_SVTR_CTC = Part(
@@ -706,6 +757,9 @@ LIGHT_SVTR_CTC = Part(
         ),
     },
     config={"Neck.encoder_type": "lightsvtr", "Head.name": "CTCHead"},
+    fixed={**ONE_LAYER, **ENCODER_FIXED},
+    harmless=CTC_TRAINING + SVTR_TRAINING,
+    agrees={"Neck.mlp_ratio": lambda value, parameters: value * parameters["channels"] == parameters["hidden"]},
     ignored=NRTR_HEAD,
 )
 GUIDED_CTC = Part(
@@ -716,6 +770,8 @@ GUIDED_CTC = Part(
         "guide_kernel": Parameter(5, told_by=Size("head.ctc_head.guide_layer.0.weight", 2)),
     },
     config={"Neck.encoder_type": "reshape", "Head.name": "CTCHead", "Head.use_guide": True},
+    fixed={**CTC_FIXED, **RECOGNISER_FIXED, "Head.use_guide": (True,)},
+    harmless=CTC_TRAINING,
     ignored=NRTR_HEAD,
 )
 

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from .. import heads, necks, preprocessing, sequence
-from ..layers import Pair, conv_norm_act
+from ..layers import Pair, conv_norm_act, outputs_of
 from ..registry import Architecture, Part, register
 
 NAMES = ("_conv", "_batch_norm")
@@ -102,12 +102,7 @@ class DetectionResNetVd(ResNetVd):
         self.stages = nn.ModuleList(nn.Sequential(units) for units in stages)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.stem(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
+        return outputs_of(self.stages, self.stem(x))
 
 
 class RecognitionResNetVd(ResNetVd):
@@ -138,7 +133,12 @@ PP_OCR = "PP-OCR, https://arxiv.org/abs/2009.09941"
 def resnet(build: type[ResNetVd], depth: int, rename: tuple[str, str]) -> Part:
     """The backbone of that depth."""
     return Part(
-        build, {"depth": depth}, config={"Backbone.name": "ResNet", "Backbone.layers": depth}, renames=(rename,)
+        build,
+        {"depth": depth},
+        config={"Backbone.name": "ResNet", "Backbone.layers": depth},
+        fixed={"Backbone.dcn_stage": (None, [False] * 4), "Backbone.out_indices": (None, [0, 1, 2, 3])},
+        harmless=("Backbone.disable_se",),
+        renames=(rename,),
     )
 
 

@@ -1,5 +1,5 @@
-"""Networks for serving: faster ones, with the same answers."""
+"""Networks for serving on a CPU: faster ones, with the same answers."""
 
-from .optimize import OptimizedModel, optimize
+from .model import OptimizedModel, optimize
 
 __all__ = ["OptimizedModel", "optimize"]

@@ -203,6 +203,8 @@ def _executor(jobs: int, scheduler: str | None) -> Iterator[Executor | None]:
 def _cluster(address: str) -> Iterator[Executor]:
     distributed = require("distributed", "cluster", "--scheduler")
     try:
+        # Before the client, which cannot be taken apart again without complaints where it is malformed.
+        distributed.comm.resolve_address(address)
         client = distributed.Client(address, timeout=CONNECT_LIMIT, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__

@@ -141,7 +141,7 @@ def _map_paths(value: Any) -> Any:
         return value.absolute()
     if isinstance(value, tuple):
         return tuple(map(_map_paths, value))
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         found = {each.name: _map_paths(getattr(value, each.name)) for each in fields(value)}
         found |= {name: _absolute_text(found[name]) for name in TEXTS & found.keys() if found[name] is not None}
         return replace(value, **found)

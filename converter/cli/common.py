@@ -6,6 +6,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +37,13 @@ def gathering(name: str, kind: type, *options: Decorator) -> Decorator:
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def gathered(**values: Any) -> Any:
-            fields = {field: values.pop(field) for field in kind.__dataclass_fields__ if field in values}
-            return command(**values, **{name: kind(**fields)})
+            given = {field.name: values.pop(field.name) for field in fields(kind) if field.name in values}
+            return command(**values, **{name: kind(**given)})
 
+        decorated: Command = gathered
         for option in reversed(options):
-            gathered = option(gathered)
-        return gathered
+            decorated = option(decorated)
+        return decorated
 
     return decorate
 

@@ -69,8 +69,8 @@ def open_model(text: str, choice: Choice, access: Access, name: str) -> tuple[nn
             labels = given_labels(choice.dictionary, metadata["task"], metadata["parameters"])
             metadata["labels"] = labels.labels
         return model, metadata
-    from paddle2torch.converter.writing.artifacts import metadata
+    from paddle2torch.converter.writing import artifacts
 
     fetcher = access.fetcher()
     conversion = choice.convert(choice.load(text, open_zoo(), fetcher, name), fetcher)
-    return conversion.build(), metadata(conversion)
+    return conversion.build(), artifacts.metadata(conversion)

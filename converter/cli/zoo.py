@@ -15,8 +15,6 @@ from paddle2torch.converter.support.table import table_lines
 if TYPE_CHECKING:
     from paddle2torch.converter.zoo.catalog import Model
 
-KIND_ORDER = {kind: i for i, kind in enumerate(KINDS)}
-
 
 @click.command("list")
 @click.option("--task", type=click.Choice(TASKS), help="Only detectors, recognisers or classifiers.")
@@ -31,7 +29,7 @@ def list_command(task: str | None, release: str | None, language: str | None, as
         return
     rows = [("NAME", "TASK", "RELEASE", "SIZE", "TARBALLS", "LANGUAGES")]
     rows += [
-        (m.name, m.task, m.release, m.size, ", ".join(sorted(m.artifacts, key=KIND_ORDER.get)), ", ".join(m.languages))
+        (m.name, m.task, m.release, m.size, ", ".join(sorted(m.artifacts, key=KINDS.index)), ", ".join(m.languages))
         for m in models
     ]
     listing(table_lines(rows))
@@ -61,7 +59,7 @@ def describe(model: Model) -> list[str]:
         ("listed size", model.size),
         ("architecture", model.architecture + (f" ({parameters})" if parameters else "")),
     ]
-    for kind in sorted(model.artifacts, key=KIND_ORDER.get):
+    for kind in sorted(model.artifacts, key=KINDS.index):
         artifact = model.artifacts[kind]
         facts += [(kind, artifact.url)] + [("", f"or {url}") for url in artifact.alternatives]
         facts += [("", f"sha256 {artifact.sha256}")] if artifact.sha256 else []

@@ -22,7 +22,7 @@ from io import FileIO
 from pathlib import Path
 
 from paddle2torch.converter.containers import tar
-from paddle2torch.converter.support.blob import Blob, FilePart, FileState, unchanged
+from paddle2torch.converter.support.blob import Blob, FilePart, FileState
 from paddle2torch.converter.support.errors import ArchiveError, SourceError
 
 MAX_ENTRIES = 10_000
@@ -144,7 +144,7 @@ def _members(path: Path, stream: tar.Stream, limit: int) -> dict[str, tar.Member
 def _tar(path: Path) -> Container:
     """An uncompressed tar: its members are parts of the file."""
     state = FileState.of(path)
-    with unchanged(path, state), path.open("rb") as stream:
+    with path.open("rb") as stream:
         members = _members(path, stream, state.size)
 
     def read(names: Iterable[str]) -> dict[str, FilePart]:
@@ -155,8 +155,8 @@ def _tar(path: Path) -> Container:
 
 def _tar_gz(path: Path) -> Container:
     """A compressed tar: gone through once for headers and checksum, and once more for the members that are wanted."""
-    limit, state = _unpacked_limit(path), FileState.of(path)
-    with unchanged(path, state), _gzip_errors(path), gzip.open(path) as stream:
+    limit = _unpacked_limit(path)
+    with _gzip_errors(path), gzip.open(path) as stream:
         members = _members(path, stream, limit)
         while stream.read(_CHUNK):  # to the end, where the checksum is
             if stream.tell() > limit:
@@ -164,7 +164,7 @@ def _tar_gz(path: Path) -> Container:
 
     def read(names: Iterable[str]) -> dict[str, bytes]:
         found = {}
-        with unchanged(path, state), _gzip_errors(path), gzip.open(path) as stream:
+        with _gzip_errors(path), gzip.open(path) as stream:
             for name in sorted(names, key=lambda name: members[name].offset):
                 stream.seek(members[name].offset)
                 found[name] = stream.read(members[name].size)
@@ -196,8 +196,8 @@ class _Directory(FileIO):
 
 def _zip(path: Path) -> Container:
     """A zip: its members are unpacked into memory when they are wanted."""
-    limit, state = _unpacked_limit(path), FileState.of(path)
-    with unchanged(path, state), _zip_errors(path), _Directory(path) as stream, zipfile.ZipFile(stream) as archive:
+    limit = _unpacked_limit(path)
+    with _zip_errors(path), _Directory(path) as stream, zipfile.ZipFile(stream) as archive:
         entries = archive.infolist()
     if len(entries) > MAX_ENTRIES:
         raise _refused(path, f"more than {MAX_ENTRIES} entries; a model has a handful")
@@ -212,7 +212,7 @@ def _zip(path: Path) -> Container:
 
     def read(names: Iterable[str]) -> dict[str, bytes]:
         found = {}
-        with unchanged(path, state), _zip_errors(path), zipfile.ZipFile(path) as archive:
+        with _zip_errors(path), zipfile.ZipFile(path) as archive:
             for name in names:
                 with archive.open(members[name]) as member:
                     # With a size given, no more is inflated, whatever the stream would yield.

@@ -14,16 +14,22 @@ from paddle2torch.architectures.records import Preprocessing
 from paddle2torch.architectures.registry import Task
 from paddle2torch.converter.conversion.convert import Conversion, find_labels
 from paddle2torch.converter.conversion.network import GraphNetwork
+from paddle2torch.converter.conversion.usage import (
+    Sides,
+    instructions_of,
+    note_usage,
+    postprocessing_of,
+    stated_sides,
+    with_sides,
+)
 from paddle2torch.converter.conversion.values import require_sound
 from paddle2torch.converter.graph.build import build_module
 from paddle2torch.converter.graph.program import graph_from_program
 from paddle2torch.converter.graph.trace import trace_graph
-from paddle2torch.converter.mapping.exported import Settings, read_settings
-from paddle2torch.converter.mapping.labels import Labels, match_labels
 from paddle2torch.converter.mapping.rules import Mapped
 from paddle2torch.converter.sources import Source
 from paddle2torch.converter.support.errors import MappingError, SourceError
-from paddle2torch.converter.tasks import find_task, tasks
+from paddle2torch.converter.tasks import tasks
 
 if TYPE_CHECKING:
     from paddle2torch.converter.zoo.download import Fetcher
@@ -42,8 +48,8 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
 
     Raises:
         SourceError: the source has no program.
-        MappingError: the program has operators that the table does not cover, or is not for text in pictures.
-        FormatError: the program is inconsistent.
+        MappingError: the program has operators that the table does not cover, or is not for text in images.
+        FormatError: the program is inconsistent, or its `inference.yml` is damaged or has a step that is not followed.
     """
     if source.program is None:
         raise SourceError(
@@ -52,10 +58,10 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
         )
     names = {variable: name for name, variable in (source.variables or {}).items()}
     graph = graph_from_program(source.program, names, source.path.name)
-    task, preprocessing, parameters = _purpose(graph, source.path.name)
-    settings = read_settings(source.files.settings) if source.files.settings is not None else None
-    if settings is not None and settings.steps:
-        preprocessing = settings.preprocessing(preprocessing)
+    task, usual, parameters, sides = _purpose(graph, source)
+    instructions = instructions_of(source)
+    said, told_by = instructions.preprocessing(usual, task)
+    preprocessing = with_sides(said, task, sides)
     known = graph.tensor_names()
     origins = {key: known[origin.variable] for key, origin in lay_out(graph).origins.items()}
     arrays = {key: source.tensors[name] for key, name in origins.items()}
@@ -63,15 +69,15 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
     read = {name: source.tensors[name] for name in origins.values()}
     value_notes = require_sound(read, variances, source.path.name, constants=True)
     module = build_module(graph, source.path.name, source.tensors)
-    told = (
-        "that of its inference.yml"
-        if settings is not None and settings.steps
-        else "the usual one of its kind, which the program does not tell: compare it with the model's documentation"
-    )
-    notes = [f"the network is the program itself; its preprocessing is {told}"]
-    notes += value_notes
+    notes = ["the network is the program itself", *value_notes, *note_usage(told_by, sides, said, preprocessing)]
+    if told_by is None:
+        notes.append(
+            "the preprocessing is the usual one of its kind, which the program does not tell: compare it with the "
+            "model's documentation"
+        )
     if source.named_by is None:
         notes.append("there is no .info that names the tensors; they have the names of the program's variables")
+    labels = find_labels(task, parameters, source, dictionary, instructions, fetcher)
     return Conversion(
         source=source,
         name=source.name,
@@ -88,50 +94,40 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
         branches=("",),
         tensors=source.tensors,
         recognised_by=None,
-        labels=_labels(task, parameters, source, settings, dictionary, fetcher),
+        labels=labels,
         notes=tuple(notes),
+        postprocessing=postprocessing_of(task, instructions, labels.labels if labels else None),
     )
 
 
-def _labels(
-    task: str,
-    parameters: dict[str, Any],
-    source: Source,
-    settings: Settings | None,
-    dictionary: Path | None,
-    fetcher: Fetcher | None,
-) -> Labels | None:
-    """What the classes stand for; a dictionary that is given wins over the model's own."""
-    if find_task(task).reads and dictionary is None and settings is not None and settings.characters is not None:
-        return match_labels(settings.characters, parameters["classes"], None, settings.file)
-    return find_labels(task, parameters, source, dictionary, None, fetcher)
-
-
-def _purpose(graph: Graph, file: str) -> tuple[Task, Preprocessing, dict[str, Any]]:
-    """Task, preprocessing and parameters, told by the shapes of input and output."""
-    shapes = list(graph.inputs.values())
+def _purpose(graph: Graph, source: Source) -> tuple[Task, Preprocessing, dict[str, Any], Sides]:
+    """Task, usual preprocessing and parameters, told by the shapes of input and output, and what sides are fixed."""
+    file, shapes = source.path.name, list(graph.inputs.values())
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] not in (3, -1) or len(graph.outputs) != 1:
         raise MappingError(
             f"{file}: its program takes {_listed(shapes)} and returns {len(graph.outputs)} values; a network for text "
-            "in pictures takes one batch of pictures [N, 3, H, W] and returns one value"
+            "in images takes one batch of images [N, 3, H, W] and returns one value"
         )
     shape, output = _trial(graph, shapes[0][2:], file)
     found = {name: each.parameters_of(output) for name, each in tasks().items()}
     told = [(name, parameters) for name, parameters in found.items() if parameters is not None]
     if not told:
         raise MappingError(
-            f"{file}: its program returns {list(output)} for a picture of {list(shape)}; known are the maps "
+            f"{file}: its program returns {list(output)} for an image of {list(shape)}; known are the maps "
             "[N, 1, H, W] of detectors, [N, T, classes] of recognisers and [N, classes] of classifiers"
         )
     (name, parameters), *_ = told
     usual = tasks()[name].preprocessing
-    stated = {side: size for side, size in zip(("height", "width"), shapes[0][2:], strict=True) if size in shape[2:]}
-    size = replace(usual.size, **stated) if usual.size.height else usual.size
-    return cast(Task, name), replace(usual, size=size), parameters
+    # A height that was tried and taken is the network's, even where the program does not mean its width.
+    if usual.size.height and shapes[0][2] == shape[2]:
+        usual = replace(usual, size=replace(usual.size, height=shape[2]))
+    height, width = stated_sides(shapes[0], source)
+    sides = height if height == shape[2] else None, width if width == shape[3] else None
+    return cast(Task, name), usual, parameters, sides
 
 
 def _trial(graph: Graph, stated: tuple[int, ...], file: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The shape of a picture that the network takes, and of what it returns for it."""
+    """The shape of an image that the network takes, and of what it returns for it."""
     open_or_stated = [
         tuple(given if given > 0 else size for given, size in zip(stated, sizes, strict=True)) for sizes in SIZES
     ]
@@ -142,7 +138,7 @@ def _trial(graph: Graph, stated: tuple[int, ...], file: str) -> tuple[tuple[int,
             (output,) = trace.outputs
             return (1, 3, *sizes), tuple(output.shape if output.places is None else output.places.shape)
         failures.append(f"\n  {[1, 3, *sizes]}: {trace.failure}")
-    raise MappingError(f"{file}: its program takes no picture of the sizes that were tried{''.join(failures)}")
+    raise MappingError(f"{file}: its program takes no image of the sizes that were tried{''.join(failures)}")
 
 
 def _listed(shapes: list[tuple[int, ...]]) -> str:

@@ -5,20 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paddle2torch.architectures.matching import Fit, Shape, infer_parameters
+from paddle2torch.architectures.records import Postprocessing, Preprocessing
 from paddle2torch.architectures.registry import Architecture
 from paddle2torch.converter.conversion.network import NamedNetwork, Network
+from paddle2torch.converter.conversion.usage import (
+    Instructions,
+    Sides,
+    instructions_of,
+    note_usage,
+    postprocessing_of,
+    stated_sides,
+    with_sides,
+)
 from paddle2torch.converter.conversion.values import require_sound
 from paddle2torch.converter.graph.naming import named
 from paddle2torch.converter.mapping.branches import census, choose
 from paddle2torch.converter.mapping.config import Config
-from paddle2torch.converter.mapping.labels import Labels, match_labels, read_dictionary
-from paddle2torch.converter.mapping.recognition import describe, find_architecture, identify
-from paddle2torch.converter.mapping.rules import Mapped, execute, plan, with_memory
+from paddle2torch.converter.mapping.labels import Labels, match_class_names, match_labels, read_dictionary
+from paddle2torch.converter.mapping.recognition import describe, find_architecture, identify, module_shapes
+from paddle2torch.converter.mapping.rules import Mapped, assign, execute, plan
 from paddle2torch.converter.sources import Source
 from paddle2torch.converter.support.errors import MappingError
 from paddle2torch.converter.support.given import read_given
@@ -28,10 +40,10 @@ from paddle2torch.converter.tasks import find_task
 if TYPE_CHECKING:
     from torch import nn
 
+    from paddle2torch.architectures.graph.form import Graph
     from paddle2torch.converter.zoo.download import Fetcher
 
-# What upstream takes where a configuration names no dictionary.
-DEFAULT_CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
+SIDE = 64  # pixels of a sample image, where any will do
 AS_GRAPH = "\n  --as-graph converts an inference model by its graph alone"
 
 
@@ -43,6 +55,7 @@ class Conversion:
         source: what was converted.
         name: stem of the output files.
         network: what it is.
+        postprocessing: how its output becomes boxes or text; None for classifiers.
         mapped: the state dict, with the origin of each tensor.
         branch: of a training checkpoint; empty for none.
         branches: all that the checkpoint holds.
@@ -63,6 +76,7 @@ class Conversion:
     recognised_by: str | None
     labels: Labels | None
     notes: tuple[str, ...]
+    postprocessing: Postprocessing | None = None
 
     @property
     def state(self) -> dict[str, Any]:
@@ -103,8 +117,9 @@ def convert(
         fetcher: gets the zoo's dictionary; without one there are no labels.
 
     Raises:
-        MappingError: the tensors fit no architecture, or not the given one, or hold NaN; the network does not compute
-            what the source's own program says; or the dictionary is of another length.
+        MappingError: the tensors fit no architecture, or not the given one, contradict the configuration, or hold NaN;
+            the network does not compute what the source's own program says; or the dictionary is of another length.
+        FormatError: the source's `inference.yml` is damaged, or has a step that is not followed.
         SourceError: the dictionary cannot be read.
     """
     listed = source.model
@@ -119,17 +134,27 @@ def convert(
     # A teacher is a network of its own: what the zoo says is about the exported branch.
     exported = chosen is branches[0]
     given = told_network if architecture or config or exported else None
-    if config and given is config.architecture:
-        parameters = {**config.parameters, **(parameters or {})}
-    with _pointing_to_the_graph(source):
-        fit = identify(shapes, source.path.name, given, parameters)
+    followed = config if config and given is config.architecture else None
+    if followed:
+        parameters = {**followed.parameters, **(parameters or {})}
+    graph = _graph(source)
+    is_graph = None if graph is None else partial(_is_graph, graph, source.variables or {}, shapes)
+    with _pointing_to_the_graph(source), _telling_what_is_given(followed):
+        fit = identify(shapes, source.path.name, given, parameters, is_graph)
         entry = fit.architecture
         settled = entry.settle(fit.parameters)
+        if followed:
+            followed.require_agreement(infer_parameters(entry, module_shapes(shapes, entry)), settled)
         planned = plan(tensors, entry, settled)
-    if source.program is not None:
-        require_same_graph(source, entry, settled, planned.origins)
     variances = {name for key, name in planned.origins.items() if key.endswith("running_var")}
     value_notes = require_sound({name: tensors[name] for name in planned.origins.values()}, variances, source.path.name)
+    instructions = instructions_of(source, config)
+    said, told_by = instructions.preprocessing(entry.preprocessing, entry.task)
+    sides = (None, None) if graph is None else stated_sides(next(iter(graph.inputs.values())), source)
+    preprocessing = with_sides(said, entry.task, sides)
+    if graph is not None:
+        require_same_graph(source, graph, entry, settled, planned.origins, _shape(entry, sides))
+    _require_taken(entry, settled, preprocessing, told_by or source.path.name)
     mapped = execute(planned)
 
     notes = _notes(source, [b.name for b in branches], chosen.name, mapped)
@@ -140,11 +165,13 @@ def convert(
             for key, value in listed.parameters.items()
             if settled.get(key, value) != value
         ]
-    labels = find_labels(entry.task, settled, source, dictionary, config, fetcher)
+    notes += note_usage(told_by, sides, said, preprocessing)
+    labels = find_labels(entry.task, settled, source, dictionary, instructions, fetcher)
     return Conversion(
         source=source,
         name=source.name if exported else with_branch(source.name, chosen.name),
-        network=NamedNetwork(entry, settled, entry.preprocessing),
+        network=NamedNetwork(entry, settled, preprocessing),
+        postprocessing=postprocessing_of(entry.task, instructions, labels.labels if labels else None),
         mapped=mapped,
         branch=chosen.name,
         branches=tuple(b.name for b in branches),
@@ -166,28 +193,98 @@ def _pointing_to_the_graph(source: Source) -> Iterator[None]:
         raise MappingError(f"{error}{AS_GRAPH}") from error
 
 
+@contextmanager
+def _telling_what_is_given(config: Config | None) -> Iterator[None]:
+    """Where a configuration says what the network is, an error of the tensors may be its fault."""
+    try:
+        yield
+    except MappingError as error:
+        if config is None or str(config.path) in str(error):
+            raise
+        raise MappingError(f"{error}\n  {config.path} says: {config.describe()}") from error
+
+
+def _graph(source: Source) -> Graph | None:
+    from paddle2torch.converter.graph.program import graph_from_program
+
+    return None if source.program is None else graph_from_program(source.program, file=source.path.name)
+
+
+def _is_graph(graph: Graph, variables: Mapping[str, str], shapes: Mapping[str, Shape], fit: Fit) -> bool:
+    """Whether a network computes what a program says, of several that have its tensors.
+
+    Args:
+        graph: of the program.
+        variables: structured name → variable of the program.
+        shapes: of the tensors, by structured name.
+        fit: the network.
+    """
+    from paddle2torch.converter.graph.conformity import check_conformity
+
+    entry, parameters = fit.architecture, fit.architecture.settle(fit.parameters)
+    model = entry.build_empty(parameters).eval()
+    sources = assign(shapes, entry).sources
+    keys = {variables[name]: key for key, names in sources.items() for name in names}
+    return not check_conformity(graph, model, keys, _shape(entry, (None, None)))
+
+
+def _shape(entry: Architecture, sides: Sides) -> tuple[int, int, int, int]:
+    """Of a batch that both network and program take."""
+    from paddle2torch.converter.graph.conformity import input_shape
+
+    count, channels, height, width = input_shape(entry.task, entry.preprocessing)
+    return count, channels, sides[0] or height, sides[1] or width
+
+
 def require_same_graph(
-    source: Source, entry: Architecture, parameters: Mapping[str, Any], origins: Mapping[str, str]
+    source: Source,
+    graph: Graph,
+    entry: Architecture,
+    parameters: Mapping[str, Any],
+    origins: Mapping[str, str],
+    shape: tuple[int, int, int, int],
 ) -> None:
     """Compare the network with the program that its weights came with, operator by operator; nothing is run.
 
     Args:
-        source: with its program.
+        source: whose program it is.
+        graph: of the program.
         entry: the network's architecture.
         parameters: of the architecture.
         origins: module key → structured name.
+        shape: of a batch that both take.
 
     Raises:
         MappingError: they differ; the message lists in what.
-        FormatError: the program is inconsistent.
     """
-    from paddle2torch.converter.graph.conformity import input_shape, require_conformity
-    from paddle2torch.converter.graph.program import graph_from_program
+    from paddle2torch.converter.graph.conformity import require_conformity
 
-    model = with_memory(entry.build_empty(parameters)).eval()
-    keys = {source.variables[name]: key for key, name in origins.items()}
-    graph = graph_from_program(source.program, file=source.path.name)
-    require_conformity(graph, model, keys, input_shape(entry.task, entry.preprocessing), source.path.name)
+    model = entry.build_empty(parameters).eval()
+    variables = source.variables or {}
+    keys = {variables[name]: key for key, name in origins.items()}
+    require_conformity(graph, model, keys, shape, source.path.name)
+
+
+def _require_taken(entry: Architecture, parameters: Mapping[str, Any], preprocessing: Preprocessing, file: str) -> None:
+    """Check that the network takes what the preprocessing makes; nothing is computed.
+
+    Raises:
+        MappingError: it does not, so that file and weights do not belong together.
+    """
+    if preprocessing.size == entry.preprocessing.size and dict(parameters) == entry.settle({}):
+        return
+    import torch
+
+    size = preprocessing.size
+    shape = (1, 3, size.height or SIDE, (size.width if size.mode in ("stretch", "crop") else None) or SIDE)
+    try:
+        with torch.no_grad():
+            entry.build_empty(parameters).eval()(torch.empty(shape, device="meta"))
+    except (RuntimeError, ValueError) as error:
+        raise MappingError(
+            f"{file}: images come to the network as {size.to_json()} (image_shape, or the program's own size), and "
+            f"{entry.name} with these parameters takes none of that size: {error}"
+        ) from error
 
 
 def _notes(source: Source, branches: list[str], chosen: str, mapped: Mapped) -> list[str]:
@@ -205,8 +302,8 @@ def _notes(source: Source, branches: list[str], chosen: str, mapped: Mapped) -> 
         ]
     if mapped.initialised:
         notes.append(
-            f"{len(mapped.initialised)} tensors of the threshold branch, which an inference model lacks and evaluation "
-            "does not use, come from a fixed seed"
+            f"{len(mapped.initialised)} tensors that training alone uses, and that an inference model lacks, come from "
+            "a fixed seed"
         )
     if mapped.widened:
         kinds = ", ".join(sorted(set(mapped.widened.values())))
@@ -223,10 +320,12 @@ def find_labels(
     parameters: Mapping[str, Any],
     source: Source,
     dictionary: Path | None,
-    config: Config | None,
+    instructions: Instructions,
     fetcher: Fetcher | None,
 ) -> Labels | None:
-    """What the classes stand for: by the dictionary given, the configuration's or the zoo's; None for detectors.
+    """What the classes stand for; None for detectors.
+
+    The first of these tells it: the dictionary given, the configuration, the `inference.yml`, the zoo.
 
     Raises:
         MappingError: a dictionary was given for what is no recogniser, or one of another length.
@@ -234,28 +333,30 @@ def find_labels(
     """
     if dictionary is not None:
         return given_labels(dictionary, task, parameters)
-    known = find_task(task).labels_of(parameters)
-    if known is not None:
-        return Labels(known, "labels: text angle in degrees")
+    classes, config, settings = parameters.get("classes", 0), instructions.config, instructions.settings
     if not find_task(task).reads:
-        return None
+        named = instructions.class_names(task) if find_task(task).labelled else None
+        if named is not None:
+            return match_class_names(*named, classes)
+        known = find_task(task).labels_of(parameters)
+        return None if known is None else Labels(known, "labels: text angle in degrees")
     space = None
     if config is not None and config.dictionary is None:
-        return match_labels(list(DEFAULT_CHARACTERS), parameters["classes"], False, f"{config.path.name}, by default")
+        return match_labels(list(config.characters), classes, False, f"{config.path.name}, which names no dictionary")
     if config is not None:
         found = config.find_dictionary()
         if found is None:
-            named = f"{config.dictionary}, which is not there"
-            return Labels(None, f"no labels bundled: {config.path.name} names {named}; give it with --dict")
+            absent = f"{config.path.name} names {config.dictionary}, which is not there"
+            return Labels(None, f"no labels bundled: {absent}; give it with --dict")
         path, space = found, config.space
+    elif settings is not None and settings.characters is not None:
+        return match_labels(settings.characters, classes, None, settings.file)
     elif source.model is not None and source.model.dictionary is not None and fetcher is not None:
         path = fetcher.fetch(source.model.dictionary).path
         space = source.model.dictionary.space
     else:
         return Labels(None, "no labels bundled: no dictionary is known for this model; give one with --dict")
-    return match_labels(
-        read_dictionary(read_given(path, "dictionary"), path.name), parameters["classes"], space, path.name
-    )
+    return match_labels(read_dictionary(read_given(path, "dictionary"), path.name), classes, space, path.name)
 
 
 def given_labels(dictionary: Path, task: str, parameters: Mapping[str, Any]) -> Labels:

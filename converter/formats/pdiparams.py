@@ -67,7 +67,7 @@ def write_pdiparams(arrays: Mapping[str, np.ndarray]) -> bytes:
     """
     pieces: list[bytes | memoryview] = []
     for name, array in sorted(arrays.items()):
-        description = message_class("Tensor")()
+        description: Any = message_class("Tensor")()  # a class that is made while this runs
         description.data_type = _element_number(name, array.dtype)
         description.dims.extend(array.shape)
         content = description.SerializeToString()

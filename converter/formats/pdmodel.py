@@ -283,7 +283,7 @@ def rebuilt_pdmodel(blob: Blob, operators: Sequence[int], shapes: Mapping[str, t
             what is no tensor.
     """
     given = _parse(blob)
-    program = message_class("Program")()
+    program: Any = message_class("Program")()  # a class that is made while this runs
     for part in ("version", "op_version_map"):
         if given.HasField(part):
             getattr(program, part).CopyFrom(getattr(given, part))

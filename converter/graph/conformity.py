@@ -127,8 +127,8 @@ class _Comparison:
         elif len(self.graph.outputs) != len(self.module.outputs):
             yield Difference("", "outputs", len(self.graph.outputs), len(self.module.outputs))
         else:
-            for one, other in zip(self.graph.outputs, self.module.outputs, strict=True):
-                yield from self._operands(one, other, "", "output")
+            for wanted, given in zip(self.graph.outputs, self.module.outputs, strict=True):
+                yield from self._operands(wanted, given, "", "output")
 
     def _last_step(self) -> list[Difference]:
         """What is wrong with the step at which the module gave up, from which nothing leads on.

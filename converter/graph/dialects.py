@@ -300,7 +300,7 @@ def _spell_legacy(program: Program) -> Spelled:
     """Rows of the legacy table applied. A variable that is written again gets a name of its own each time."""
     shapes = {name: each.shape for name, each in program.variables.items() if each.shape is not None}
     current = {name: name for name in (*program.feeds, *(each.name for each in program.parameters))}
-    nodes = []
+    nodes: list[Node] = []
 
     def defined(name: str) -> str:
         fresh = name if name not in current else f"{name}@{len(nodes)}"
@@ -363,7 +363,7 @@ def _spell_pir(program: Program) -> Spelled:
 
 def _unknown(each: Operator) -> Row:
     """A row for an operator that has none: it is passed on, to be told of."""
-    slots = {slot: (slot,) for slot in each.inputs}
+    slots: dict[str, tuple[str, ...]] = {slot: (slot,) for slot in each.inputs}
     return Row(UNKNOWN + _plain_type(each), slots, {}, tuple(each.outputs))
 
 

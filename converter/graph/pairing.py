@@ -15,9 +15,10 @@ from typing import Any
 
 from paddle2torch.architectures.graph.form import Graph
 from paddle2torch.architectures.matching import infer_parameters
-from paddle2torch.architectures.registry import Architecture, architectures
-from paddle2torch.converter.graph.conformity import input_shape
+from paddle2torch.architectures.registry import Architecture, Size, architectures
+from paddle2torch.converter.graph.conformity import check_conformity, input_shape
 from paddle2torch.converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
+from paddle2torch.converter.graph.variants import variants
 from paddle2torch.converter.mapping.rules import structured_name
 from paddle2torch.converter.support.boundary import boundary
 from paddle2torch.converter.support.errors import MappingError
@@ -31,13 +32,15 @@ class Pairing:
 
     Attributes:
         architecture: the network that the graph is.
-        parameters: those of its parameters that the shapes tell.
+        parameters: that kernels and shapes tell.
         names: variable → structured name.
+        keys: variable → key of the network's state dict.
     """
 
     architecture: Architecture
     parameters: dict[str, Any]
     names: dict[str, str]
+    keys: dict[str, str]
 
 
 def names_from_graph(
@@ -72,6 +75,8 @@ def _named(graph: Graph, file: str, candidates: list[Architecture], given: dict[
             continue
         if found is not None:
             fitting.append(found)
+    if len(fitting) > 1:  # they may differ in what pairing does not look at
+        fitting = [pairing for pairing in fitting if _conforms(graph, pairing)] or fitting
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
@@ -88,6 +93,12 @@ def _named(graph: Graph, file: str, candidates: list[Architecture], given: dict[
     )
 
 
+def _conforms(graph: Graph, pairing: Pairing) -> bool:
+    entry = pairing.architecture
+    model = entry.build_empty(pairing.parameters).eval()
+    return not check_conformity(graph, model, pairing.keys, input_shape(entry.task, entry.preprocessing))
+
+
 class AmbiguousError(Exception):
     """Operators that cannot be told apart; the text names some."""
 
@@ -96,18 +107,22 @@ def _pairing(graph: Trace, entry: Architecture, shape: tuple[int, ...], given: d
     """The pairing with one network; None where it is not this one."""
     if graph.failure is not None or not given.keys() <= entry.parameters.keys():
         return None
-    # What the sizes of some tensors tell comes first: those tensors are found without looking at sizes.
-    rough = pair_keys(graph, _module_trace(entry, given, shape), _kernel, strict=False)
-    if rough is None:
-        return None
     sizes = _sizes(graph)
-    settled = infer_parameters(entry, {key: sizes[variable] for variable, key in rough.items()}) | given
-    module = _module_trace(entry, settled, shape)
-    keys = pair_keys(graph, module, _shapes, strict=True) if module.failure is None else None
-    if keys is None:
-        return None
-    names = {variable: structured_name(key, entry.renames) for variable, key in keys.items()}
-    return Pairing(entry, settled, names)
+    for variant in variants(entry, sizes.values(), given):
+        # What the sizes of some tensors tell comes first: those tensors are found without looking at sizes.
+        rough = pair_keys(graph, _module_trace(entry, variant, shape), _kernel, strict=False)
+        if rough is None:
+            continue
+        told = infer_parameters(entry, {key: sizes[variable] for variable, key in rough.items()})
+        # Of tensors that cannot be told apart without sizes none is known, so that nothing follows from their absence.
+        told = {name: value for name, value in told.items() if isinstance(entry.parameters[name].told_by, Size)}
+        settled = variant | told | given
+        module = _module_trace(entry, settled, shape)
+        keys = pair_keys(graph, module, _shapes, strict=True) if module.failure is None else None
+        if keys is not None:
+            names = {variable: structured_name(key, entry.renames) for variable, key in keys.items()}
+            return Pairing(entry, settled, names, keys)
+    return None
 
 
 def _module_trace(entry: Architecture, parameters: Mapping[str, Any], shape: tuple[int, ...]) -> Trace:

@@ -180,7 +180,7 @@ def _conv2d(node: Node, context: Context) -> Iterator[Node]:
     kernel, stride = list(sizes[2:]), list(given["strides"])
     sides = _sides(node, kernel)
     same = given.get("padding_algorithm") == "SAME"
-    padding = [0, 0]
+    padding: list[int] | str = [0, 0]
     if sides == "same":
         inputs, pad = _behind(node, "pad_same", kernel=kernel, stride=stride)
         yield pad
@@ -228,7 +228,7 @@ def _batch_norm(node: Node, context: Context) -> Iterator[Node]:
     rank = context.rank(node.inputs["x"][0])
     if rank not in (None, 3, 4):
         raise VariantError(f"batch_norm of {rank} axes")
-    flat = {"flat": True} if rank == 3 else {}
+    flat: dict[str, Any] = {"flat": True} if rank == 3 else {}
     yield _with(node, epsilon=given["epsilon"], momentum=given["momentum"], **flat)
 
 
@@ -329,13 +329,11 @@ def _slice(node: Node, _: Context) -> Iterator[Node]:
     steps = given.get("steps") or [1] * len(given["axes"])
     if any(step < 1 for step in steps):
         raise VariantError("strided_slice backwards")
-    yield _with(
-        node,
-        **{name: _list(given[name]) for name in ("starts", "ends") if name not in node.inputs},
-        axes=list(given["axes"]),
-        squeezed=list(given.get("squeezed") or []),
-        **({"steps": list(steps)} if any(step != 1 for step in steps) else {}),
-    )
+    attributes: dict[str, Any] = {name: _list(given[name]) for name in ("starts", "ends") if name not in node.inputs}
+    attributes |= {"axes": list(given["axes"]), "squeezed": list(given.get("squeezed") or [])}
+    if any(step != 1 for step in steps):
+        attributes["steps"] = list(steps)
+    yield _with(node, **attributes)
 
 
 def _split(node: Node, _: Context) -> Iterator[Node]:
@@ -433,7 +431,7 @@ def _padded(node: Node, padding: list[int]) -> Node:
 
 def _full(node: Node, _: Context) -> Iterator[Node]:
     given = node.attributes
-    attributes = {"dtype": _dtype(given.get("dtype", "float32"))}
+    attributes: dict[str, Any] = {"dtype": _dtype(given.get("dtype", "float32"))}
     if "shape" not in node.inputs:
         attributes["shape"] = [int(_scalar(size)) for size in _list(given["shape"])]
     if "value" not in node.inputs:

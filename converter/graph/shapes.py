@@ -197,7 +197,8 @@ def _conv2d(given: Given) -> Shape:
         return (x.shape[0], weight.shape[0], *x.shape[2:])
     given = {**given, "padding": 0} if given["padding"] == "valid" else given
     sides = zip(x.shape[2:], weight.shape[2:], _pairs(given, "stride", "padding", "dilation"), strict=True)
-    return (x.shape[0], weight.shape[0], *(_windows(size, reach, *side) for size, reach, side in sides))
+    sizes = (_windows(size, reach, stride, pad, dilation) for size, reach, (stride, pad, dilation) in sides)
+    return (x.shape[0], weight.shape[0], *sizes)
 
 
 def _conv_transpose2d(given: Given) -> Shape:
@@ -226,8 +227,10 @@ def _pool2d(given: Given) -> Shape:
     given = {"dilation": 1, **given, "stride": given["stride"] or given["kernel_size"]}
     sides = list(_pairs(given, "kernel_size", "stride", "padding", "dilation"))
     require(all(2 * padding <= reach for reach, _, padding, _ in sides), "a padding of more than half of the kernel")
-    sizes = zip(x.shape[2:], sides, strict=True)
-    return (*x.shape[:2], *(_windows(size, *side, given["ceil_mode"]) for size, side in sizes))
+    both = zip(x.shape[2:], sides, strict=True)
+    ceil = given["ceil_mode"]
+    sizes = (_windows(size, reach, stride, pad, dilation, ceil) for size, (reach, stride, pad, dilation) in both)
+    return (*x.shape[:2], *sizes)
 
 
 def _adaptive_pool2d(given: Given) -> Shape:

@@ -97,7 +97,7 @@ def _bias(graph: Graph, layer: Node, total: Node, makers: Mapping[str, Node], ra
         return None
     if layer.type == "linear":
         channels = weight[1] if layer.attributes["transposed"] else weight[0]
-        fitting = (-1, (rank(layer.outputs[0]) or 0) - 1)
+        fitting: tuple[int, ...] = (-1, (rank(layer.outputs[0]) or 0) - 1)
     else:
         channels, fitting = _channels(layer, weight), (1,)
     if _parameter_shape(graph, value) == (channels,):

@@ -272,7 +272,7 @@ class _Recorder(TorchFunctionMode):
         if id(tensor) in self._parameters:
             return Operand(self._parameters[id(tensor)], tuple(tensor.shape))
         known, operand = self._known.get(id(tensor), (None, None))
-        if operand is None or known() is not tensor:
+        if known is None or operand is None or known() is not tensor:
             operand = Operand(Step("constant", {}, {}, self._where()), tuple(tensor.shape))
             self.know(tensor, operand)
         return operand
@@ -312,6 +312,8 @@ class _Recorder(TorchFunctionMode):
                 operands[argument if len(tensors) == 1 else f"{argument}[{place}]"] = self.operand(each)
         if kind == "lstm" and arguments["batch_first"]:
             operands["input"] = operands["input"].rearranged(swapped)
+        if name == "conv1d":
+            operands |= {label: operands[label].rearranged(as_row) for label in ("input", "weight")}
         return folded(Step(kind, operands, attributes, self._where()))
 
     def _finish(self, step: Step, arguments: Mapping[str, Any], results: list[Tensor]) -> None:
@@ -323,6 +325,8 @@ class _Recorder(TorchFunctionMode):
             operand = Operand(step, shape, part)
             if step.kind == "lstm" and part == 0 and arguments["batch_first"]:
                 operand = Operand(step, (shape[1], shape[0], *shape[2:])).rearranged(swapped)
+            if step.kind == "conv2d" and arguments["weight"].dim() == 3:
+                operand = Operand(step, (*shape[:2], 1, shape[2])).rearranged(lambda places: places.squeeze(2))
             if step.kind == "identity":
                 operand = step.operands["input"]
             self.know(result, operand)
@@ -357,6 +361,11 @@ def swapped(places: Tensor) -> Tensor:
     return places.transpose(0, 1)
 
 
+def as_row(places: Tensor) -> Tensor:
+    """A sequence as a map of one row: (N, C, T) → (N, C, 1, T)."""
+    return places.unsqueeze(2)
+
+
 # ---- one form for what may be written in several ways ------------------------------------------------------------
 
 # Functions that only rearrange their first argument.
@@ -383,6 +392,7 @@ SIGNATURES = {
     "batch_norm": "input running_mean running_var weight=None bias=None training=False momentum=0.1 eps=1e-05",
     "cat": "tensors dim=0",
     "clamp": "input min=None max=None",
+    "conv1d": "input weight bias=None stride=1 padding=0 dilation=1 groups=1",
     "conv2d": "input weight bias=None stride=1 padding=0 dilation=1 groups=1",
     "conv_transpose2d": "input weight bias=None stride=1 padding=0 output_padding=0 groups=1 dilation=1",
     "div": "input other",
@@ -431,7 +441,7 @@ SYNONYMS = {
 def _name(func: Callable[..., Any]) -> str:
     name = func.__name__
     if name == "__get__":  # of a property such as `T`
-        name = func.__self__.__name__
+        name = getattr(func, "__self__").__name__  # noqa: B009 (it is no attribute of every callable)
     name = name.strip("_")
     return SYNONYMS.get(name, name)
 
@@ -482,13 +492,21 @@ def _conv(a: Mapping[str, Any]) -> dict[str, Any]:
     return {name: pair(a[name]) for name in sizes if name in a} | {"groups": a["groups"]}
 
 
+def _conv1d(a: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of the convolution over one row that computes the same, as Paddle has it."""
+    along = {name: pair(a[name]) for name in ("stride", "padding", "dilation")}
+    across = {"stride": 1, "padding": 0, "dilation": 1}
+    rows = {name: size if isinstance(size, str) else (across[name], size[0]) for name, size in along.items()}
+    return {**rows, "groups": a["groups"]}
+
+
 def _pool(a: Mapping[str, Any]) -> dict[str, Any]:
     attributes = {
         "kernel_size": pair(a["kernel_size"]),
         "stride": pair(a["stride"] or a["kernel_size"]),
         "padding": pair(a["padding"]),
-        "ceil_mode": a["ceil_mode"],
     }
+    attributes["ceil_mode"] = a["ceil_mode"] and attributes["stride"] != (1, 1)  # at stride 1 nothing is rounded
     if "dilation" in a:
         attributes["dilation"] = pair(a["dilation"])
     elif attributes["padding"] != (0, 0) or a["divisor_override"]:
@@ -509,6 +527,7 @@ ATTRIBUTES: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "avg_pool2d": _pool,
     "batch_norm": lambda a: {"eps": a["eps"], "training": a["training"]},
     "cat": _dim,
+    "conv1d": _conv1d,
     "conv2d": _conv,
     "conv_transpose2d": _conv,
     "hardswish": lambda _: {},
@@ -527,7 +546,7 @@ ATTRIBUTES: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
 def _canonical(name: str, a: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """Kind and attributes of a step."""
     if name in ATTRIBUTES:
-        return name, ATTRIBUTES[name](a)
+        return "conv2d" if name == "conv1d" else name, ATTRIBUTES[name](a)
     if name == "hardsigmoid":
         return "hard_sigmoid", {"slope": 1 / 6, "offset": 0.5}
     if name in AFFINE and not isinstance(a["other"], Tensor):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from paddle2torch.architectures.records import Direction
 from paddle2torch.converter.support.errors import FormatError
 
 BLANK = "blank"
 SPACE = " "
+# Of the letters of a dictionary, from how many on that run from right to left the script does. Upstream's Arabic,
+# Persian, Uyghur and Urdu ones have a third to a half, beside the Latin alphabet; Chinese ones a thousandth.
+SHARE = 0.2
+_RIGHT_TO_LEFT = ("R", "AL")
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,26 @@ def read_dictionary(data: bytes, file: str) -> list[str]:
     if lines[-1] == "":
         lines.pop()
     return [line.rstrip("\r") for line in lines]
+
+
+def direction_of(labels: Iterable[str] | None) -> Direction:
+    """In which direction the script is read whose letters the labels are."""
+    letters = [character for label in labels or () if label != BLANK for character in label if character.isalpha()]
+    turned = sum(unicodedata.bidirectional(letter) in _RIGHT_TO_LEFT for letter in letters)
+    return "right_to_left" if turned > SHARE * len(letters) else "left_to_right"
+
+
+def match_class_names(names: list[str], file: str, classes: int) -> Labels:
+    """Labels of a classifier with that many classes.
+
+    Args:
+        names: one per class.
+        file: what gives them, for the note.
+        classes: of the head.
+    """
+    if len(names) == classes:
+        return Labels(names, f"{classes} labels from {file}")
+    return Labels(None, f"no labels bundled: {file} names {len(names)} classes, the head has {classes}")
 
 
 def match_labels(characters: list[str], classes: int, space: bool | None, file: str) -> Labels:

@@ -23,7 +23,6 @@ from paddle2torch.converter.support.errors import MappingError
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 # What a placeholder of a name template stands for.
 PLACEHOLDERS = {"n": r"\d+", "m": r"\d+", "kind": "weight|bias", "gate": "ih|hh", "rest": ".+"}
@@ -254,22 +253,12 @@ def _seeded(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         for path in owners:
-            module: Any = with_memory(model.get_submodule(path))
+            module: Any = model.get_submodule(path)
+            empty = {key: torch.empty(tensor.shape, dtype=tensor.dtype) for key, tensor in module.state_dict().items()}
+            module.load_state_dict(empty, assign=True)
             module.reset_parameters()
             state |= {f"{path}.{leaf}": tensor for leaf, tensor in module.state_dict().items()}
     return state
-
-
-def with_memory(module: nn.Module) -> nn.Module:
-    """A module of PyTorch's meta device, in memory that nothing has been written to.
-
-    `Module.to_empty` goes through code of PyTorch's that takes half a second and 40 MB to import.
-    """
-    import torch
-
-    empty = {key: torch.empty(tensor.shape, dtype=tensor.dtype) for key, tensor in module.state_dict().items()}
-    module.load_state_dict(empty, assign=True)
-    return module
 
 
 # ---- PyTorch → Paddle --------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,13 +11,15 @@ from paddle2torch.architectures.records import Preprocessing, Size
 from paddle2torch.converter.ocr.extras import opencv
 
 WIDEST = 8192  # pixels; no line of text comes near, and a strip of one pixel's height does not fill the memory
+# Upstream's pages: below the sum of both sides an image gets black margins, until no side is shorter than the second.
+TINY, LEAST_SIDE = 64, 32
 
 
 def prepare(images: Sequence[np.ndarray], preprocessing: Preprocessing, width: int | None = None) -> np.ndarray:
     """The input array of a batch.
 
     Args:
-        images: uint8 (H, W, 3) each, RGB; in mode "multiple" all of one size.
+        images: uint8 (H, W, 3) each, RGB; in the modes of pages, "multiple" and those that begin so, all of one size.
         preprocessing: how images become the input.
         width: of the batch, in place of what the preprocessing says (modes with a fixed height).
 
@@ -28,8 +30,9 @@ def prepare(images: Sequence[np.ndarray], preprocessing: Preprocessing, width: i
         MissingPackageError: an image has to be resized, and OpenCV is not installed.
     """
     size = preprocessing.size
-    if size.mode == "multiple":
-        return np.stack([_normalise(_fit_multiple(image, size), preprocessing) for image in images])
+    if size.mode in PAGES:
+        pages = [pad_tiny(image) for image in images]
+        return np.stack([_normalise(resize(page, *page_size(page, size)), preprocessing) for page in pages])
     if size.mode in FIXED:
         return np.stack([_normalise(FIXED[size.mode](image, size), preprocessing) for image in images])
     height, least = size.height or 0, size.width or 0
@@ -60,12 +63,72 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return opencv().resize(image, (width, height))
 
 
-def _fit_multiple(image: np.ndarray, size: Size) -> np.ndarray:
-    multiple, limit = size.multiple or 1, size.limit_side or WIDEST
-    ratio = min(1.0, limit / max(image.shape[:2]))
-    # Cut to whole pixels before rounding to the multiple, and halves to the even one, as published.
-    height, width = (max(round(int(side * ratio) / multiple) * multiple, multiple) for side in image.shape[:2])
-    return resize(image, height, width)
+def pad_tiny(image: np.ndarray) -> np.ndarray:
+    """A page with black to its right and below it, where it is too small for a detector; others as they are."""
+    height, width = image.shape[:2]
+    if height + width >= TINY:
+        return image
+    padded = np.zeros((max(height, LEAST_SIDE), max(width, LEAST_SIDE), 3), np.uint8)
+    padded[:height, :width] = image
+    return padded
+
+
+def page_size(image: np.ndarray, size: Size) -> tuple[int, int]:
+    """Height and width that a page comes to, in the modes of pages."""
+    multiple = size.multiple or 1
+    height, width = (max(side, multiple) for side in PAGES[size.mode](image.shape[0], image.shape[1], size, multiple))
+    return height, width
+
+
+# As published, sides are cut to whole pixels before they are rounded to a multiple, and halves go to the even one.
+
+
+def _nearest(side: int, multiple: int) -> int:
+    return round(side / multiple) * multiple
+
+
+def _up(side: int, multiple: int) -> int:
+    return -(-side // multiple) * multiple
+
+
+def _at_most(height: int, width: int, size: Size, multiple: int) -> tuple[int, int]:
+    ratio = min(1.0, (size.limit_side or WIDEST) / max(height, width))
+    return _nearest(int(height * ratio), multiple), _nearest(int(width * ratio), multiple)
+
+
+def _at_least(height: int, width: int, size: Size, multiple: int) -> tuple[int, int]:
+    short_side, long_side = size.short_side or 0, size.long_side or WIDEST
+    ratio = max(1.0, short_side / min(height, width))
+    height, width = int(height * ratio), int(width * ratio)
+    if max(height, width) > long_side:
+        ratio = long_side / max(height, width)
+        height, width = int(height * ratio), int(width * ratio)
+    return _nearest(height, multiple), _nearest(width, multiple)
+
+
+def _long(height: int, width: int, size: Size, multiple: int) -> tuple[int, int]:
+    ratio = (size.long_side or 0) / max(height, width)
+    return _nearest(int(height * ratio), multiple), _nearest(int(width * ratio), multiple)
+
+
+def _long_up(height: int, width: int, size: Size, multiple: int) -> tuple[int, int]:
+    ratio = (size.long_side or 0) / max(height, width)
+    return _up(int(height * ratio), multiple), _up(int(width * ratio), multiple)
+
+
+def _fixed_height(height: int, width: int, size: Size, multiple: int) -> tuple[int, int]:
+    fixed = size.height or 0
+    return fixed, min(_up(math.ceil(width * fixed / height), multiple), _up(WIDEST, multiple))
+
+
+# Modes of pages → height, width, size and multiple to height and width.
+PAGES: dict[str, Callable[[int, int, Size, int], tuple[int, int]]] = {
+    "multiple": _at_most,
+    "multiple_at_least": _at_least,
+    "multiple_long": _long,
+    "multiple_long_up": _long_up,
+    "multiple_height": _fixed_height,
+}
 
 
 def _stretch(image: np.ndarray, size: Size) -> np.ndarray:

@@ -67,7 +67,7 @@ def parametrised_modules(model: nn.Module) -> list[str]:
 
 def run_with_layers(
     model: nn.Module, modules: Iterable[str], inputs: np.ndarray
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, ...]]:
     """Run a network and keep what some of its modules return.
 
     Args:
@@ -76,7 +76,7 @@ def run_with_layers(
         inputs: (N, 3, H, W), of the network's own precision.
 
     Returns:
-        Output by path, as (N, T, C) for recurrent layers, and the network's own output. A module that was not called
+        Output by path, as (N, T, C) for recurrent layers, and the network's own outputs. A module that was not called
         is missing.
     """
     outputs: dict[str, np.ndarray] = {}
@@ -93,8 +93,8 @@ def run_with_layers(
     handles = [model.get_submodule(path).register_forward_hook(keep(path)) for path in modules]
     try:
         with few_threads(), torch.inference_mode(), constants_of(precision):
-            final = model(torch.from_numpy(inputs)).numpy()
+            final = model(torch.from_numpy(inputs))
     finally:
         for handle in handles:
             handle.remove()
-    return outputs, final
+    return outputs, tuple(each.numpy() for each in (final if isinstance(final, tuple) else (final,)))

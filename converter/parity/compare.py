@@ -45,6 +45,13 @@ def measure(reference: np.ndarray, candidate: np.ndarray) -> Difference:
     )
 
 
+def measure_all(reference: Sequence[np.ndarray], candidate: Sequence[np.ndarray]) -> Difference:
+    """Compare outputs that should be equal one by one; the worst counts."""
+    if len(reference) != len(candidate):
+        return _unmeasured(f"{len(candidate)} outputs where {len(reference)} were expected")
+    return max(map(measure, reference, candidate), key=lambda difference: difference.error)
+
+
 def _unmeasured(problem: str) -> Difference:
     return Difference(math.inf, math.inf, problem)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from paddle2torch.architectures.graph.form import Graph
 from paddle2torch.architectures.graph.module import module_keys
+from paddle2torch.converter.conversion.network import GraphNetwork, NamedNetwork
 from paddle2torch.converter.graph.trace import trace_graph
 from paddle2torch.converter.parity.paddle_worker import STEM
 from paddle2torch.converter.sources import Source, load_source
@@ -134,10 +135,11 @@ def prepare_program(conversion: Conversion, reference: Source) -> PreparedProgra
         SourceError: the reference has no program.
         FormatError: the reference's program is inconsistent.
     """
-    if conversion.network.graph is not None:
-        keys = module_keys(conversion.network.graph)
-    else:
-        keys = keys_by_variable(reference, conversion.network.architecture, conversion.origins)
+    network = conversion.network
+    if isinstance(network, GraphNetwork):
+        keys = module_keys(network.graph)
+    elif isinstance(network, NamedNetwork):
+        keys = keys_by_variable(reference, network.architecture, conversion.origins)
     arrays = {name: _source_array(conversion, key) for name, key in keys.items()}
     same = reference.files.parameters if reference is conversion.source else None
     checked, parameters = with_weights(reference, arrays, same)

@@ -26,7 +26,7 @@ import numpy as np
 
 from paddle2torch.architectures.matching import COUNTER, Expected, match, shorten
 from paddle2torch.converter import __version__
-from paddle2torch.converter.parity.compare import Difference, judge_answers, measure, response
+from paddle2torch.converter.parity.compare import Difference, judge_answers, measure, measure_all, response
 from paddle2torch.converter.parity.engines import Engine, GraphEngine, PaddleEngine, Values
 from paddle2torch.converter.parity.inputs import Case, default_cases, image_cases
 from paddle2torch.converter.parity.pairing import Layer, pair_layers
@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 # A change d of all values before a sigmoid or softmax changes the relative result by at most 2d.
 STEEPNESS = 2.0
 NOT_CALLED = Difference(math.inf, math.inf, "the module was not called")
-Outputs = tuple[dict[str, np.ndarray], np.ndarray]  # by module path, and the final one
+# By module path, and those of the whole network.
+Outputs = tuple[dict[str, np.ndarray], tuple[np.ndarray, ...]]
 
 
 def verify(
@@ -135,14 +136,14 @@ class Witness:
     layers: tuple[Layer, ...]
 
     @property
-    def output(self) -> str:
-        """The value that is the final output."""
-        return self.engine.program.fetches[0]
+    def outputs(self) -> tuple[str, ...]:
+        """The values that are the network's outputs, in its order."""
+        return self.engine.program.fetches
 
     @property
     def values(self) -> list[str]:
-        """Every layer's value, and the final output."""
-        return list(dict.fromkeys([*(layer.value for layer in self.layers), self.output]))
+        """Every layer's value, and the outputs."""
+        return list(dict.fromkeys([*(layer.value for layer in self.layers), *self.outputs]))
 
     def by_module(self, values: Values) -> Values:
         """Module path → the value it should compute, (N, T, C) for recurrent layers."""
@@ -189,7 +190,7 @@ class Session:
             for engine in engines
         ]
         self._third = others[0] if others else None
-        self.oracle, self.layers, self.output = self._witness.engine.name, self._witness.layers, self._witness.output
+        self.oracle, self.layers, self.outputs = self._witness.engine.name, self._witness.layers, self._witness.outputs
         self._pre_activation = next(layer.value for layer in self.layers if layer.pre_activation)
 
     def __enter__(self) -> Session:
@@ -220,14 +221,14 @@ class Session:
         )
 
     def ask_third(self, case: Case) -> Outputs | None:
-        """Layer outputs and final output of the graph beside Paddle, in double precision."""
+        """Layer outputs and outputs of the graph beside Paddle, in double precision."""
         if self._third is None:
             return None
         values = self._third.engine.submit(case.array, self._third.values, "double").result()
-        return self._third.by_module(values), values[self._third.output]
+        return self._third.by_module(values), tuple(values[name] for name in self._third.outputs)
 
     def run_torch(self, models: Mapping[Precision, Any], case: Case) -> dict[Precision, Outputs]:
-        """Layer outputs and final output of the network, in both precisions."""
+        """Layer outputs and outputs of the network, in both precisions."""
         from paddle2torch.converter.parity.capture import run_with_layers
 
         modules = [layer.module for layer in self.layers]
@@ -252,17 +253,18 @@ class Session:
             find_task(self._conversion.network.task),
         )
         pre_activation = single[self._pre_activation]
-        final = single[self.output], torch["single"][1]
-        exact = double[self.output], torch["double"][1]
+        final = tuple(single[name] for name in self.outputs), torch["single"][1]
+        exact = tuple(double[name] for name in self.outputs), torch["double"][1]
+        first, first_exact = (final[0][0], final[1][0]), (exact[0][0], exact[1][0])
         return CaseResult(
             case=case,
             response=response(pre_activation, reference.blank.result()[self._pre_activation]),
             layers=self._judge_layers(single, double, torch, third),
-            output=measure(*exact),
+            output=measure_all(*exact),
             steepness=max(1.0, STEEPNESS * float(np.abs(pre_activation).max())),
-            answers=tuple(judge_answers(task, final, exact, labels)),
-            maps=final if final[0].ndim == 4 else None,
-            third=None if third is None else Third(measure(third[1], exact[1]), measure(exact[0], third[1])),
+            answers=tuple(judge_answers(task, first, first_exact, labels)),
+            maps=first if first[0].ndim == 4 else None,
+            third=None if third is None else Third(measure_all(third[1], exact[1]), measure_all(exact[0], third[1])),
         )
 
     def _judge_layers(

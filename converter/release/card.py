@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from paddle2torch.architectures.records import BoxPostprocessing
 from paddle2torch.converter.conversion.convert import Conversion
 from paddle2torch.converter.parity.result import ParityResult
 from paddle2torch.converter.support.terminal import clean
@@ -68,7 +69,16 @@ SIZES = {
     "height_padded": "{height} high, the ratio kept, {width} wide with zeros to the right",
     "stretch": "{height} high and {width} wide, the ratio not kept",
     "crop": "the shorter side {short_side} pixels, of that the middle, {height} high and {width} wide",
+    "multiple_at_least": "the shorter side at least {short_side} pixels and then the longer at most {long_side}, both "
+    "sides multiples of {multiple}",
+    "multiple_long": "the longer side {long_side} pixels, both sides multiples of {multiple}",
+    "multiple_long_up": "the longer side {long_side} pixels, both sides rounded up to multiples of {multiple}",
+    "multiple_height": "{height} high, the ratio kept, the width rounded up to a multiple of {multiple}",
 }
+BOXES = """To boxes: regions above {thresh:g}, with a mean of at least {box_thresh:g}, each grown by its area times
+{unclip_ratio:g} over its perimeter (`postprocessing` in the metadata)."""
+RIGHT_TO_LEFT = """Read so, the characters come as they stand in the image, from left to right. The script is read from
+right to left: turn them round, but for runs of Latin letters and digits."""
 
 
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|!#&]|(?<=:)//")
@@ -183,8 +193,19 @@ def _output(conversion: Conversion, model: Model) -> str:
     missing = None
     if labels is not None and labels.labels is None:
         missing = labels.note.removeprefix("no labels bundled: ").partition(";")[0]
-    lines = (task.describe_output(conversion.network.parameters), task.describe_labels(model.name, missing))
+    lines = (
+        task.describe_output(conversion.network.parameters),
+        task.describe_labels(model.name, missing),
+        _postprocessing(conversion),
+    )
     return "\n\n".join(filter(None, lines))
+
+
+def _postprocessing(conversion: Conversion) -> str | None:
+    record = conversion.postprocessing
+    if isinstance(record, BoxPostprocessing):
+        return BOXES.format(**record.to_json())
+    return RIGHT_TO_LEFT if record is not None and record.direction == "right_to_left" else None
 
 
 def _parity(result: ParityResult, weights: str) -> str:

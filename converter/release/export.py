@@ -269,7 +269,7 @@ def _build_onnx(model: nn.Module, example: Tensor, metadata: Mapping[str, Any]) 
     torch.onnx.export(
         model,
         (example,),
-        buffer,
+        buffer,  # type: ignore[arg-type]  # a stream is taken too
         dynamo=False,
         opset_version=OPSET,
         input_names=[INPUT],

@@ -79,7 +79,9 @@ class _Builder:
             if isinstance(event, yaml.ScalarEvent):
                 self.add(event, _scalar(event), 1, event.anchor)
             elif isinstance(event, yaml.AliasEvent):
-                self.add(event, *self.anchors.get(event.anchor) or _fail(event, f"*{event.anchor} stands for nothing"))
+                self.add(
+                    event, *self.anchors.get(event.anchor or "") or _fail(event, f"*{event.anchor} stands for nothing")
+                )
             elif isinstance(event, yaml.CollectionStartEvent):
                 if event.tag not in (None, "!"):
                     _fail(event, f"the tag {event.tag}")
@@ -131,4 +133,5 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
 
 
 def _fail(event: yaml.Event, problem: str) -> Any:
-    raise ValueError(f"{problem} in line {event.start_mark.line + 1}")
+    line = event.start_mark.line + 1 if event.start_mark else 0
+    raise ValueError(f"{problem} in line {line}")

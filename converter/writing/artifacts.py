@@ -26,9 +26,9 @@ def metadata(conversion: Conversion) -> dict[str, Any]:
     """The content of the `.json` and of the `.safetensors` header: everything needed to use and to trust the weights.
 
     Keys: schema_version, name, task, architecture, graph (only where that is the architecture), parameters,
-    preprocessing, labels (None where unknown), source (kind, file, url, sha256, branch, named_by), ignored (structured
-    name → reason), initialised (module keys), widened (module key → stored data type), narrowed (the same of
-    wider types; only where there are any), digest (of the tensors, see
+    preprocessing, labels (None where unknown), postprocessing (but for classifiers), source (kind, file, url, sha256,
+    branch, named_by), ignored (structured name → reason), initialised (module keys), widened (module key → stored data
+    type), narrowed (the same of wider types; only where there are any), digest (of the tensors, see
     `paddle2torch.architectures.digest`), converter (version).
     """
     source = conversion.source
@@ -41,6 +41,7 @@ def metadata(conversion: Conversion) -> dict[str, Any]:
         "parameters": conversion.network.parameters,
         "preprocessing": conversion.network.preprocessing.to_json(),
         "labels": conversion.labels.labels if conversion.labels else None,
+        **({"postprocessing": conversion.postprocessing.to_json()} if conversion.postprocessing else {}),
         "source": {
             "kind": source.kind,
             "file": source.path.name,

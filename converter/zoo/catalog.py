@@ -171,7 +171,7 @@ class _Mistakes:
         self.lines.append(f"{where}, {key}: {problem}")
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # the quick one where it is there
     """PyYAML's safe loader, which would let a key that stands twice overwrite its first value in silence."""
 
     mistakes: _Mistakes

@@ -82,8 +82,8 @@ class Policy:
     """
 
     connect_timeout: float = 10.0
-    read_timeout: float = 15.0
-    patience: float = 30.0
+    read_timeout: float = 12.0
+    patience: float = 25.0
     slowest: int = 512
     attempts: int = 5
     backoff: float = 0.5

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from paddle2torch.architectures.layers import Hardsigmoid02
 from paddle2torch.converter.conversion.convert import Conversion, convert
 from paddle2torch.converter.parity.capture import ConstantsAsStored, run_with_layers
-from paddle2torch.converter.parity.compare import measure
+from paddle2torch.converter.parity.compare import measure, measure_all
 from paddle2torch.converter.parity.inputs import Case, default_cases
 from paddle2torch.converter.parity.pairing import Layer
 from paddle2torch.converter.parity.reference import PaddleWorker
@@ -98,7 +98,7 @@ class Probe:
             self.layers = session.layers
             runs = [(case, session.start_reference(case)) for case in (cases or default_cases(task, preprocessing))]
             self._batches = [
-                _Batch(self.model, self.layers, case.array.astype(np.float64), run.double.result(), session.output)
+                _Batch(self.model, self.layers, case.array.astype(np.float64), run.double.result(), session.outputs)
                 for case, run in runs
             ]
         self._order = {layer.module: index for index, layer in enumerate(self.layers)}
@@ -136,9 +136,9 @@ class _Batch:
         layers: Sequence[Layer],
         inputs: np.ndarray,
         values: dict[str, np.ndarray],
-        output: str,
+        outputs: Sequence[str],
     ) -> None:
-        self.inputs, self.output = inputs, values[output]
+        self.inputs, self.outputs = inputs, tuple(values[name] for name in outputs)
         self.values = {
             layer.module: values[layer.value].transpose(1, 0, 2) if layer.time_major else values[layer.value]
             for layer in layers
@@ -172,7 +172,7 @@ class _Batch:
         except (RuntimeError, ValueError):  # sizes that do not fit each other
             return math.inf
         return max(
-            measure(self.output, final).error,
+            measure_all(self.outputs, final).error,
             *(measure(self.values[layer.module], outputs[layer.module]).error for layer in layers),
         )
 

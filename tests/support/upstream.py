@@ -2,7 +2,8 @@
 
 PADDLE2TORCH_MANIFESTS names a folder of key lists: `NAME.json` has [key, shape, …] for each tensor of a checkpoint, and
 `NAME.folded.json` for the same network without branches. PADDLE2TORCH_ORACLES names one of answers that upstream's own
-networks gave: `NAME.npz`, and the `recipe.py` that makes the checkpoints to which they belong.
+networks gave: `NAME.npz`, and the `recipe.py` that makes the checkpoints to which they belong. PADDLE2TORCH_PROGRAMS
+names one of released programs, a folder each; where a program has no names, `names.json` lists them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from .recipe import Shape
 
 MANIFESTS_VARIABLE = "PADDLE2TORCH_MANIFESTS"
 ORACLES_VARIABLE = "PADDLE2TORCH_ORACLES"
+PROGRAMS_VARIABLE = "PADDLE2TORCH_PROGRAMS"
 
 
 def manifest(name: str) -> dict[str, Shape]:
@@ -44,6 +46,11 @@ def oracle(name: str) -> dict[str, np.ndarray]:
     """Input and answers of an oracle, by the names that its README explains."""
     with np.load(_folder(ORACLES_VARIABLE) / f"{name}.npz") as file:
         return dict(file)
+
+
+def program_folder(name: str) -> Path:
+    """The folder with the program of a released model."""
+    return _folder(PROGRAMS_VARIABLE) / name
 
 
 def _folder(variable: str) -> Path:
