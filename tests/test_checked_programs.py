@@ -166,6 +166,8 @@ def test_by_products_may_not_be_read() -> None:
     read = operator("elementwise_add", {"X": ["extra"], "Y": ["sum"]}, {"Out": ["y"]})
     with pytest.raises(FormatError, match="reads the value 'sum'"):
         check(legacy(dropout, read), read_pdmodel)
+    with pytest.raises(FormatError, match="reads the value 'sum@3', which nothing computes"):
+        graph_from_program(read_pdmodel(blob(legacy(dropout, read))))
 
 
 @pytest.mark.parametrize(("place", "change"), [
@@ -207,11 +209,14 @@ def test_the_same_in_the_form_of_paddle_3() -> None:
 
 def test_what_is_not_read_is_not_written() -> None:
     """Fields that the schema does not have, and other blocks, in both forms."""
-    data = legacy(inner=(operator("exp", {"X": ["w"]}, {"Out": ["extra"]}),)) + field(99, "hidden")
+    dead = operator("exp", {"X": ["w"]}, {"Out": ["extra"]})
+    hidden = field(99, "hidden")
+    live = operator("tanh", {"X": ["sum"]}, {"Out": ["y"]}, [attribute("any", 0, hidden)]) + hidden
+    data = legacy(live, inner=(dead,)) + hidden
     found = check(data, read_pdmodel)
     assert b"hidden" not in found.content
     assert len(message_class("Program").FromString(found.content).blocks) == 1
-    assert found.left_out == {"exp": 1}
+    assert found.left_out == {"exp": 1, "relu": 1}
     content = json.loads(pir())
     content["program"]["hidden"] = content["hidden"] = 1
     for each in content["program"]["regions"][0]["blocks"][0]["ops"]:

@@ -263,10 +263,10 @@ BOMBS = {
     "factors": graph(
         node("shape", "x", to="s"), node("scale", "s", to="t", factor=1e300), Node("reshape", {"x": ("x",), "shape": ("t",)}, ("y",), {})),
     "pieces": graph(
-        node("full", to="a", shape=[10**8, 1], value=1.0, dtype="float32"), Node("unbind", {"x": ("a",)}, ("y",), {"axis": 0})),
+        node("full", to="a", shape=[4 * 10**6, 1], value=1.0, dtype="float32"), Node("unbind", {"x": ("a",)}, ("y",), {"axis": 0})),
     "parts": graph(
-        node("full", to="a", shape=[10**8, 1], value=1.0, dtype="float32"), Node("split", {"x": ("a",)}, ("y",), {"axis": 0, "parts": 10**8})),
-    "axis": graph(node("full", to="a", shape=[3], value=1.0, dtype="float32"), node("add", "x", "a", axis=-(10**9))),
+        node("full", to="a", shape=[4 * 10**6, 1], value=1.0, dtype="float32"), Node("split", {"x": ("a",)}, ("y",), {"axis": 0, "parts": 4 * 10**6})),
+    "axis": graph(node("full", to="a", shape=[3], value=1.0, dtype="float32"), node("add", "x", "a", axis=-(10**8))),
     "steps": graph(*(node("relu", f"v{n - 1}" if n else "x", to=f"v{n}") for n in range(20_000))),
     "places": graph(*(node("transpose", f"v{n - 1}" if n else "x", to=f"v{n}", axes=[0, 1, 3, 2]) for n in range(5000))),
     "cells": graph(Node("lstm", {"x": ("x",), "weights": ("p",) * 4}, ("y",), {
@@ -292,6 +292,12 @@ def test_a_small_graph_that_is_huge_is_refused_at_once(case: str) -> None:
     tracemalloc.stop()
     assert time.process_time() - started < 5
     assert peak < 256 << 20
+
+
+def test_what_is_repeated_is_counted_before_it_is_laid_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace.Operand, "rearranged", lambda *_: pytest.fail("its places were worked out"))
+    with pytest.raises(FormatError, match="refused: it rearranges more elements"):
+        trace_graph(BOMBS["tile"], {}, (1, 3, 320, 320))
 
 
 def test_a_graph_that_returns_sizes_returns_no_tensor() -> None:

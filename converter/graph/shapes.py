@@ -16,9 +16,8 @@ from torch import Tensor
 Shape = tuple[int, ...]
 Given = Mapping[str, Any]
 
-# Where counts of elements begin to overflow is far from here; released networks have up to five axes.
+# Far from where counts of elements begin to overflow.
 MOST_ELEMENTS = 2**40
-MOST_AXES = 16
 # Elements that a function without a rule may be given or make.
 MOST_COMPUTED = 2**22
 
@@ -31,10 +30,10 @@ def stand_in(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor
     """A tensor with one number for all.
 
     Raises:
-        BudgetError: it has too many elements or axes.
+        BudgetError: it has too many elements.
         RuntimeError: a size is negative.
     """
-    if len(shape) > MOST_AXES or math.prod(shape) > MOST_ELEMENTS:
+    if math.prod(shape) > MOST_ELEMENTS:
         raise BudgetError(f"it has a value of the sizes {list(shape)!s:.60}, as no network has")
     return torch.zeros((), dtype=dtype).expand(tuple(shape))
 
