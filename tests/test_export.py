@@ -64,7 +64,7 @@ def account(name: str, **changes: Any) -> dict[str, Any]:
     entry = get(name)
     return {
         "name": name, "task": entry.task, "architecture": name, "parameters": {}, "labels": LABELS.get(entry.task),
-        "preprocessing": entry.preprocessing, "source": {"file": "made.up", "sha256": "0" * 64},
+        "preprocessing": entry.preprocessing.to_json(), "source": {"file": "made.up", "sha256": "0" * 64},
     } | changes  # fmt: skip
 
 
@@ -308,7 +308,7 @@ def test_embedded_sample_through_the_command_line(
     paths = {format: folder / f"embedded_rec{kind.suffix}" for format, kind in FORMATS.items()}
     assert (result.returncode, result.stdout.splitlines()) == (0, [str(path) for path in paths.values()]), result.stderr
     assert result.stderr.count("does the same as the module on 3 batches") == len(FORMATS)
-    case = text_case(find_task("rec"), get(RECURRENT).preprocessing, 1, None, 200)
+    case = text_case(find_task("rec"), get(RECURRENT).preprocessing, Batch(1, 200))
     for format, path in paths.items():
         said = json.loads(READERS[format](path))
         assert (said["architecture"], len(said["labels"]), len(said["source"]["sha256"])) == (RECURRENT, 63, 64)

@@ -85,7 +85,7 @@ def test_of_a_folder_only_known_names_are_looked_at(name: str, tmp_path: Path) -
 
 def test_a_name_that_no_file_can_have_is_no_file() -> None:
     assert not is_converted("x" * 5000)
-    with pytest.raises(FileNotFoundError, match="x: cannot be opened"):
+    with pytest.raises(FileNotFoundError, match="x: there is no such file; a model of the zoo"):
         load_model("x" * 5000)
 
 
