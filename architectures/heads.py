@@ -141,7 +141,7 @@ DB_LARGE_KERNEL = replace(DB, arguments={"kernel_size": 7}, fixed={**DB_ALGORITH
 
 def ctc_classes(key: str = "head.fc.weight", classes: int = 6625) -> Parameter:
     """The number of classes, told by the last layer's weight."""
-    return Parameter(classes, told_by=Size(key, 0))
+    return Parameter(classes, told_by=Size(key, 0), config="Head.out_channels")
 
 
 # `return_feats` makes upstream's network return more than probabilities; `use_guide` gives it more layers.
