@@ -18,7 +18,7 @@ from ..layers import Hardsigmoid02
 Layer = TypeVar("Layer", bound=nn.Module)
 Function = Callable[..., object]
 # What a network may return.
-Output: TypeAlias = "Tensor | float | None | list[Output] | tuple[Output, ...] | dict[str, Output]"
+Output: TypeAlias = "Tensor | float | list[Output] | tuple[Output, ...] | dict[str, Output] | None"
 
 ADDITIONS: tuple[Function, ...] = (operator.add, torch.add)
 PRODUCTS: tuple[Function, ...] = (operator.mul, torch.mul)

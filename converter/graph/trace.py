@@ -238,7 +238,7 @@ class _GraphRun:
             first, rest = arguments(self._graph, node, values)
             if node.type == "linear" and node.inputs["weight"][0] in self._turned:
                 rest["transposed"] = False
-            result = OPERATORS[node.type](*first, **rest)
+            result: Any = OPERATORS[node.type](*first, **rest)
             values |= zip(node.outputs, result if node.type in SEVERAL_RESULTS else (result,), strict=False)
         results = tuple(values[output] for output in self._graph.outputs)
         return results[0] if len(results) == 1 else results
