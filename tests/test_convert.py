@@ -22,6 +22,7 @@ from paddle2torch.converter.zoo.download import Fetcher
 from support.checkpoints import random_tensors, write_checkpoint
 
 RECOGNISER = "rec_mobilenet_v3_bilstm_ctc"
+RELEASED = {"scale": 0.5, "strides": (1, 2, 2, 2), "disable_se": False}
 
 
 def converted(path: Path, **options: object) -> Conversion:
@@ -37,7 +38,7 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_a_users_checkpoint_needs_no_name(checkpoint: Path) -> None:
     conversion = converted(checkpoint)
     assert conversion.network.name == RECOGNISER
-    assert conversion.network.parameters == {"scale": 0.5, "hidden_size": 48, "classes": 11}
+    assert conversion.network.parameters == {**RELEASED, "hidden_size": 48, "classes": 11}
     assert "229 of 229 names and shapes match; hidden_size = 48" in conversion.recognised_by
     assert "classes = 11 (from head.fc.weight)" in conversion.recognised_by
     assert not conversion.build().training
@@ -191,7 +192,7 @@ def test_missing_file_and_unknown_name_are_told_apart() -> None:
 def test_another_class_count_and_width_of_the_lstm_are_told_by_the_weights(tmp_path: Path) -> None:
     tensors = random_tensors(RECOGNISER, classes=63, hidden_size=24)
     conversion = converted(write_checkpoint(tmp_path / "own.pdparams", tensors))
-    assert conversion.network.parameters == {"scale": 0.5, "hidden_size": 24, "classes": 63}
+    assert conversion.network.parameters == {**RELEASED, "hidden_size": 24, "classes": 63}
 
 
 def test_every_architecture_is_recognised(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paddle2torch.architectures.records import BoxPostprocessing
 from paddle2torch.reading.crops import cut_out
-from paddle2torch.reading.detection import Detection, find_boxes, sort_boxes, unclip
+from paddle2torch.reading.detection import box_around, find_boxes, find_outlines, sort_boxes, unclip
 from support.reading_samples import overlap
 
 HEIGHT, WIDTH = 160, 320
@@ -77,15 +78,15 @@ def test_boxes_are_scaled_to_the_image_and_cut_off_at_its_edges() -> None:
         pytest.param(page(), {}, id="nothing"),
         pytest.param(page((60, 70, 100, 20), value=0.55), {}, id="not sure enough"),
         pytest.param(page((60, 70, 100, 20), value=0.3), {}, id="at the threshold"),
-        pytest.param(page((60, 70, 100, 20), value=0.7), {"box_threshold": 0.8}, id="not sure enough for a setting"),
+        pytest.param(page((60, 70, 100, 20), value=0.7), {"box_thresh": 0.8}, id="not sure enough for a setting"),
         pytest.param(page((60, 70, 100, 3)), {}, id="too thin"),
         pytest.param(page((60, 70, 1, 1)), {}, id="a single pixel"),
-        pytest.param(page((60, 70, 20, 20)), {"min_side": 60}, id="smaller than a setting"),
+        pytest.param(page((60, 70, 100, 20), value=0.7), {"thresh": 0.75}, id="below a setting's threshold"),
         pytest.param(page((60, 70, 100, 20)), {"max_candidates": 0}, id="no candidates"),
     ],
 )
 def test_what_is_not_text_gives_no_box(probabilities: np.ndarray, settings_of: dict[str, float]) -> None:
-    assert find_boxes(probabilities, HEIGHT, WIDTH, Detection(**settings_of)).shape == (0, 4, 2)
+    assert find_boxes(probabilities, HEIGHT, WIDTH, BoxPostprocessing(**settings_of)).shape == (0, 4, 2)
 
 
 def test_what_is_not_above_the_threshold_does_not_widen_a_box() -> None:
@@ -105,7 +106,7 @@ def test_what_is_not_above_the_threshold_does_not_widen_a_box() -> None:
 )
 def test_regions_have_to_be_three_and_boxes_five_pixels_thick(rows: int, ratio: float, found: int) -> None:
     thin = page((60, 70, 100, rows))
-    assert len(find_boxes(thin, 2 * HEIGHT, 2 * WIDTH, Detection(unclip_ratio=ratio))) == found
+    assert len(find_boxes(thin, 2 * HEIGHT, 2 * WIDTH, BoxPostprocessing(unclip_ratio=ratio))) == found
 
 
 def test_the_mean_within_the_box_counts_not_the_highest_value() -> None:
@@ -114,6 +115,68 @@ def test_the_mean_within_the_box_counts_not_the_highest_value() -> None:
     assert len(find_boxes(faint, HEIGHT, WIDTH)) == 1
     faint[70:90, 90:110] = 0.4  # three tenths: mean 0.58
     assert len(find_boxes(faint, HEIGHT, WIDTH)) == 0
+
+
+def test_the_slow_score_is_that_of_the_regions_own_outline() -> None:
+    """Of a slanted stroke's rectangle, the corners are dark."""
+    probabilities = np.zeros((HEIGHT, WIDTH), np.float32)
+    cv2.fillPoly(probabilities, [np.int32([[60, 60], [160, 60], [160, 80], [240, 80], [240, 100], [60, 100]])], 0.65)
+    assert len(find_boxes(probabilities, HEIGHT, WIDTH)) == 0
+    assert len(find_boxes(probabilities, HEIGHT, WIDTH, BoxPostprocessing(score_mode="slow"))) == 1
+
+
+def test_dilation_joins_regions_a_pixel_apart_and_moves_them_by_one() -> None:
+    broken = page((60, 70, 49, 20), (110, 70, 50, 20))
+    assert len(find_boxes(broken, HEIGHT, WIDTH)) == 2
+    (box,) = find_boxes(broken, HEIGHT, WIDTH, BoxPostprocessing(use_dilation=True))
+    (whole,) = find_boxes(page((60, 70, 101, 21)), HEIGHT, WIDTH)
+    assert box.tolist() == whole.tolist()
+
+
+# ---- outlines ----------------------------------------------------------------------------------------------------
+
+
+def arc(turn: float = 0) -> np.ndarray:
+    """A map with half a ring, 16 pixels thick, around the middle of the lower edge."""
+    probabilities = np.zeros((HEIGHT, WIDTH), np.float32)
+    cv2.ellipse(probabilities, (160, 150), (100, 100), turn, 180, 360, 0.9, 16)
+    return probabilities
+
+
+POLYGONS = BoxPostprocessing(box_type="poly")
+
+
+def test_an_outline_follows_curved_text() -> None:
+    (outline,) = find_outlines(arc(), HEIGHT, WIDTH, POLYGONS)
+    (box,) = find_boxes(arc(), HEIGHT, WIDTH, BoxPostprocessing(box_thresh=0.1))
+    assert outline.dtype == np.float32
+    assert (outline == outline.round()).all()
+    assert ((outline >= 0) & (outline <= [WIDTH - 1, HEIGHT - 1])).all()
+    assert cv2.contourArea(outline) < 0.6 * cv2.contourArea(box)
+    assert cv2.pointPolygonTest(outline, (160, 50), False) > 0  # on the arc
+    assert cv2.pointPolygonTest(outline, (160, 120), False) < 0  # within it
+    assert cv2.contourArea(outline) > np.count_nonzero(arc())
+    assert outline[0, 1] == outline[:, 1].min()
+
+
+def test_outlines_are_scaled_to_the_image_and_come_in_reading_order() -> None:
+    rectangles = page((30, 120, 60, 12), (200, 30, 60, 12), (30, 34, 60, 12))
+    outlines = find_outlines(rectangles, 2 * HEIGHT, 3 * WIDTH, POLYGONS)
+    boxes = find_boxes(rectangles, 2 * HEIGHT, 3 * WIDTH)
+    assert len(outlines) == len(boxes) == 3
+    for outline, box in zip(outlines, boxes, strict=True):
+        assert overlap(box_around(outline), box) > 0.9
+
+
+@pytest.mark.parametrize(("probabilities", "settings_of"), [
+    (arc(), {"thresh": 0.95}),
+    (arc() * 0.6, {"box_thresh": 0.7}),
+    (arc(), {"max_candidates": 0}),
+    (page((60, 70, 1, 1)), {}),
+    (page((60, 70, 100, 2)), {"unclip_ratio": 0.3}),
+])  # fmt: skip
+def test_what_is_not_text_gives_no_outline(probabilities: np.ndarray, settings_of: dict[str, float]) -> None:
+    assert len(find_outlines(probabilities, HEIGHT, WIDTH, BoxPostprocessing(box_type="poly", **settings_of))) == 0
 
 
 def test_boxes_that_the_image_makes_tiny_are_dropped() -> None:
