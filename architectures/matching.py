@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from .network import OCRModel
 from .registry import Architecture, Size
 
 Shape = tuple[int, ...]
@@ -40,9 +41,24 @@ def _hashable(value: Any) -> Any:
     return tuple(map(_hashable, value)) if isinstance(value, (list, tuple)) else value
 
 
+def empty_network(architecture: Architecture, parameters: Mapping[str, Any]) -> OCRModel:
+    """The network on PyTorch's meta device, in evaluation mode: to be looked at, not to be changed.
+
+    The last one is kept: what recognises, maps and compares a model asks for it one after the other, and making it
+    takes longer than looking at it.
+    """
+    settled = architecture.settle(parameters)
+    return _empty(architecture, tuple((name, _hashable(value)) for name, value in settled.items()))
+
+
+@lru_cache(maxsize=1)
+def _empty(architecture: Architecture, parameters: tuple[tuple[str, Any], ...]) -> OCRModel:
+    return architecture.build_empty(dict(parameters)).eval()
+
+
 @lru_cache(maxsize=64)
 def _expected(architecture: Architecture, parameters: tuple[tuple[str, Any], ...]) -> dict[str, Expected]:
-    model = architecture.build_empty(dict(parameters))
+    model = _empty(architecture, parameters)
     owners = {path: type(module).__name__ for path, module in model.named_modules()}
     return {
         key: Expected(tuple(tensor.shape), owners[key.rpartition(".")[0]]) for key, tensor in model.state_dict().items()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddle2torch.architectures.matching import Fit, Shape, infer_parameters
+from paddle2torch.architectures.matching import Fit, Shape, empty_network, infer_parameters
 from paddle2torch.architectures.records import Postprocessing, Preprocessing
 from paddle2torch.architectures.registry import Architecture
 from paddle2torch.converter.conversion.network import NamedNetwork, Network
@@ -154,7 +154,8 @@ def convert(
     preprocessing = with_sides(said, entry.task, sides)
     if graph is not None:
         require_same_graph(source, graph, entry, settled, planned.origins, _shape(entry, sides))
-    _require_taken(entry, settled, preprocessing, told_by or source.path.name)
+    if graph is None or preprocessing.size != entry.preprocessing.size:  # else the comparison has seen it take them
+        _require_taken(entry, settled, preprocessing, told_by or source.path.name)
     mapped = execute(planned)
 
     notes = _notes(source, [b.name for b in branches], chosen.name, mapped)
@@ -222,7 +223,7 @@ def _is_graph(graph: Graph, variables: Mapping[str, str], shapes: Mapping[str, S
     from paddle2torch.converter.graph.conformity import check_conformity
 
     entry, parameters = fit.architecture, fit.architecture.settle(fit.parameters)
-    model = entry.build_empty(parameters).eval()
+    model = empty_network(entry, parameters)
     sources = assign(shapes, entry).sources
     keys = {variables[name]: key for key, names in sources.items() for name in names}
     return not check_conformity(graph, model, keys, _shape(entry, (None, None)))
@@ -259,7 +260,7 @@ def require_same_graph(
     """
     from paddle2torch.converter.graph.conformity import require_conformity
 
-    model = entry.build_empty(parameters).eval()
+    model = empty_network(entry, parameters)
     variables = source.variables or {}
     keys = {variables[name]: key for key, name in origins.items()}
     require_conformity(graph, model, keys, shape, source.path.name)
@@ -273,18 +274,16 @@ def _require_taken(entry: Architecture, parameters: Mapping[str, Any], preproces
     """
     if preprocessing.size == entry.preprocessing.size and dict(parameters) == entry.settle({}):
         return
-    import torch
+    from paddle2torch.converter.graph.trace import trace_module
 
     size = preprocessing.size
     shape = (1, 3, size.height or SIDE, (size.width if size.mode in ("stretch", "crop") else None) or SIDE)
-    try:
-        with torch.no_grad():
-            entry.build_empty(parameters).eval()(torch.empty(shape, device="meta"))
-    except (RuntimeError, ValueError) as error:
+    failure = trace_module(empty_network(entry, parameters), shape).failure
+    if failure is not None:
         raise MappingError(
             f"{file}: images come to the network as {size.to_json()} (image_shape, or the program's own size), and "
-            f"{entry.name} with these parameters takes none of that size: {error}"
-        ) from error
+            f"{entry.name} with these parameters takes none of that size: {failure}"
+        )
 
 
 def _notes(source: Source, branches: list[str], chosen: str, mapped: Mapped) -> list[str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paddle2torch.architectures.graph.form import Graph
-from paddle2torch.architectures.matching import infer_parameters
+from paddle2torch.architectures.matching import empty_network, infer_parameters
 from paddle2torch.architectures.registry import Architecture, Size, architectures
 from paddle2torch.converter.graph.conformity import check_conformity, input_shape
 from paddle2torch.converter.graph.trace import Operand, Step, Trace, trace_graph, trace_module
@@ -95,7 +95,7 @@ def _named(graph: Graph, file: str, candidates: list[Architecture], given: dict[
 
 def _conforms(graph: Graph, pairing: Pairing) -> bool:
     entry = pairing.architecture
-    model = entry.build_empty(pairing.parameters).eval()
+    model = empty_network(entry, pairing.parameters)
     return not check_conformity(graph, model, pairing.keys, input_shape(entry.task, entry.preprocessing))
 
 
@@ -126,7 +126,7 @@ def _pairing(graph: Trace, entry: Architecture, shape: tuple[int, ...], given: d
 
 
 def _module_trace(entry: Architecture, parameters: Mapping[str, Any], shape: tuple[int, ...]) -> Trace:
-    return trace_module(entry.build_empty(parameters).eval(), shape)
+    return trace_module(empty_network(entry, parameters), shape)
 
 
 def _sizes(trace: Trace) -> dict[str, tuple[int, ...]]:
