@@ -50,8 +50,7 @@ class _Tracer(fx.Tracer):
         return isinstance(m, Hardsigmoid02) or super().is_leaf_module(m, module_qualified_name)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        # Not `operator.not_`: unpickling traces the generated code, and `not` would come here again.
-        passes = self.create_proxy("call_function", operator.eq, (obj, False), {})
+        passes = self.create_proxy("call_function", operator.not_, (obj,), {})
         self.create_proxy("call_function", torch._assert, (passes, REFUSED), {})
         return False
 
