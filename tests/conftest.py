@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,17 @@ def mirror() -> Path:
     if not folder:
         pytest.skip(f"{MIRROR_VARIABLE} does not name a mirror of the zoo's tarballs")
     return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _environment_as_before() -> Iterator[None]:
+    """The command line tells its children not to look into the working folder; other tests' children may."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    yield
+    if before is None:
+        os.environ.pop("PYTHONSAFEPATH", None)
+    else:
+        os.environ["PYTHONSAFEPATH"] = before
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

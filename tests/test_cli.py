@@ -76,7 +76,7 @@ def test_inspect_finds_architecture_and_evidence(run: Run, checkpoint: Path) -> 
     assert "angle.pdparams: trained model, 213 tensors (213 float32)" in text
     assert "architecture  cls_mobilenet_v3" in text
     report = json.loads(run("inspect", checkpoint, "--json").stdout)
-    assert (report["architecture"], report["parameters"]) == ("cls_mobilenet_v3", {"classes": 2})
+    assert (report["architecture"], report["parameters"]) == ("cls_mobilenet_v3", {"disable_se": False, "classes": 2})
 
 
 def test_inspect_says_when_nothing_fits(run: Run, tmp_path: Path) -> None:

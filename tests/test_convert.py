@@ -39,7 +39,8 @@ def test_a_users_checkpoint_needs_no_name(checkpoint: Path) -> None:
     conversion = converted(checkpoint)
     assert conversion.network.name == RECOGNISER
     assert conversion.network.parameters == {**RELEASED, "hidden_size": 48, "classes": 11}
-    assert "229 of 229 names and shapes match; hidden_size = 48" in conversion.recognised_by
+    assert "229 of 229 names and shapes match; " in conversion.recognised_by
+    assert "; hidden_size = 48 (from neck.encoder.lstm.weight_hh_l0)" in conversion.recognised_by
     assert "classes = 11 (from head.fc.weight)" in conversion.recognised_by
     assert not conversion.build().training
 

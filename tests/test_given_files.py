@@ -108,7 +108,8 @@ def test_a_list_of_labels_is_a_dictionary_too(run: Run) -> None:
 def test_inspect_says_of_a_converted_file_what_it_is_and_what_to_do(suffix: str, run: Run) -> None:
     assert run("convert", "mine.pdparams", "--output", "done").exit_code == 0
     lines = run("inspect", f"done/mine.{suffix}").stdout
-    assert "rec_mobilenet_v3_bilstm_ctc, scale = 0.5, hidden_size = 48, classes = 11\n" in lines
+    assert "rec_mobilenet_v3_bilstm_ctc, scale = 0.5, " in lines
+    assert "hidden_size = 48, classes = 11\n" in lines
     assert "from mine.pdparams, sha256 " in lines
     assert f'paddle2torch.load_model("done/mine.{suffix}")' in lines
     assert f"paddle2torch verify mine.pdparams --weights done/mine.{suffix}" in lines

@@ -412,7 +412,7 @@ LSTM = {
     ("facts", "message"),
     [
         ({"architecture": "no_such"}, "name no network: there is no architecture 'no_such'"),
-        ({"task": "det"}, f"{ARCHITECTURE} is for the task rec, not det"),
+        ({"task": "cls", "postprocessing": None}, f"{ARCHITECTURE} is for the task rec, not cls"),
         ({"parameters": {"depth": 3}}, "has no parameter depth"),
         ({"parameters": {"classes": 12}, "labels": None}, "its parameter classes is 12, and the tensors are of 11"),
         ({"parameters": {"hidden_size": 10**9}}, "its parameter hidden_size is 1000000000, and the tensors are of 48"),

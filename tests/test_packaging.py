@@ -15,7 +15,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 BUILD = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
 FOLDERS = ("architectures", "converter", "face", "reading")
-PACKAGED = ("setup.cfg", "setup.py", "pyproject.toml", "model_zoo.yaml", "README.md", "LICENSE", "MANIFEST.in")
+PACKAGED = (
+    "setup.cfg",
+    "setup.py",
+    "pyproject.toml",
+    "model_zoo.yaml",
+    "model_zoo.lock.json",
+    "README.md",
+    "LICENSE",
+    "MANIFEST.in",
+)
 
 
 @pytest.fixture(scope="module")
