@@ -101,7 +101,8 @@ def read_weights(path: str | PathLike[str], *, check: bool = True) -> Weights:
     """Read a `.pth` (a state dict; nothing in it is executed) or `.safetensors`, ours or anyone's.
 
     Args:
-        path, check: see `load_model`.
+        path: see `load_model`.
+        check: see `load_model`.
 
     Raises:
         FileNotFoundError, ValueError: see `load_model`.
