@@ -182,7 +182,9 @@ def _convert(name: str, zoo: Zoo, fetcher: Fetcher, kind: str | None) -> Convers
 @contextmanager
 def _temporary_folder() -> Iterator[Path]:
     with Scratch() as folder:
-        yield Path(folder)
+        inside = Path(folder, "model")  # the scratch folder itself is locked, see `Scratch`
+        inside.mkdir()
+        yield inside
 
 
 # ---- one model's folder ------------------------------------------------------------------------------------------

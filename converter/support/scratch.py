@@ -21,7 +21,11 @@ PREFIX, SUFFIX = "paddle2torch-", ".scratch"
 
 
 class Scratch(tempfile.TemporaryDirectory[str]):
-    """An empty folder that nobody else looks into; a context manager, see `tempfile.TemporaryDirectory`."""
+    """An empty folder that nobody else looks into; a context manager, see `tempfile.TemporaryDirectory`.
+
+    It is locked for as long as its owner lives, so what locks the folder that it writes to (`files.write_together`)
+    needs a folder inside.
+    """
 
     def __init__(self) -> None:
         _sweep()
