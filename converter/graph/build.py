@@ -57,4 +57,5 @@ def _state(graph: Graph, tensors: Mapping[str, np.ndarray]) -> dict[str, torch.T
     for key, origin in lay_out(graph).origins.items():
         array = tensors[names[origin.variable]]
         arrays[key] = array.T if origin.transposed else array
-    return as_tensors(arrays)
+    # A module of its own memory: training it must not change the arrays that were read.
+    return {key: tensor.clone() for key, tensor in as_tensors(arrays).items()}
