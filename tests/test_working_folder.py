@@ -38,6 +38,7 @@ COMMANDS = {
     "convert --to paddle": ("convert", "--to", "paddle", "embedded_rec.pth", "--output", "back"),
     "compare": ("compare", "embedded_rec", "embedded_rec.pth"),
     "verify": ("verify", "embedded_rec"),
+    "verify --jobs": ("verify", "embedded_rec", "model", "--jobs", "2"),
     "publish": ("publish", "embedded_rec", "--dry-run"),
     "export": ("export", "embedded_rec.pth", "--format", "torchscript", "--format", "onnx", "--format", "pt2"),
     "read": ("read", str(SAMPLE), *LINE),
@@ -116,7 +117,7 @@ def test_no_command_imports_from_the_working_folder(
     run(folder, console_script, *arguments)
 
 
-@pytest.mark.parametrize("name", ["list", "convert --jobs"])
+@pytest.mark.parametrize("name", ["list", "convert --jobs", "verify", "read --engine paddle"])
 def test_no_command_that_is_run_as_a_module_does(folder: Path, name: str) -> None:
     (folder / f"{OURSELVES}.py").unlink(missing_ok=True)
     run(folder, "-m", "paddle2torch", *COMMANDS[name])
