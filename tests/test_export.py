@@ -118,6 +118,15 @@ def test_sizes_compared_are_none_that_were_traced(task: Task) -> None:
     assert len(sizes - {(task.traced.height, task.traced.width)}) == 3
 
 
+def test_several_outputs_are_refused_in_a_line() -> None:
+    class Twice(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x, x
+
+    with pytest.raises(OutputError, match="returns several outputs, which cannot be exported"):
+        exported(SMALLEST, "torchscript", Twice())
+
+
 def test_command_line_offers_every_format() -> None:
     assert tuple(FORMATS) == OFFERED
 

@@ -30,7 +30,6 @@ from paddle2torch.converter.support.errors import FormatError
 
 _log = logging.getLogger(__name__)
 
-_NAME_TABLE = "StructuredToParameterName@@"
 _PARTS_TABLE = "UnpackBigParamInfor@@"
 
 # The names under which training scripts store weights, the first one present is taken.

@@ -179,6 +179,11 @@ def export_model(
     model = copy.deepcopy(model).eval()
     example = torch.from_numpy(text_case(task, record, task.traced).array)
     with _quietly(), torch.no_grad():
+        if isinstance(model(example), tuple):
+            raise OutputError(
+                f"{metadata['name']}: returns several outputs, which cannot be exported; convert it with one output, "
+                "as from the program of a later revision, or use the PyTorch file"
+            )
         try:
             content = chosen.build(model, example, metadata)
             run = chosen.load(content)
