@@ -2,7 +2,7 @@
 #
 #   make convert                       the embedded sample: fetch, convert, compare with Paddle, read a picture
 #   make convert MODEL=NAME [KIND=trained] [MIRROR=FOLDER_OR_URL] [OUTPUT=converted]
-#   make parity [MODEL=NAME | MODELS="NAME NAME" | MODELS=all]   verdicts in parity/, with pages to look at
+#   make parity [MODEL=NAME | MODELS="NAME NAME" | MODELS=all]   results in parity/, with pages to look at
 #   make docs                          the documentation, in site/
 #   make bench MIRROR=FOLDER [SECTIONS="inference conversion verification"]   how fast, as ratios
 #   make test | lint | format | clean

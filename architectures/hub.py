@@ -10,7 +10,7 @@ from pathlib import Path
 
 SCHEME = "hf:"
 SUFFIXES = (".pth", ".safetensors")
-WEIGHTS, ACCOUNT = "model.safetensors", "config.json"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 # As torch.hub wants it: the beginning of the file's sha256 is part of its name.
 PTH = "-" + "[0-9a-f]" * 8 + ".pth"
 
@@ -23,12 +23,12 @@ class Place:
 
     Attributes:
         weights: a `.safetensors` or `.pth`.
-        account: the `.json` that describes the weights; it need not be there.
+        sidecar: the `.json` that describes the weights; it need not be there.
         origin: repository, revision (as asked for) and commit (what that was), for a model of the Hub.
     """
 
     weights: Path
-    account: Path
+    sidecar: Path
     origin: dict[str, str] = field(default_factory=dict)
 
 
@@ -72,9 +72,9 @@ def _how_to_get(text: str) -> str:
 
 
 def _look_in(folder: Path, name: str) -> Place:
-    account = folder / ACCOUNT
+    sidecar = folder / CONFIG
     if (folder / WEIGHTS).is_file():
-        return Place(folder / WEIGHTS, account)
+        return Place(folder / WEIGHTS, sidecar)
     found = sorted(folder.glob(f"*{PTH}"))
     if not found:
         raise FileNotFoundError(
@@ -82,7 +82,7 @@ def _look_in(folder: Path, name: str) -> Place:
         )
     if len(found) > 1:
         raise ValueError(f"{name}: holds {' and '.join(file.name for file in found)}; name one of them")
-    return Place(found[0], account)
+    return Place(found[0], sidecar)
 
 
 def _fetch(address: str) -> Place:
@@ -90,13 +90,13 @@ def _fetch(address: str) -> Place:
     if parts is None:
         raise ValueError(f"{address}: expected hf:ORG/NAME or hf:ORG/NAME@REVISION")
     repository, revision = parts["repository"], parts["revision"] or "main"
-    folder = _download(address, repository, revision, [WEIGHTS, ACCOUNT])
+    folder = _download(address, repository, revision, [WEIGHTS, CONFIG])
     if not (folder / WEIGHTS).is_file():
         # The same commit, should the branch have moved meanwhile.
-        folder = _download(address, repository, folder.name, [f"*{PTH}", ACCOUNT])
+        folder = _download(address, repository, folder.name, [f"*{PTH}", CONFIG])
     place = _look_in(folder, address)
     # The cache has a folder for every commit.
-    return Place(place.weights, place.account, {"repository": repository, "revision": revision, "commit": folder.name})
+    return Place(place.weights, place.sidecar, {"repository": repository, "revision": revision, "commit": folder.name})
 
 
 def _download(address: str, repository: str, revision: str, files: list[str]) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .digest import digest_of
-from .hub import ACCOUNT, locate
+from .hub import CONFIG, locate
 from .records import GRAPH, HubOrigin, Metadata, Value
 from .state_files import HEADER_KEY, StateDict, StateFile, printable, read_state_file, require_plain
 
@@ -110,7 +110,7 @@ def read_weights(path: str | PathLike[str], *, check: bool = True) -> Weights:
     place = locate(path)
     with _telling(str(place.weights)):
         file = read_state_file(place.weights, check)
-        metadata = _metadata(file, place.account)
+        metadata = _metadata(file, place.sidecar)
         weights = _recognised(file) if metadata is None else _described(file, metadata)
         require_plain(place.weights, weights.state)
         if check:
@@ -154,17 +154,17 @@ def _telling(file: str) -> Iterator[None]:
 # ---- what a file says of itself ----------------------------------------------------------------------------------
 
 
-def _metadata(file: StateFile, account: Path) -> Metadata | None:
+def _metadata(file: StateFile, sidecar: Path) -> Metadata | None:
     """Of the header, or of the file beside; None where there are none, or others'."""
     if file.header is not None:
         return Metadata.from_json(_parsed(file.header.encode(), str(file.path)), str(file.path))
-    if not account.is_file():
+    if not sidecar.is_file():
         return None
-    if account.stat().st_size > LONGEST_METADATA:
-        raise ValueError(f"{account}: is larger than the metadata of any model; remove it, or convert the model again")
-    content = _parsed(account.read_bytes(), str(account))
+    if sidecar.stat().st_size > LONGEST_METADATA:
+        raise ValueError(f"{sidecar}: is larger than the metadata of any model; remove it, or convert the model again")
+    content = _parsed(sidecar.read_bytes(), str(sidecar))
     ours = isinstance(content, dict) and {"architecture", "parameters"} <= content.keys()
-    return Metadata.from_json(content, str(account)) if ours else None
+    return Metadata.from_json(content, str(sidecar)) if ours else None
 
 
 def _parsed(text: bytes, file: str) -> object:
@@ -271,7 +271,7 @@ def _expected_by_graph(path: Path, graph: Graph) -> dict[str, Expected]:
 def _check_name(path: Path) -> None:
     """Of a published `.pth`, whose name has the beginning of its sha256."""
     named = _HASH_IN_NAME.search(path.name)
-    if named is None or not (path.parent / ACCOUNT).is_file():
+    if named is None or not (path.parent / CONFIG).is_file():
         return
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()

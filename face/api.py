@@ -174,10 +174,10 @@ def _compare(
     images: Sequence[File] = (),
     tolerance: float | None = None,
 ) -> ParityResult:
-    from paddle2torch.converter.parity.prover import Prover
+    from paddle2torch.converter.parity.verifier import Verifier
     from paddle2torch.converter.zoo.catalog import load_zoo
 
-    with Prover(load_zoo(), access.fetcher(), reference) as prover:
-        return prover.prove(
+    with Verifier(load_zoo(), access.fetcher(), reference) as verifier:
+        return verifier.verify(
             conversion, weights=_path(weights), images=[Path(image) for image in images], tolerance=tolerance
         )

@@ -44,8 +44,8 @@ def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> b
 
 
 def test_both_files_hold_the_state_dict(tmp_path: Path) -> None:
-    account = {"name": "x", "labels": [ODD]}
-    pth, safetensors, text = artifacts.write_files(STATE, account, tmp_path / "new")
+    record = {"name": "x", "labels": [ODD]}
+    pth, safetensors, text = artifacts.write_files(STATE, record, tmp_path / "new")
     assert [path.name for path in (pth, safetensors, text)] == ["x.pth", "x.safetensors", "x.json"]
     state = torch.load(pth, weights_only=True)
     assert list(state) == list(STATE)
@@ -53,7 +53,7 @@ def test_both_files_hold_the_state_dict(tmp_path: Path) -> None:
     assert same(load_file(safetensors), STATE)
     with safe_open(safetensors, "pt") as file:
         told = [json.loads(each) for each in file.metadata().values()]
-    assert told == [json.loads(text.read_text(encoding="utf-8"))] == [{**account, "digest": digest_of(STATE)}]
+    assert told == [json.loads(text.read_text(encoding="utf-8"))] == [{**record, "digest": digest_of(STATE)}]
 
 
 def test_tensors_that_do_not_lie_in_order_are_written_in_order(tmp_path: Path) -> None:

@@ -128,19 +128,19 @@ def test_tensors_have_their_structured_names_where_they_are_known() -> None:
 
 
 def test_the_graph_is_stored_as_plain_data(tmp_path: Path) -> None:
-    _, tensors, account = artifacts.write(convert_graph(source()), tmp_path)
+    _, tensors, record = artifacts.write(convert_graph(source()), tmp_path)
     with safe_open(tensors, "pt") as file:
         header = json.loads(file.metadata()[HEADER_KEY])
-    assert header == json.loads(account.read_text(encoding="utf-8"))
+    assert header == json.loads(record.read_text(encoding="utf-8"))
     assert header["graph"]["format"] == "paddle2torch-graph"
     assert header["parameters"] == {"classes": 63}
 
 
 def test_a_damaged_graph_is_one_clear_error(tmp_path: Path) -> None:
-    weights, _, account = artifacts.write(convert_graph(source()), tmp_path)
-    content = json.loads(account.read_text(encoding="utf-8"))
+    weights, _, record = artifacts.write(convert_graph(source()), tmp_path)
+    content = json.loads(record.read_text(encoding="utf-8"))
     content["graph"]["nodes"][3]["type"] = "os.system"
-    account.write_text(json.dumps(content), encoding="utf-8")
+    record.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ValueError, match=r"os\.system"):
         load_model(weights)
 

@@ -17,7 +17,7 @@ SPREAD = {"median": 2.0, "least": 1.0, "most": 4.0, "count": 3}
 NEEDS_MATPLOTLIB = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is missing")
 
 
-def account() -> dict[str, Any]:
+def results() -> dict[str, Any]:
     """As a run leaves it, with made-up figures."""
     seconds = dict.fromkeys(("plain", "optimized", "paddle"), SPREAD)
     whole = {"bytes": 2_000_000, "largest": 2_000_000, "seconds": SPREAD, "ratio": SPREAD, "processor": SPREAD}
@@ -56,7 +56,7 @@ def test_spread_is_median_and_extremes() -> None:
 
 
 def test_tables_say_what_was_measured() -> None:
-    text = "\n".join(table.markdown() for table in bench.tables(account()))
+    text = "\n".join(table.markdown() for table in bench.tables(results()))
     assert "| a_det | 1 × 3 × 32 × 64 | 2000.0 (1000.0–4000.0) |" in text
     assert "| a_det | softmax | 1 | 4.00 | 3.00 | 2.00 |" in text
     assert "| a_det | 2.0 | 2.00 (1.00–4.00) | 2.00 (1.00–4.00) | 203 | 1.50 × largest |" in text
@@ -68,7 +68,7 @@ def test_tables_say_what_was_measured() -> None:
 def test_written_are_figures_image_and_the_part_of_the_page(tmp_path: Path) -> None:
     page = tmp_path / "benchmarks.md"
     page.write_text("# Before\n\n<!-- figures -->\nold\n<!-- end of figures -->\n\nAfter\n", encoding="utf-8")
-    paths = bench.write(account(), tmp_path / "benchmarks")
+    paths = bench.write(results(), tmp_path / "benchmarks")
     assert [path.name for path in paths] == ["benchmarks.json", "inference.png", "inference.svg", "benchmarks.md"]
     assert all(path.stat().st_size for path in paths)
     text = page.read_text(encoding="utf-8")
@@ -78,7 +78,7 @@ def test_written_are_figures_image_and_the_part_of_the_page(tmp_path: Path) -> N
 
 
 def test_sections_that_are_not_run_again_are_kept_on_the_same_machine(tmp_path: Path) -> None:
-    earlier = account()
+    earlier = results()
     assert bench.kept(tmp_path, earlier["machine"]) == {}
     (tmp_path / "benchmarks.json").write_text(json.dumps(earlier), encoding="utf-8")
     sections = {name: earlier[name] for name in ("inference", "conversion", "verification")}

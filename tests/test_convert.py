@@ -47,26 +47,26 @@ def test_a_users_checkpoint_needs_no_name(checkpoint: Path) -> None:
 
 def test_three_files_hold_the_same(checkpoint: Path, tmp_path: Path) -> None:
     conversion = converted(checkpoint)
-    pth, safetensors, account = artifacts.write(conversion, tmp_path / "out")
-    assert [path.name for path in (pth, safetensors, account)] == ["mine.pth", "mine.safetensors", "mine.json"]
+    pth, safetensors, record = artifacts.write(conversion, tmp_path / "out")
+    assert [path.name for path in (pth, safetensors, record)] == ["mine.pth", "mine.safetensors", "mine.json"]
     state = torch.load(pth, weights_only=True)
     assert type(state) is dict
     other = load_file(safetensors)
     assert sorted(state) == sorted(other) == sorted(conversion.state)
     assert all(torch.equal(state[key], other[key]) for key in state)
     with safe_open(safetensors, framework="pt") as file:
-        assert json.loads(file.metadata()["paddle2torch"]) == json.loads(account.read_text())
+        assert json.loads(file.metadata()["paddle2torch"]) == json.loads(record.read_text())
 
 
-def test_account_says_what_it_is_and_where_it_came_from(checkpoint: Path, tmp_path: Path) -> None:
-    account = json.loads(artifacts.write(converted(checkpoint), tmp_path)[2].read_text())
-    assert account["schema_version"] == 1
-    assert (account["task"], account["architecture"]) == ("rec", RECOGNISER)
-    assert account["parameters"]["classes"] == 11
-    assert account["preprocessing"]["channel_order"] == "BGR"
-    assert account["preprocessing"]["size"]["height"] == 32
-    assert account["source"]["file"] == "mine.pdparams"
-    assert len(account["source"]["sha256"]) == 64
+def test_metadata_says_what_it_is_and_where_it_came_from(checkpoint: Path, tmp_path: Path) -> None:
+    record = json.loads(artifacts.write(converted(checkpoint), tmp_path)[2].read_text())
+    assert record["schema_version"] == 1
+    assert (record["task"], record["architecture"]) == ("rec", RECOGNISER)
+    assert record["parameters"]["classes"] == 11
+    assert record["preprocessing"]["channel_order"] == "BGR"
+    assert record["preprocessing"]["size"]["height"] == 32
+    assert record["source"]["file"] == "mine.pdparams"
+    assert len(record["source"]["sha256"]) == 64
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -81,8 +81,8 @@ def test_load_model_gives_back_the_converted_network(checkpoint: Path, tmp_path:
 
 
 def test_safetensors_alone_is_enough(checkpoint: Path, tmp_path: Path) -> None:
-    _, safetensors, account = artifacts.write(converted(checkpoint), tmp_path / "out")
-    account.unlink()
+    _, safetensors, record = artifacts.write(converted(checkpoint), tmp_path / "out")
+    record.unlink()
     assert load_model(safetensors).metadata["parameters"]["classes"] == 11
 
 

@@ -374,9 +374,9 @@ def test_files_may_be_written_by_functions(tmp_path: Path, monkeypatch: pytest.M
     done, sync, move = [], os.fsync, Path.replace
     monkeypatch.setattr(os, "fsync", lambda number: (sync(number), done.append("synced")))
     monkeypatch.setattr(Path, "replace", lambda source, target: (move(source, target), done.append(target.name)))
-    write_together({tmp_path / "x.pth": lambda path: path.write_bytes(b"weights"), tmp_path / "x.json": b"account"})
+    write_together({tmp_path / "x.pth": lambda path: path.write_bytes(b"weights"), tmp_path / "x.json": b"record"})
     assert done == ["synced", "synced", "x.pth", "x.json"]
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x.pth": b"weights", "x.json": b"account"}
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"x.pth": b"weights", "x.json": b"record"}
 
 
 def test_files_of_one_name_are_all_of_one_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

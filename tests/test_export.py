@@ -61,7 +61,7 @@ def network(name: str) -> nn.Module:
     return model.eval()
 
 
-def account(name: str, **changes: Any) -> dict[str, Any]:
+def record(name: str, **changes: Any) -> dict[str, Any]:
     """What a conversion would say of such a network."""
     entry = get(name)
     return {
@@ -74,7 +74,7 @@ def exported(name: str, format: str, model: nn.Module | None = None, **changes: 
     """A new export, compared on the small cases."""
     task, record = get(name).task, get(name).preprocessing
     cases = [text_case(find_task(task), record, batch) for batch in SMALL_CASES[task]]
-    return export_model(model or network(name), account(name, **changes), format, cases)
+    return export_model(model or network(name), record(name, **changes), format, cases)
 
 
 @cache
@@ -206,7 +206,7 @@ READERS = {"onnx": read_onnx, "torchscript": read_torchscript, "pt2": read_pt2}
 @pytest.mark.parametrize("format", FORMATS)
 def test_file_describes_itself(format: str, tmp_path: Path) -> None:
     path = write_export(known(SMALLEST, format), tmp_path)
-    assert json.loads(READERS[format](path)) == account(SMALLEST)
+    assert json.loads(READERS[format](path)) == record(SMALLEST)
 
 
 def test_onnx_has_the_labels_where_rapidocr_looks_for_them() -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from paddle2torch.architectures import create_model
 from paddle2torch.architectures.layers import Hardsigmoid02
-from paddle2torch.converter.graph.conformity import check_conformity, compare, input_shape, require_conformity
+from paddle2torch.converter.graph.conformity import check_conformity, compare_traces, input_shape, require_conformity
 from paddle2torch.converter.graph.trace import Trace, trace_graph, trace_module
 from paddle2torch.converter.support.errors import MappingError
 from support.graphs import EMBEDDED, Pair, families, pair, tarballs
@@ -130,7 +130,7 @@ def test_every_single_change_is_found(name: str, path: Path) -> None:
     for place, what, change, undo in changes(each.model):
         change()
         try:
-            found = compare(expected, trace_module(each.model, shape))
+            found = compare_traces(expected, trace_module(each.model, shape))
         finally:
             undo()
         count += 1
@@ -139,7 +139,7 @@ def test_every_single_change_is_found(name: str, path: Path) -> None:
             missed.append((place, what))
     assert missed == []
     assert count > 150
-    assert compare(expected, trace_module(each.model, shape)) == []
+    assert compare_traces(expected, trace_module(each.model, shape)) == []
 
 
 # ---- what is said ------------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def test_an_order_of_concatenation_counts_and_that_of_a_sum_does_not() -> None:
             return self.join(self.first(x), self.second(x))
 
     def differences(one: Callable, other: Callable) -> int:
-        return len(compare(*(trace_module(Joined(join).eval(), (1, 3, 4, 4)) for join in (one, other))))
+        return len(compare_traces(*(trace_module(Joined(join).eval(), (1, 3, 4, 4)) for join in (one, other))))
 
     assert differences(lambda a, b: torch.cat([a, b], 1), lambda a, b: torch.cat([b, a], 1)) == 2
     assert differences(lambda a, b: a + b, lambda a, b: b + a) == 0
@@ -243,7 +243,7 @@ def differing(one: Callable, other: Callable) -> int:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.function(self.anchor(x))
 
-    return len(compare(*(trace_module(Function(each).eval(), (1, 3, 4, 5)) for each in (one, other))))
+    return len(compare_traces(*(trace_module(Function(each).eval(), (1, 3, 4, 5)) for each in (one, other))))
 
 
 def test_what_happens_in_place_happens() -> None:
@@ -334,7 +334,9 @@ class OverOneRow(OverTime):
 
 
 def compared(one: nn.Module, other: nn.Module) -> list[str]:
-    return [each.attribute for each in compare(*(trace_module(each.eval(), (2, 3, 4, 5)) for each in (one, other)))]
+    return [
+        each.attribute for each in compare_traces(*(trace_module(each.eval(), (2, 3, 4, 5)) for each in (one, other)))
+    ]
 
 
 def test_a_convolution_over_time_is_one_over_an_image_of_one_row() -> None:

@@ -35,10 +35,10 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files of a publication that loading looks at."""
     folder = tmp_path_factory.mktemp("published")
     path = write_checkpoint(folder / "mine.pdparams", random_tensors("rec_mobilenet_v3_bilstm_ctc", classes=11))
-    pth, weights, account = artifacts.write(convert(load_source(str(path), load_zoo(), Fetcher())), folder / "mine")
+    pth, weights, record = artifacts.write(convert(load_source(str(path), load_zoo(), Fetcher())), folder / "mine")
     weights.rename(weights.with_name("model.safetensors"))
     pth.rename(pth.with_name(f"mine-{hashlib.sha256(pth.read_bytes()).hexdigest()[:8]}.pth"))
-    account.rename(account.with_name("config.json"))
+    record.rename(record.with_name("config.json"))
     return folder / "mine"
 
 

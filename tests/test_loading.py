@@ -325,13 +325,13 @@ def test_the_digest_is_of_names_types_shapes_and_values() -> None:
 
 def test_every_converted_file_has_the_digest_of_its_tensors(folder: Path) -> None:
     state = load_file(folder / "mine.safetensors")
-    account = json.loads((folder / "mine.json").read_text())
-    assert account["digest"] == digest_of(state)
+    record = json.loads((folder / "mine.json").read_text())
+    assert record["digest"] == digest_of(state)
     # What is written after training has that of the new tensors.
     state["head.fc.bias"] += 1
-    paths = artifacts.write_files(state, account, folder)
+    paths = artifacts.write_files(state, record, folder)
     assert all(same(load_model(path).state_dict(), state) for path in paths[:2])
-    assert json.loads(paths[2].read_text())["digest"] == digest_of(state) != account["digest"]
+    assert json.loads(paths[2].read_text())["digest"] == digest_of(state) != record["digest"]
 
 
 # ---- something else ----------------------------------------------------------------------------------------------
@@ -395,8 +395,8 @@ def test_a_folder_of_paddles_is_converted_first(tmp_path: Path) -> None:
 
 def described(folder: Path, **facts: Any) -> Path:
     """The `.pth` with a `.json` in which something stands otherwise."""
-    account = json.loads((folder / "mine.json").read_text())
-    (folder / "mine.json").write_text(json.dumps({**account, **facts}))
+    record = json.loads((folder / "mine.json").read_text())
+    (folder / "mine.json").write_text(json.dumps({**record, **facts}))
     return folder / "mine.pth"
 
 

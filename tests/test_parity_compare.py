@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from paddle2torch.converter.parity.compare import compare_answers, judge_answers, measure, response
+from paddle2torch.converter.parity.compare import compare_answers, compare_in_both_precisions, measure, response
 from paddle2torch.converter.tasks import find_task
 
 
@@ -100,7 +100,7 @@ def test_maps_without_text_agree() -> None:
 
 def test_another_shape_is_no_agreement() -> None:
     wrong = (text(1, 2), text(1, 2)[:, :1])
-    assert [answer.agrees for answer in judge_answers(find_task("rec"), wrong, wrong)] == [False]
+    assert [answer.agrees for answer in compare_in_both_precisions(find_task("rec"), wrong, wrong)] == [False]
 
 
 @pytest.mark.parametrize(
@@ -113,10 +113,10 @@ def test_another_shape_is_no_agreement() -> None:
         pytest.param(((1, 2), (1, 2)), ((1, 2), (1, 4)), False, False, id="double precision alone disagrees"),
     ],
 )
-def test_answers_are_judged_in_both_precisions(
+def test_answers_are_compared_in_both_precisions(
     single: tuple[tuple[int, ...], ...], double: tuple[tuple[int, ...], ...], agrees: bool, undecided: bool
 ) -> None:
-    (answer,) = judge_answers(
+    (answer,) = compare_in_both_precisions(
         find_task("rec"), tuple(text(*each) for each in single), tuple(text(*each) for each in double)
     )
     assert (answer.agrees, answer.undecided) == (agrees, undecided)

@@ -1,4 +1,4 @@
-"""The released graph as a witness: beside Paddle it tells who is wrong, without Paddle it stands in for it."""
+"""The released graph as a third implementation: beside Paddle it tells who is wrong, without Paddle it stands in for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 
 from paddle2torch.cli import main
 from paddle2torch.converter.conversion.convert import Conversion, convert
-from paddle2torch.converter.parity import engines, prover
+from paddle2torch.converter.parity import engines, verifier
 from paddle2torch.converter.parity.inputs import Case, default_cases
 from paddle2torch.converter.parity.programs import PreparedProgram
 from paddle2torch.converter.parity.reference import PaddleWorker
@@ -89,15 +89,15 @@ def change_paddle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PreparedProgram, "write", changed)
 
 
-def judged(worker: PaddleWorker | None, **options: object) -> ParityResult:
+def verified(worker: PaddleWorker | None, **options: object) -> ParityResult:
     return verify(sample(), cases=one_line(), worker=worker, **options)
 
 
 def test_all_three_agree(worker: PaddleWorker) -> None:
-    result = judged(worker)
+    result = verified(worker)
     assert result.passed, result.failures
     assert result.worst_third < 1e-12
-    assert "third witness: worst error to either" in format_table(result)
+    assert "third implementation: worst error to either" in format_table(result)
     assert to_json(result)["worst_error_of_the_graph"] < 1e-12
     layer = to_json(result)["batches"][0]["layers"][5]
     assert layer["graph"]["pytorch"]["max_error"] < 1e-12 > layer["graph"]["paddle"]["max_error"]
@@ -115,7 +115,7 @@ def test_who_stands_alone_is_told(
     change: Callable[[pytest.MonkeyPatch], None], alone: str, worker: PaddleWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change(monkeypatch)
-    result = judged(worker)
+    result = verified(worker)
     assert not result.passed
     assert f"first divergence at {LAYER} " in result.failures[0]
     assert f"; {alone}, the other two agree to " in result.failures[0]
@@ -128,7 +128,7 @@ def test_three_that_all_differ_are_told_too(worker: PaddleWorker, monkeypatch: p
     scale(model)
     scale(model)
     monkeypatch.setattr(Conversion, "build", lambda self: model)
-    assert "no two of Paddle, the graph and the module agree" in judged(worker).failures[0]
+    assert "no two of Paddle, the graph and the module agree" in verified(worker).failures[0]
 
 
 # ---- without Paddle ----------------------------------------------------------------------------------------------
@@ -144,9 +144,9 @@ def no_paddle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_paddle")
 def test_the_graph_alone_proves_a_module() -> None:
-    result = judged(None, without_paddle=True)
+    result = verified(None, without_paddle=True)
     assert result.passed, result.failures
-    assert result.oracle == "the graph"
+    assert result.engine == "the graph"
     assert result.worst_third is None
     assert "paddlepaddle" not in result.versions
     assert "in the graph of the program, run by PyTorch against" in format_table(result)
@@ -156,7 +156,7 @@ def test_the_graph_alone_proves_a_module() -> None:
 @pytest.mark.usefixtures("no_paddle")
 def test_the_graph_alone_catches_a_wrong_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     change_module(monkeypatch)
-    result = judged(None, without_paddle=True)
+    result = verified(None, without_paddle=True)
     assert not result.passed
     assert f"first divergence at {LAYER} " in result.failures[0]
 
@@ -167,7 +167,7 @@ def test_the_command_compares_without_paddle(reference: str) -> None:
     result = CliRunner().invoke(main, ["verify", "embedded_rec", "--reference", reference])
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("embedded_rec: passed")
-    assert prover.GRAPH in result.stdout
+    assert verifier.GRAPH in result.stdout
 
 
 @pytest.mark.usefixtures("no_paddle")

@@ -1,4 +1,4 @@
-"""A verdict on whole models: what passes, what fails and how it is told, and which weights can be judged at all."""
+"""Results for whole models: what passes, what fails and how it is told, and which weights can be compared at all."""
 
 from __future__ import annotations
 
@@ -74,22 +74,22 @@ def worker() -> Iterator[PaddleWorker]:
 
 @pytest.fixture(scope="module")
 def passed(worker: PaddleWorker) -> ParityResult:
-    """The verdict on the sample as it is."""
+    """The result for the sample as it is."""
     return verify(sample(), worker=worker)
 
 
 @pytest.fixture
-def judge(worker: PaddleWorker, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ParityResult]:
-    """Judge the sample after a change to the module."""
+def verify_changed(worker: PaddleWorker, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ParityResult]:
+    """Verify the sample after a change to the module."""
 
-    def judge(change: Callable[[nn.Module], object], cases: tuple[Case, ...] | None = None) -> ParityResult:
+    def verify_changed(change: Callable[[nn.Module], object], cases: tuple[Case, ...] | None = None) -> ParityResult:
         model = copy.deepcopy(sample().build())
         with torch.no_grad():
             change(model)
         monkeypatch.setattr(Conversion, "build", lambda self: model)
         return verify(sample(), cases=cases or short_cases(), worker=worker)
 
-    return judge
+    return verify_changed
 
 
 # ---- what passes -------------------------------------------------------------------------------------------------
@@ -222,9 +222,11 @@ def test_other_weights_run_through_the_program_of_paddle_3(
 # ---- what fails --------------------------------------------------------------------------------------------------
 
 
-def test_the_first_layer_that_diverges_is_named_with_its_neighbours(judge: Callable[..., ParityResult]) -> None:
+def test_the_first_layer_that_diverges_is_named_with_its_neighbours(
+    verify_changed: Callable[..., ParityResult],
+) -> None:
     module, parameter = "backbone.blocks.3.mid_se.conv1", "backbone.blocks.3.mid_se.conv1.bias"
-    result = judge(lambda model: model.get_parameter(parameter).mul_(1.01))
+    result = verify_changed(lambda model: model.get_parameter(parameter).mul_(1.01))
     found = result.divergence
     assert found is not None
     assert found.result.layer.module == module
@@ -268,35 +270,35 @@ def forget_transpose(model: nn.Module) -> None:
     ],
 )
 def test_a_network_that_is_not_the_same_is_caught(
-    change: Callable[[nn.Module], None], judge: Callable[..., ParityResult]
+    change: Callable[[nn.Module], None], verify_changed: Callable[..., ParityResult]
 ) -> None:
-    result = judge(change)
+    result = verify_changed(change)
     assert not result.passed
     assert result.divergence is not None
 
 
-def test_a_wrong_end_of_the_network_is_caught_by_the_final_output(judge: Callable[..., ParityResult]) -> None:
+def test_a_wrong_end_of_the_network_is_caught_by_the_final_output(verify_changed: Callable[..., ParityResult]) -> None:
     # In training mode the head alone leaves its softmax out: every layer is right, the output is not.
-    result = judge(lambda model: model.head.train())
+    result = verify_changed(lambda model: model.head.train())
     assert result.divergence is None
     assert any("final output" in line for line in result.failures)
 
 
-def test_a_layer_that_the_network_does_not_call_is_no_agreement(judge: Callable[..., ParityResult]) -> None:
+def test_a_layer_that_the_network_does_not_call_is_no_agreement(verify_changed: Callable[..., ParityResult]) -> None:
     def bypass(model: nn.Module) -> None:
         head = model.head
         weight, bias = head.fc.weight, head.fc.bias
         head.forward = lambda x: torch.softmax(x @ weight.to(x).T + bias.to(x), -1)
 
-    result = judge(bypass)
+    result = verify_changed(bypass)
     assert [row.layer.module for row in result.worst if row.difference.problem] == ["head.fc"]
     assert "the module was not called" in result.failures[0]
 
 
 def test_values_that_are_not_finite_fail_and_still_make_a_report(
-    judge: Callable[..., ParityResult], tmp_path: Path
+    verify_changed: Callable[..., ParityResult], tmp_path: Path
 ) -> None:
-    result = judge(lambda model: model.get_parameter("head.fc.bias").fill_(math.nan))
+    result = verify_changed(lambda model: model.get_parameter("head.fc.bias").fill_(math.nan))
     assert not result.passed
     assert "NaN or infinity in PyTorch's values" in result.failures[0]
     write_report(result, tmp_path)
@@ -309,7 +311,7 @@ def test_a_blank_image_proves_nothing(value: float, worker: PaddleWorker) -> Non
     blank = replace(case, name="blank", array=np.full_like(case.array, value))
     result = verify(sample(), cases=[blank], worker=worker)
     assert result.divergence is None
-    assert [line.split(":")[:2] for line in result.failures] == [["blank", " proves nothing"]]
+    assert [line.split(":")[:2] for line in result.failures] == [["blank", " says nothing"]]
 
 
 def test_dead_weights_prove_nothing(tmp_path: Path, worker: PaddleWorker) -> None:
@@ -317,7 +319,7 @@ def test_dead_weights_prove_nothing(tmp_path: Path, worker: PaddleWorker) -> Non
     (tmp_path / "dead.pdparams").write_bytes(write_pdparams(tensors))
     conversion = convert(load_source(str(tmp_path / "dead.pdparams"), zoo(), Fetcher(offline=True)))
     result = verify(conversion, reference=sample().source, cases=short_cases(), worker=worker)
-    assert "proves nothing" in "".join(result.failures)
+    assert "says nothing" in "".join(result.failures)
 
 
 def test_the_tolerance_is_the_users(worker: PaddleWorker) -> None:
@@ -335,7 +337,7 @@ def test_every_tensor_transpose_and_epsilon_is_noticed(worker: PaddleWorker, mon
     assert {what: error for tally in tallies.values() for what, error in tally.missed.items()} == {}
 
 
-# ---- what cannot be judged ---------------------------------------------------------------------------------------
+# ---- what cannot be compared ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -382,7 +384,7 @@ def test_an_architecture_that_the_zoo_has_no_program_of_asks_for_one() -> None:
 # ---- how it is told ----------------------------------------------------------------------------------------------
 
 
-def test_the_table_begins_with_the_verdict_and_the_worst_layer(passed: ParityResult) -> None:
+def test_the_table_begins_with_the_result_and_the_worst_layer(passed: ParityResult) -> None:
     lines = format_table(passed).splitlines()
     assert lines[0].startswith(f"{passed.name}: passed, worst layer ")
     first = next(index for index, line in enumerate(lines) if line.lstrip().startswith("WORST LAYERS")) + 1

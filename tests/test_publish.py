@@ -46,19 +46,19 @@ ALWAYS = {"model.safetensors", "config.json", "README.md", "parity.json", "parit
 
 
 class Recorded:
-    """A prover that has a real verdict ready."""
+    """A verifier that has a real result ready."""
 
     def __init__(self, result: ParityResult) -> None:
         self.result = result
 
-    def prove(self, conversion: Conversion, *, weights: Path) -> ParityResult:
+    def verify(self, conversion: Conversion, *, weights: Path) -> ParityResult:
         assert weights.is_file()
         return replace(self.result, name=conversion.name)
 
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release of the sample, made once, with Paddle's own verdict."""
+    """A release of the sample, made once, with Paddle's own result."""
     output = tmp_path_factory.mktemp("release") / "out"
     publication = publish_one(NAME, Options(output))
     publishing.write_lists(output, [NAME])
@@ -68,14 +68,14 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result() -> ParityResult:
-    with publishing.proving(Options(Path())) as prover:
-        return prover.prove(
+    with publishing.verifying(Options(Path())) as verifier:
+        return verifier.verify(
             convert(load_source(NAME, load_zoo(), Fetcher(offline=True)), fetcher=Fetcher(offline=True))
         )
 
 
 @pytest.fixture
-def prover(result: ParityResult) -> Recorded:
+def verifier(result: ParityResult) -> Recorded:
     return Recorded(result)
 
 
@@ -97,7 +97,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def account(release: Path) -> dict[str, object]:
+def record(release: Path) -> dict[str, object]:
     return json.loads((release / NAME / "config.json").read_text())
 
 
@@ -127,18 +127,18 @@ def test_no_name_of_the_zoo_hides_the_hash_from_torch_hub() -> None:
         assert torch.hub.HASH_REGEX.search(f"{name}-0123abcd.pth")[1] == "0123abcd"
 
 
-def test_all_forms_hold_the_same_tensors_and_account(release: Path) -> None:
+def test_all_forms_hold_the_same_tensors_and_metadata(release: Path) -> None:
     (pth,) = (release / NAME).glob("*.pth")
     state, other = torch.load(pth, weights_only=True), load_file(release / NAME / "model.safetensors")
     assert all(torch.equal(state[key], other[key]) for key in state.keys() | other.keys())
     with safe_open(release / NAME / "model.safetensors", framework="pt") as file:
-        assert json.loads(file.metadata()["paddle2torch"]) == account(release)
+        assert json.loads(file.metadata()["paddle2torch"]) == record(release)
 
 
 def test_labels_stand_line_by_line(release: Path) -> None:
     lines = (release / NAME / "labels.txt").read_bytes().decode().split("\n")
     assert lines.pop() == ""
-    assert lines == account(release)["labels"]
+    assert lines == record(release)["labels"]
     assert lines[0] == "blank"
 
 
@@ -200,7 +200,7 @@ def test_the_card_tells_figures_and_origin(release: Path) -> None:
     parity = json.loads((release / NAME / "parity.json").read_text())
     assert f"{parity['worst_error']:.1e} at `{parity['worst_layer']}`" in body
     assert f"torch {torch.__version__}" in body
-    assert account(release)["source"]["sha256"] in body
+    assert record(release)["source"]["sha256"] in body
     assert "Class 0 is the CTC blank" in body
     assert "](parity.png)" in body
 
@@ -215,8 +215,8 @@ def test_the_code_in_the_card_runs(release: Path) -> None:
     subprocess.run([sys.executable, "-c", "".join(blocks)], cwd=release, env=environment, check=True)
 
 
-def test_with_an_organisation_the_card_says_where_on_the_hub(tmp_path: Path, prover: Recorded) -> None:
-    publish_one(NAME, Options(tmp_path, organisation="acme"), prover)
+def test_with_an_organisation_the_card_says_where_on_the_hub(tmp_path: Path, verifier: Recorded) -> None:
+    publish_one(NAME, Options(tmp_path, organisation="acme"), verifier)
     text = (tmp_path / NAME / "README.md").read_text()
     (pth,) = (tmp_path / NAME).glob("*.pth")
     assert f'load_model("hf:acme/{NAME}")' in text
@@ -242,12 +242,12 @@ def test_every_language_and_size_of_the_zoo_is_known() -> None:
 
 
 def test_unknown_labels_are_said_to_be_unknown(
-    tmp_path: Path, prover: Recorded, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, verifier: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = publishing._convert
     unknown = Labels(None, "no labels bundled: my.txt with 3 characters makes 4 classes, the head has 63; give another")
     monkeypatch.setattr(publishing, "_convert", lambda *given: replace(real(*given), labels=unknown))
-    assert publish_one(NAME, Options(tmp_path), prover).outcome == "published"
+    assert publish_one(NAME, Options(tmp_path), verifier).outcome == "published"
     assert not (tmp_path / NAME / "labels.txt").exists()
     assert "not known: my.txt with 3 characters makes 4 classes, the head has 63." in (
         tmp_path / NAME / "README.md"
@@ -294,21 +294,21 @@ def test_every_run_gives_the_same_bytes(release: Path, tmp_path: Path) -> None:
     assert [name for name, data in content(release).items() if first[name] != data] == []
 
 
-def test_a_second_run_changes_nothing(tmp_path: Path, prover: Recorded) -> None:
+def test_a_second_run_changes_nothing(tmp_path: Path, verifier: Recorded) -> None:
     def state() -> dict[Path, tuple[int, int]]:
         return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in tmp_path.rglob("*") if path.is_file()}
 
-    publish_one(NAME, Options(tmp_path), prover)
+    publish_one(NAME, Options(tmp_path), verifier)
     publishing.write_lists(tmp_path, [NAME])
     before = state()
-    assert publish_one(NAME, Options(tmp_path), prover).outcome == "unchanged"
+    assert publish_one(NAME, Options(tmp_path), verifier).outcome == "unchanged"
     publishing.write_lists(tmp_path, [NAME])
     assert state() == before
 
 
 def release_of(output: Path, provers: Mapping[str, Recorded], **options: object) -> dict[str, Publication]:
-    """Publish several models, each with a prover of its own, and list them."""
-    outcomes = {name: publish_one(name, Options(output, **options), prover) for name, prover in provers.items()}
+    """Publish several models, each with a verifier of its own, and list them."""
+    outcomes = {name: publish_one(name, Options(output, **options), verifier) for name, verifier in provers.items()}
     publishing.write_lists(output, [name for name, outcome in outcomes.items() if not outcome.error])
     return outcomes
 
@@ -318,63 +318,63 @@ def listed(output: Path) -> list[str]:
 
 
 def test_what_fails_is_not_published_and_the_others_are(
-    three: Zoo, tmp_path: Path, prover: Recorded, failing: Recorded
+    three: Zoo, tmp_path: Path, verifier: Recorded, failing: Recorded
 ) -> None:
-    outcomes = release_of(tmp_path, {"first": prover, "second": failing, "third": prover})
+    outcomes = release_of(tmp_path, {"first": verifier, "second": failing, "third": verifier})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["SHA256SUMS", "first", "index.json", "third"]
     assert listed(tmp_path) == ["first", "third"]
     assert outcomes["second"].exit_code == ParityError.exit_code
     assert re.match(r"second: parity FAILED, worst layer 1\.\de-14; .*first divergence at", outcomes["second"].error)
 
 
-def test_what_no_longer_agrees_is_withdrawn(three: Zoo, tmp_path: Path, prover: Recorded, failing: Recorded) -> None:
-    release_of(tmp_path, {"first": prover, "second": prover})
+def test_what_no_longer_agrees_is_withdrawn(three: Zoo, tmp_path: Path, verifier: Recorded, failing: Recorded) -> None:
+    release_of(tmp_path, {"first": verifier, "second": verifier})
     outcomes = release_of(tmp_path, {"second": failing})
     assert outcomes["second"].error.endswith("its earlier publication was withdrawn")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["SHA256SUMS", "first", "index.json"]
     assert listed(tmp_path) == ["first"]
 
 
-def test_without_a_verdict_nothing_is_published_and_what_was_stays(
-    three: Zoo, tmp_path: Path, prover: Recorded, monkeypatch: pytest.MonkeyPatch
+def test_without_a_result_nothing_is_published_and_what_was_stays(
+    three: Zoo, tmp_path: Path, verifier: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release_of(tmp_path, {"first": prover})
+    release_of(tmp_path, {"first": verifier})
 
     def missing(self: Recorded, conversion: Conversion, *, weights: Path) -> ParityResult:
         raise PaddleError("PaddlePaddle is not installed")
 
     monkeypatch.setattr(Recorded, "prove", missing)
-    outcomes = release_of(tmp_path, {"first": prover, "second": prover})
+    outcomes = release_of(tmp_path, {"first": verifier, "second": verifier})
     assert {outcome.exit_code for outcome in outcomes.values()} == {PaddleError.exit_code}
     assert listed(tmp_path) == ["first"]
     assert not (tmp_path / "second").exists()
 
 
-def test_an_earlier_publication_of_ours_is_replaced(tmp_path: Path, prover: Recorded) -> None:
-    release_of(tmp_path, {NAME: prover})
-    assert release_of(tmp_path, {NAME: prover}, organisation="acme")[NAME].outcome == "published"
+def test_an_earlier_publication_of_ours_is_replaced(tmp_path: Path, verifier: Recorded) -> None:
+    release_of(tmp_path, {NAME: verifier})
+    assert release_of(tmp_path, {NAME: verifier}, organisation="acme")[NAME].outcome == "published"
     assert "acme" in (tmp_path / NAME / "README.md").read_text()
     subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=tmp_path, check=True)
 
 
 @pytest.mark.parametrize("touched", ["README.md", "notes.txt", "sub/notes.txt"])
 def test_what_the_user_changed_or_added_stays(
-    touched: str, tmp_path: Path, prover: Recorded, failing: Recorded
+    touched: str, tmp_path: Path, verifier: Recorded, failing: Recorded
 ) -> None:
-    release_of(tmp_path, {NAME: prover})
+    release_of(tmp_path, {NAME: verifier})
     path = tmp_path / NAME / touched
     path.parent.mkdir(exist_ok=True)
     path.write_text("mine")
-    for options, verdict in (({"organisation": "acme"}, prover), ({}, failing)):
-        outcome = release_of(tmp_path, {NAME: verdict}, **options)[NAME]
+    for options, result in (({"organisation": "acme"}, verifier), ({}, failing)):
+        outcome = release_of(tmp_path, {NAME: result}, **options)[NAME]
         assert outcome.outcome == "refused"
         assert path.read_text() == "mine"
     assert listed(tmp_path) == []
 
 
-def test_a_file_in_the_folders_place_stays(tmp_path: Path, prover: Recorded) -> None:
+def test_a_file_in_the_folders_place_stays(tmp_path: Path, verifier: Recorded) -> None:
     (tmp_path / NAME).write_text("mine")
-    assert "is in the way of the model's folder" in publish_one(NAME, Options(tmp_path), prover).error
+    assert "is in the way of the model's folder" in publish_one(NAME, Options(tmp_path), verifier).error
     assert (tmp_path / NAME).read_text() == "mine"
 
 
@@ -421,11 +421,11 @@ def test_a_folder_that_cannot_be_moved_leaves_the_old_one(tmp_path: Path, monkey
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "old"]
 
 
-def test_threads_of_the_caller_are_as_before(prover: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_of_the_caller_are_as_before(verifier: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     threads = torch.get_num_threads()
-    with publishing.proving(Options(Path())):
+    with publishing.verifying(Options(Path())):
         assert (os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"], torch.get_num_threads()) == ("1", "1", 1)
     assert (os.environ["OMP_NUM_THREADS"], torch.get_num_threads()) == ("2", threads)
     assert "MKL_NUM_THREADS" not in os.environ
@@ -435,18 +435,18 @@ def test_threads_of_the_caller_are_as_before(prover: Recorded, monkeypatch: pyte
 
 
 @pytest.fixture
-def run(prover: Recorded, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[int, str]]]:
-    """The command with the recorded verdict."""
+def run(verifier: Recorded, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[int, str]]]:
+    """The command with the recorded result."""
 
-    class Proving:
+    class Verifying:
         def __init__(self, options: Options) -> None: ...
 
         def __enter__(self) -> Recorded:
-            return prover
+            return verifier
 
         def __exit__(self, *details: object) -> None: ...
 
-    monkeypatch.setattr(publishing, "proving", Proving)
+    monkeypatch.setattr(publishing, "verifying", Verifying)
 
     def run(*arguments: str) -> tuple[int, str]:
         outcome = CliRunner().invoke(main, ["publish", *arguments])

@@ -21,7 +21,7 @@ from paddle2torch.converter.support.errors import ParityError
 
 if TYPE_CHECKING:
     from paddle2torch.converter.conversion.convert import Conversion
-    from paddle2torch.converter.parity.prover import Prover
+    from paddle2torch.converter.parity.verifier import Verifier
     from paddle2torch.converter.release.publish import Options
     from paddle2torch.converter.zoo.catalog import Zoo
 
@@ -41,7 +41,7 @@ class ConvertTask:
         access: where files come from.
         output: folder for the results.
         verify: whether to compare with Paddle first, and to write nothing if it disagrees.
-        reference: for that; see `paddle2torch.converter.parity.prover.Prover`.
+        reference: for that; see `paddle2torch.converter.parity.verifier.Verifier`.
         result: name of the result, where it has to be told apart from others'; see
             `paddle2torch.converter.support.names.result_names`.
     """
@@ -66,15 +66,15 @@ class ConvertTask:
         """
         from paddle2torch.converter.writing import artifacts
 
-        prover = _prover(self.access, self.reference) if self.verify else None  # Paddle starts while we convert
+        verifier = _verifier(self.access, self.reference) if self.verify else None  # Paddle starts while we convert
         conversion = _convert(self.text, self.choice, self.access, self.result)
         lines: list[str] = []
-        if prover is not None:
-            logger.info("comparing with %s, layer by layer", prover.oracle)
-            result = prover.prove(conversion)
+        if verifier is not None:
+            logger.info("comparing with %s, layer by layer", verifier.engine)
+            result = verifier.verify(conversion)
             if not result.passed:
-                raise ParityError(prover.table(result) + "\n  nothing was written")
-            lines = prover.summary(result)
+                raise ParityError(verifier.table(result) + "\n  nothing was written")
+            lines = verifier.summary(result)
         paths = artifacts.write(conversion, self.output)
         summary = lines[0].partition(": ")[2] if lines else f"{len(conversion.origins)} tensors"
         return Report(summary, (*map(str, paths), *lines))
@@ -114,17 +114,17 @@ class VerifyTask:
         Raises:
             ConverterError: any but that of a model that does not pass.
         """
-        prover = _prover(self.access, self.reference)
+        verifier = _verifier(self.access, self.reference)
         source = self.choice.load(self.text, _zoo(), _fetcher(self.access), self.result)
         conversion = self.choice.convert(source, _fetcher(self.access))
-        result = prover.prove(conversion, weights=self.weights, images=self.images, tolerance=self.tolerance)
-        paths = prover.report(result, self.report, self.command) if self.report else []
+        result = verifier.verify(conversion, weights=self.weights, images=self.images, tolerance=self.tolerance)
+        paths = verifier.report(result, self.report, self.command) if self.report else []
         return Report(
-            summary=prover.summary(result)[0].partition(": ")[2],
-            results=(prover.table(result), *map(str, paths)),
+            summary=verifier.summary(result)[0].partition(": ")[2],
+            results=(verifier.table(result), *map(str, paths)),
             passed=result.passed,
             exit_code=0 if result.passed else ParityError.exit_code,
-            data=prover.verdict(result),
+            data=verifier.figures(result),
         )
 
 
@@ -179,7 +179,7 @@ class PublishTask:
         from paddle2torch.converter.release.publish import publish_or_raise
 
         publication = publish_or_raise(self.name, self.options, _publishing(self.options))
-        return Report(f"{publication.outcome}: parity {publication.verdict}", data={"publication": publication})
+        return Report(f"{publication.outcome}: parity {publication.parity}", data={"publication": publication})
 
 
 def _convert(text: str, choice: Choice, access: Access, name: str | None) -> Conversion:
@@ -201,21 +201,21 @@ def _convert(text: str, choice: Choice, access: Access, name: str | None) -> Con
 # ---- kept for all tasks of a process -----------------------------------------------------------------------------
 
 _kept = ExitStack()
-Finalize(None, lambda: let_go(), exitpriority=10)  # also where a process of a pool ends
+Finalize(None, lambda: release(), exitpriority=10)  # also where a process of a pool ends
 
 
 @contextmanager
-def letting_go() -> Iterator[None]:
+def releasing() -> Iterator[None]:
     """What tasks in this process share is given up at the end."""
     try:
         yield
     finally:
-        let_go()
+        release()
 
 
-def let_go() -> None:
+def release() -> None:
     """End the Paddle process, where there is one; at once where the program was interrupted."""
-    _prover.cache_clear()
+    _verifier.cache_clear()
     _publishing.cache_clear()
     _kept.__exit__(*sys.exc_info())
 
@@ -231,14 +231,14 @@ _fetcher = cache(Access.fetcher)
 
 
 @cache
-def _prover(access: Access, reference: str | None) -> Prover:
-    from paddle2torch.converter.parity.prover import Prover
+def _verifier(access: Access, reference: str | None) -> Verifier:
+    from paddle2torch.converter.parity.verifier import Verifier
 
-    return _kept.enter_context(Prover(_zoo(), _fetcher(access), reference))
+    return _kept.enter_context(Verifier(_zoo(), _fetcher(access), reference))
 
 
 @cache
-def _publishing(options: Options) -> Prover:
-    from paddle2torch.converter.release.publish import proving
+def _publishing(options: Options) -> Verifier:
+    from paddle2torch.converter.release.publish import verifying
 
-    return _kept.enter_context(proving(options))
+    return _kept.enter_context(verifying(options))

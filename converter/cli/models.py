@@ -67,7 +67,7 @@ def inspect(path: str, choice: Choice, access: Access, as_json: bool) -> None:
     help="Which way: paddle turns a converted .pth or .safetensors back into a .pdparams.",
 )
 @referring
-@click.option("--verify", "proving", is_flag=True, help="Compare with Paddle first, and write nothing if it disagrees.")
+@click.option("--verify", "verifying", is_flag=True, help="Compare with Paddle first, write nothing if it disagrees.")
 @spreading
 def convert(
     sources: tuple[str, ...],
@@ -77,7 +77,7 @@ def convert(
     output: Path,
     target: str,
     reference: str | None,
-    proving: bool,
+    verifying: bool,
     spread: Spread,
 ) -> None:
     """Convert models to PyTorch, or back.
@@ -88,12 +88,12 @@ def convert(
     With --to paddle a SOURCE is a converted file, and NAME.pdparams is written; with --reference also the folder NAME
     with the reference's program and these weights, which Paddle's predictor runs.
     """
-    if reference is not None and not proving and target == "torch":
+    if reference is not None and not verifying and target == "torch":
         raise click.UsageError("--reference goes with --verify, or with --to paddle")
     if target == "paddle":
         if not sources or everything:
             raise click.UsageError("name a converted .pth or .safetensors")
-        if proving:
+        if verifying:
             raise click.UsageError("--verify goes with --to torch")
         for text in sources:
             choice.require_none(text)
@@ -104,7 +104,7 @@ def convert(
     names = chosen(sources, everything, choice.kind, choice.branch)
     finish(
         spread.run(
-            [ConvertTask(text, choice, access, output, proving, reference, name) for text, name in names.items()]
+            [ConvertTask(text, choice, access, output, verifying, reference, name) for text, name in names.items()]
         )
     )
 
@@ -122,7 +122,7 @@ def compare(first: str, second: str, choice: Choice, access: Access, as_json: bo
     ch_PP-OCRv3_rec:trained. What a conversion makes itself (batch-norm counters, an absent threshold branch) is not
     compared. Exits with 1 when anything differs.
     """
-    from paddle2torch.converter.conversion.comparison import compare as compare_tensors
+    from paddle2torch.converter.conversion.comparison import compare_tensors
 
     comparison = compare_tensors(*(comparable(text, choice, access) for text in (first, second)))
     if as_json:

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     metavar="ORG",
     help="Push each model to ORG/NAME on the Hugging Face Hub; HF_TOKEN or `hf auth login` says who you are.",
 )
-@click.option("--dry-run", is_flag=True, help="Convert and prove, say what would be published, write and send nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Convert and verify, say what would be published, write and send nothing."
+)
 @fetching
 @spreading
 def publish(
@@ -82,5 +84,5 @@ def publication(outcome: Outcome) -> Publication:
 def summary(publications: list[Publication]) -> list[str]:
     """A table of what became of each model."""
     rows = [("NAME", "OUTCOME", "FILES", "BYTES", "PARITY")]
-    rows += [(p.name, p.outcome, str(len(p.files)), f"{p.size:,}", p.verdict or p.error) for p in publications]
+    rows += [(p.name, p.outcome, str(len(p.files)), f"{p.size:,}", p.parity or p.error) for p in publications]
     return table_lines(rows)

@@ -26,13 +26,13 @@ class Spread:
 
     def run(self, tasks: Sequence[Task]) -> list[Outcome]:
         """Run tasks; what each has to say is printed as it comes in."""
-        from paddle2torch.converter.batch.tasks import absolute, letting_go
+        from paddle2torch.converter.batch.tasks import absolute, releasing
 
         debug = bool(click.get_current_context().find_root().params.get("debug"))
         if self.scheduler is not None:
             tasks = [absolute(task) for task in tasks]
         progress = _Progress(len(tasks))
-        with letting_go():
+        with releasing():
             return run_tasks(tasks, jobs=self.jobs, scheduler=self.scheduler, debug=debug, done=progress)
 
 

@@ -38,7 +38,7 @@ from paddle2torch.converter.support.terminal import without_users
     "--report", type=click.Path(path_type=Path, file_okay=False), help="Folder for NAME/parity.json and parity.html."
 )
 @click.option(
-    "--summary", "summary_file", type=click.Path(path_type=Path, dir_okay=False), help="File for all verdicts as JSON."
+    "--summary", "summary_file", type=click.Path(path_type=Path, dir_okay=False), help="File for all results as JSON."
 )
 @fetching
 @spreading
@@ -59,7 +59,7 @@ def verify(
 
     Paddle runs the released program (or --reference) with the SOURCE's weights, PyTorch the converted module, on the
     same images; every layer, the output and the answer are compared. The program's graph, run by PyTorch, is a third
-    witness. Exits with 0 only when all hold for every SOURCE; all are tried.
+    implementation. Exits with 0 only when all hold for every SOURCE; all are tried.
     """
     from paddle2torch.converter.batch.tasks import VerifyTask
 
@@ -73,11 +73,13 @@ def verify(
         ]
     )
     if summary_file is not None:
-        write_json({"passed": all(each.passed for each in outcomes), "models": [*map(verdict, outcomes)]}, summary_file)
+        write_json(
+            {"passed": all(each.passed for each in outcomes), "models": [*map(summary_entry, outcomes)]}, summary_file
+        )
     finish(outcomes)
 
 
-def verdict(outcome: Outcome) -> dict[str, Any]:
+def summary_entry(outcome: Outcome) -> dict[str, Any]:
     """The figures of one model, or why there are none."""
     if outcome.report is not None:
         return outcome.report.data

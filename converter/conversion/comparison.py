@@ -36,7 +36,7 @@ class Comparison:
     differences: tuple[Difference, ...]
 
 
-def compare(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> Comparison:
+def compare_tensors(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> Comparison:
     """Compare two sets of tensors under the same naming, bit by bit."""
     differences = []
     for name in dict.fromkeys([*first, *second]):

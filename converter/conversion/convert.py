@@ -1,4 +1,4 @@
-"""The way through: a source's tensors → branch → architecture → state dict → module, with labels and account."""
+"""The way through: a source's tensors → branch → architecture → state dict → module, with labels and metadata."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ AS_GRAPH = "\n  --as-graph converts an inference model by its graph alone"
 
 @dataclass(frozen=True)
 class Conversion:
-    """A converted model and the account of its conversion.
+    """A converted model and the record of its conversion.
 
     Attributes:
         source: what was converted.

@@ -36,7 +36,7 @@ _MAX_TEXT = 2**16
 _COPY_ALLOWANCE = 2**16
 
 
-class Refused(Exception):  # noqa: N818 - it is a verdict, raised by constructors, and never leaves this package
+class Refused(Exception):  # noqa: N818 - it is an answer, raised by constructors, and never leaves this package
     """What a constructor raises when its arguments are not what the genuine writer gives it."""
 
 

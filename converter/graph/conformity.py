@@ -29,7 +29,7 @@ SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Difference:
+class Mismatch:
     """Something that the module does otherwise than the graph.
 
     Attributes:
@@ -73,7 +73,7 @@ def require_conformity(
 
 def check_conformity(
     graph: Graph, model: nn.Module, keys: Mapping[str, str], shape: tuple[int, ...], file: str = "the graph"
-) -> list[Difference]:
+) -> list[Mismatch]:
     """Compare a module with the graph that its weights came with.
 
     Args:
@@ -94,10 +94,10 @@ def check_conformity(
     if expected.failure is not None:
         raise MappingError(f"the released graph takes no input of {list(shape)}: {expected.failure}")
     with boundary(file, "a network"):  # one that is deeper than any, say
-        return compare(expected, trace_module(model, shape))
+        return compare_traces(expected, trace_module(model, shape))
 
 
-def compare(graph: Trace, module: Trace) -> list[Difference]:
+def compare_traces(graph: Trace, module: Trace) -> list[Mismatch]:
     """Compare the traces of a graph, which came to its end, and of a module, whose parameters have the same keys."""
     return list(dict.fromkeys(_Comparison(graph, module).differences()))
 
@@ -107,9 +107,9 @@ class _Comparison:
 
     def __init__(self, graph: Trace, module: Trace) -> None:
         self.graph, self.module = graph, module
-        self._compared: dict[tuple[int, int, int, int], list[Difference]] = {}
+        self._compared: dict[tuple[int, int, int, int], list[Mismatch]] = {}
 
-    def differences(self) -> Iterator[Difference]:
+    def differences(self) -> Iterator[Mismatch]:
         expected, found = _by_keys(self.graph.steps), _by_keys(self.module.steps)
         for keys, steps in expected.items():
             others = found.get(keys, [])
@@ -117,20 +117,20 @@ class _Comparison:
                 for step, other in zip(steps, others, strict=True):
                     yield from self._steps(step, other)
             elif self.module.failure is None:
-                yield Difference(_owner(keys), "uses", len(steps), len(others))
+                yield Mismatch(_owner(keys), "uses", len(steps), len(others))
         for keys in found.keys() - expected.keys():
-            yield Difference(_owner(keys), "uses", 0, len(found[keys]))
+            yield Mismatch(_owner(keys), "uses", 0, len(found[keys]))
         if self.module.failure is not None:
             yield from self._last_step()
             where = self.module.steps[-1].where if self.module.steps else ""
-            yield Difference(where, "result", "a result", f"an error ({self.module.failure})")
+            yield Mismatch(where, "result", "a result", f"an error ({self.module.failure})")
         elif len(self.graph.outputs) != len(self.module.outputs):
-            yield Difference("", "outputs", len(self.graph.outputs), len(self.module.outputs))
+            yield Mismatch("", "outputs", len(self.graph.outputs), len(self.module.outputs))
         else:
             for wanted, given in zip(self.graph.outputs, self.module.outputs, strict=True):
                 yield from self._operands(wanted, given, "", "output")
 
-    def _last_step(self) -> list[Difference]:
+    def _last_step(self) -> list[Mismatch]:
         """What is wrong with the step at which the module gave up, from which nothing leads on.
 
         Its counterpart is the step of the graph that reads the same and resembles it most.
@@ -142,14 +142,14 @@ class _Comparison:
         rivals = [step for step in rivals if not self._pairs(step, last, list(last.operands.values()))]
         return min((list(self._steps(step, last)) for step in rivals), key=len, default=[])
 
-    def _steps(self, one: Step, other: Step) -> Iterator[Difference]:
+    def _steps(self, one: Step, other: Step) -> Iterator[Mismatch]:
         """Compare what two steps do, and what they do it with."""
         if one.kind != other.kind or len(one.operands) != len(other.operands):
-            yield Difference(other.where, "operation", describe(one), describe(other))
+            yield Mismatch(other.where, "operation", describe(one), describe(other))
         for name in one.attributes.keys() | other.attributes.keys() if one.kind == other.kind else ():
             expected, found = one.attributes.get(name), other.attributes.get(name)
             if not alike(expected, found):
-                yield Difference(other.where, name, plain(expected), plain(found))
+                yield Mismatch(other.where, name, plain(expected), plain(found))
         if len(one.operands) != len(other.operands):
             return
         straight = self._pairs(one, other, list(other.operands.values()))
@@ -157,7 +157,7 @@ class _Comparison:
             straight = min(straight, self._pairs(one, other, list(other.operands.values())[::-1]), key=len)
         yield from straight
 
-    def _pairs(self, one: Step, other: Step, others: Sequence[Operand]) -> list[Difference]:
+    def _pairs(self, one: Step, other: Step, others: Sequence[Operand]) -> list[Mismatch]:
         labels = list(one.operands)
         return [
             difference
@@ -165,7 +165,7 @@ class _Comparison:
             for difference in self._operands(a, b, other.where, label)
         ]
 
-    def _operands(self, one: Operand, other: Operand, path: str, label: str) -> list[Difference]:
+    def _operands(self, one: Operand, other: Operand, path: str, label: str) -> list[Mismatch]:
         """Compare two operands, back to the operators with parameters before them."""
         place = (id(one.source), one.part, id(other.source), other.part)
         if place not in self._compared:
@@ -173,18 +173,18 @@ class _Comparison:
             self._compared[place] = list(self._sources(one, other, path, label))
         found = list(self._compared[place])
         if not found and not one.same_places(other):
-            found.append(Difference(path, f"order of the elements of {label}", arranged(one), arranged(other)))
+            found.append(Mismatch(path, f"order of the elements of {label}", arranged(one), arranged(other)))
         return found
 
-    def _sources(self, one: Operand, other: Operand, path: str, label: str) -> Iterator[Difference]:
+    def _sources(self, one: Operand, other: Operand, path: str, label: str) -> Iterator[Mismatch]:
         a, b = one.source, other.source
         if isinstance(a, Step) and isinstance(b, Step) and not a.keys and not b.keys:
             yield from self._steps(a, b)
         elif isinstance(a, Step) and isinstance(b, Step) and a.keys == b.keys:
             if one.part != other.part:
-                yield Difference(path, label, f"result {one.part} of {_owner(a.keys)}", f"result {other.part}")
+                yield Mismatch(path, label, f"result {one.part} of {_owner(a.keys)}", f"result {other.part}")
         elif a != b or isinstance(a, Step):
-            yield Difference(path, label, describe(a), describe(b))
+            yield Mismatch(path, label, describe(a), describe(b))
 
 
 def _by_keys(steps: Sequence[Step]) -> dict[tuple[str, ...], list[Step]]:

@@ -106,7 +106,7 @@ def assign(names: Iterable[str], architecture: Architecture) -> Assignment:
 
 @dataclass(frozen=True)
 class Mapped:
-    """A complete state dict, and the account of how it came about.
+    """A complete state dict, and the record of how it came about.
 
     Attributes:
         state: every tensor of the module, in the module's order.

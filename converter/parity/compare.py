@@ -12,7 +12,7 @@ from paddle2torch.converter.tasks import Answer, Task
 
 
 @dataclass(frozen=True)
-class Difference:
+class Deviation:
     """A candidate array against its reference.
 
     Attributes:
@@ -31,7 +31,7 @@ class Difference:
         return max(self.max_error, self.mean_error)
 
 
-def measure(reference: np.ndarray, candidate: np.ndarray) -> Difference:
+def measure(reference: np.ndarray, candidate: np.ndarray) -> Deviation:
     """Compare two arrays that should be equal."""
     if reference.shape != candidate.shape:
         return _unmeasured(f"shape {_plain(candidate.shape)} where {_plain(reference.shape)} was expected")
@@ -39,21 +39,21 @@ def measure(reference: np.ndarray, candidate: np.ndarray) -> Difference:
         if not np.isfinite(array).all():
             return _unmeasured(f"NaN or infinity in {owner}'s values")
     apart, size = np.abs(reference - candidate), np.abs(reference)
-    return Difference(
+    return Deviation(
         _ratio(float(apart.max()), float(size.max())),
         _ratio(float(apart.mean(dtype=np.float64)), float(size.mean(dtype=np.float64))),
     )
 
 
-def measure_all(reference: Sequence[np.ndarray], candidate: Sequence[np.ndarray]) -> Difference:
+def measure_all(reference: Sequence[np.ndarray], candidate: Sequence[np.ndarray]) -> Deviation:
     """Compare outputs that should be equal one by one; the worst counts."""
     if len(reference) != len(candidate):
         return _unmeasured(f"{len(candidate)} outputs where {len(reference)} were expected")
     return max(map(measure, reference, candidate), key=lambda difference: difference.error)
 
 
-def _unmeasured(problem: str) -> Difference:
-    return Difference(math.inf, math.inf, problem)
+def _unmeasured(problem: str) -> Deviation:
+    return Deviation(math.inf, math.inf, problem)
 
 
 def _ratio(difference: float, scale: float) -> float:
@@ -77,7 +77,7 @@ def response(reference: np.ndarray, blank: np.ndarray) -> float:
     return _ratio(float(np.abs(reference - blank).max()), float(np.abs(reference).max()))
 
 
-def judge_answers(
+def compare_in_both_precisions(
     task: Task,
     single: tuple[np.ndarray, np.ndarray],
     double: tuple[np.ndarray, np.ndarray],

@@ -1,4 +1,4 @@
-"""A verdict for people and for programs: the console table, `parity.json` and the self-contained `parity.html`."""
+"""The result for people and for programs: the console table, `parity.json` and the self-contained `parity.html`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from paddle2torch.converter.parity.compare import Difference
+from paddle2torch.converter.parity.compare import Deviation
 from paddle2torch.converter.parity.result import CaseResult, LayerResult, ParityResult, Third
 from paddle2torch.converter.support.files import atomic_write
 from paddle2torch.converter.support.table import table_lines
@@ -36,11 +36,11 @@ MAP_OPACITY = 0.65
 
 
 def format_table(result: ParityResult) -> str:
-    """The verdict as text for a terminal: the worst layers first, and what does not hold."""
+    """The result as text for a terminal: the worst layers first, and what does not hold."""
     lines = [
-        f"{result.name}: {verdict(result)}",
+        f"{result.name}: {status(result)}",
         *(f"  {line}" for line in result.failures),
-        f"  {result.source.name} in {_oracle(result)}"
+        f"  {result.source.name} in {_engine(result)}"
         + (f" (program of {result.reference.name})" if result.reference != result.source else "")
         + f" against {result.weights.name} in torch {result.versions['torch']}",
         f"  {len(result.worst)} layers of {result.architecture} on {len(result.cases)} batches;"
@@ -54,21 +54,22 @@ def format_table(result: ParityResult) -> str:
     return "\n".join(lines)
 
 
-def _oracle(result: ParityResult) -> str:
+def _engine(result: ParityResult) -> str:
     """What PyTorch was compared with, with its version."""
     version = result.versions.get("paddlepaddle")
-    return f"PaddlePaddle {version}" if result.oracle == "Paddle" else f"{result.oracle} of the program, run by PyTorch"
+    return f"PaddlePaddle {version}" if result.engine == "Paddle" else f"{result.engine} of the program, run by PyTorch"
 
 
 def _third_line(result: ParityResult) -> list[str]:
     if result.worst_third is None:
         return []
     return [
-        f"  the released graph, run by PyTorch, is a third witness: worst error to either {_number(result.worst_third)}"
+        "  the released graph, run by PyTorch, is a third implementation: worst error to either "
+        f"{_number(result.worst_third)}"
     ]
 
 
-def verdict(result: ParityResult) -> str:
+def status(result: ParityResult) -> str:
     """One phrase: passed or failed, and the figure that says by how much."""
     return f"{'passed' if result.passed else 'FAILED'}, worst layer {_figure(result.worst[0].difference)}"
 
@@ -78,7 +79,7 @@ def _layer_rows(result: ParityResult) -> list[tuple[str, ...]]:
     shown = worst[:SHOWN_LAYERS]
     pre_activation = next(row for row in worst if row.layer.pre_activation)
     rows: list[tuple[str, ...]] = [
-        ("WORST LAYERS", "OPERATOR", "LARGEST", "MEAN", "SINGLE", f"{result.oracle.upper()}'S ROUNDING")
+        ("WORST LAYERS", "OPERATOR", "LARGEST", "MEAN", "SINGLE", f"{result.engine.upper()}'S ROUNDING")
     ]
     rows += [_layer_row(row, row.layer.module) for row in shown]
     rows.append(_layer_row(pre_activation, f"before the last activation: {pre_activation.layer.module}"))
@@ -94,7 +95,7 @@ def _layer_row(row: LayerResult, name: str) -> tuple[str, ...]:
 
 
 def _answer_rows(result: ParityResult) -> list[tuple[str, ...]]:
-    rows = [("BATCH", "IMAGE", "", result.oracle.upper(), "PYTORCH")]
+    rows = [("BATCH", "IMAGE", "", result.engine.upper(), "PYTORCH")]
     for case in result.cases:
         for index, answer in enumerate(case.answers, 1):
             rows.append((case.case.name, str(index), _agreement(answer), answer.reference, answer.candidate))
@@ -117,7 +118,7 @@ def _number(value: float) -> str:
     return f"{value:.1e}" if math.isfinite(value) else "–"
 
 
-def _figure(difference: Difference) -> str:
+def _figure(difference: Deviation) -> str:
     return difference.problem or _number(difference.error)
 
 
@@ -128,7 +129,7 @@ def to_json(result: ParityResult, command: str | None = None) -> dict[str, Any]:
     """Every figure, as plain JSON values; a figure that means nothing is null, with the problem beside it.
 
     Args:
-        result: the verdict.
+        result: what was found.
         command: the command line that asked for it.
     """
     divergence = result.divergence
@@ -141,7 +142,7 @@ def to_json(result: ParityResult, command: str | None = None) -> dict[str, Any]:
         "passed": result.passed,
         "failures": result.failures,
         "tolerance": result.tolerance,
-        "compared_with": result.oracle,
+        "compared_with": result.engine,
         "worst_error_of_the_graph": None if result.worst_third is None else _finite(result.worst_third),
         "worst_error": _finite(result.worst[0].difference.error),
         "worst_layer": result.worst[0].layer.module,
@@ -192,13 +193,13 @@ def _layer_json(row: LayerResult) -> dict[str, Any]:
 
 
 def _third_json(third: Third | None) -> dict[str, Any] | None:
-    """The graph as a witness beside Paddle."""
+    """The graph beside Paddle."""
     if third is None:
         return None
     return {"pytorch": _difference_json(third.module), "paddle": _difference_json(third.paddle)}
 
 
-def _difference_json(difference: Difference) -> dict[str, Any]:
+def _difference_json(difference: Deviation) -> dict[str, Any]:
     return {
         "max_error": _finite(difference.max_error),
         "mean_error": _finite(difference.mean_error),
@@ -214,7 +215,7 @@ def write_report(result: ParityResult, folder: Path, command: str | None = None)
     """Write `parity.json` and `parity.html`; the page needs nothing else, no network and no script.
 
     Args:
-        result: the verdict.
+        result: what was found.
         folder: made if need be.
         command: the command line that asked for it.
 
@@ -243,14 +244,14 @@ def to_html(result: ParityResult, command: str | None = None) -> str:
     return Template((package / "report.html").read_text(encoding="utf-8")).substitute(
         style=(package / "report.css").read_text(encoding="utf-8"),
         name=escape(result.name),
-        verdict=escape(verdict(result)),
+        status=escape(status(result)),
         outcome="passed" if result.passed else "failed",
         architecture=escape(result.architecture),
         layers=len(result.worst),
         tolerance=f"{result.tolerance:g}",
         failures=_list(result.failures),
         chart=_chart(result),
-        oracle=escape(result.oracle),
+        engine=escape(result.engine),
         cases="\n".join(_case_html(result, case) for case in result.cases),
         rows="\n".join(_table_row(row, result.tolerance) for row in _in_order(result)),
         facts=_facts(result, command),
@@ -309,7 +310,7 @@ class _Plot:
     """Where errors stand: layers from left to right in execution order, decades from top to bottom.
 
     Args:
-        result: the verdict.
+        result: what was found.
         width, height: of the plotting area, in any unit.
     """
 
@@ -344,7 +345,7 @@ def _chart(result: ParityResult) -> str:
     targets = "".join(
         f'<rect x="{100 * i / len(rows):.3f}" y="0" width="{100 / len(rows):.3f}" height="100">'
         f"<title>{escape(row.layer.module)}: {_figure(row.difference)}, single precision"
-        f" {_number(row.single.max_error)}, rounding of {result.oracle} {_number(row.rounding)}</title></rect>"
+        f" {_number(row.single.max_error)}, rounding of {result.engine} {_number(row.rounding)}</title></rect>"
         for i, row in enumerate(rows)
     )
     return (
@@ -371,40 +372,40 @@ def _parts(plot: _Plot) -> str:
 
 def _case_html(result: ParityResult, case: CaseResult) -> str:
     show = _line_html if case.maps is None else _map_html
-    figures = "\n".join(show(case, index, answer, result.oracle) for index, answer in enumerate(case.answers))
+    figures = "\n".join(show(case, index, answer, result.engine) for index, answer in enumerate(case.answers))
     return (
         f"<section><h3>{escape(case.case.name)}</h3><p>{case.response:.0%} of the reference's values before the last"
         f" activation come from what is in the image; final output: {_figure(case.output)}.</p>{figures}</section>"
     )
 
 
-def _line_html(case: CaseResult, index: int, answer: Answer, oracle: str) -> str:
+def _line_html(case: CaseResult, index: int, answer: Answer, engine: str) -> str:
     pixels = _data_uri(case.case.images[index])
     return (
         f'<figure class="line"><img src="{pixels}" alt="image {index + 1} of the batch">'
-        f"<figcaption>{_answer_html(answer, oracle)}</figcaption></figure>"
+        f"<figcaption>{_answer_html(answer, engine)}</figcaption></figure>"
     )
 
 
-def _map_html(case: CaseResult, index: int, answer: Answer, oracle: str) -> str:
+def _map_html(case: CaseResult, index: int, answer: Answer, engine: str) -> str:
     assert case.maps is not None
     pixels = case.case.images[index]
     shown = {"Input": pixels} | {
-        owner: _with_map(pixels, maps[index, 0]) for owner, maps in zip((oracle, "PyTorch"), case.maps, strict=True)
+        owner: _with_map(pixels, maps[index, 0]) for owner, maps in zip((engine, "PyTorch"), case.maps, strict=True)
     }
     images = "".join(
         f'<div>{owner}<img src="{_data_uri(image)}" alt="image {index + 1}: {owner}"></div>'
         for owner, image in shown.items()
     )
-    return f'<figure class="maps">{images}<figcaption>{_answer_html(answer, oracle)}</figcaption></figure>'
+    return f'<figure class="maps">{images}<figcaption>{_answer_html(answer, engine)}</figcaption></figure>'
 
 
-def _answer_html(answer: Answer, oracle: str) -> str:
+def _answer_html(answer: Answer, engine: str) -> str:
     agreement = "same" if answer.agrees else "different"
     detail = "" if answer.overlap is None else f", overlap {answer.overlap:.4f}"
-    detail += f", the rounding of {oracle} decides it" if answer.undecided else ""
+    detail += f", the rounding of {engine} decides it" if answer.undecided else ""
     return (
-        f"<div><b>{escape(oracle)}</b><q>{escape(answer.reference)}</q></div>"
+        f"<div><b>{escape(engine)}</b><q>{escape(answer.reference)}</q></div>"
         f"<div><b>PyTorch</b><q>{escape(answer.candidate)}</q></div>"
         f'<span class="{agreement}">{agreement}{detail}</span>'
     )
@@ -441,7 +442,7 @@ IMAGE_SIZE = (1280, 560)  # pixels
 PLOT_BOX = (84, 96, 1256, 500)  # left, top, right, bottom
 SMOOTHING = 3  # drawn so many times larger and then made smaller, for smooth edges
 LEGEND = {
-    "double": "PyTorch against Paddle, double precision: what is judged",
+    "double": "PyTorch against Paddle, double precision: what decides",
     "single": "the same in single precision",
     "rounding": "Paddle's own rounding",
 }
@@ -471,9 +472,7 @@ def to_png(result: ParityResult) -> bytes:
         canvas.text(start, bottom + 22, part, colours["muted"], anchor="la", room=end - start)
         start = end
 
-    canvas.text(
-        20, 16, f"{result.name}: error of every layer, {verdict(result)}", colours["text"], anchor="la", size=22
-    )
+    canvas.text(20, 16, f"{result.name}: error of every layer, {status(result)}", colours["text"], anchor="la", size=22)
     x = left
     for name, words in LEGEND.items():
         canvas.dot(x, 66, colours[name])

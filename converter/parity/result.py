@@ -1,4 +1,4 @@
-"""The verdict on a model, and everything that it rests on."""
+"""The result for a model, and everything that it rests on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from paddle2torch.architectures.matching import shorten
-from paddle2torch.converter.parity.compare import Difference
+from paddle2torch.converter.parity.compare import Deviation
 from paddle2torch.converter.parity.inputs import Case
 from paddle2torch.converter.parity.pairing import Layer
 from paddle2torch.converter.tasks import Answer
@@ -29,8 +29,8 @@ class Third:
         paddle: the graph against Paddle.
     """
 
-    module: Difference
-    paddle: Difference
+    module: Deviation
+    paddle: Deviation
 
     @property
     def error(self) -> float:
@@ -45,7 +45,7 @@ class LayerResult:
     Attributes:
         layer: which.
         shape: of its output.
-        difference: PyTorch against the reference in double precision, what is judged.
+        difference: PyTorch against the reference in double precision, what decides.
         single: the same in single precision, where rounding has its part.
         rounding: the reference's own: its single against its double precision, as a largest relative error.
         third: the graph beside Paddle, where both were asked.
@@ -53,8 +53,8 @@ class LayerResult:
 
     layer: Layer
     shape: tuple[int, ...]
-    difference: Difference
-    single: Difference
+    difference: Deviation
+    single: Deviation
     rounding: float
     third: Third | None = None
 
@@ -82,7 +82,7 @@ class CaseResult:
     case: Case
     response: float
     layers: tuple[LayerResult, ...]
-    output: Difference
+    output: Deviation
     steepness: float
     answers: tuple[Answer, ...]
     maps: tuple[np.ndarray, np.ndarray] | None = None
@@ -116,7 +116,7 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class ParityResult:
-    """The verdict on one model, with everything that it rests on.
+    """The result for one model, with everything that it rests on.
 
     Attributes:
         name: of the model.
@@ -129,7 +129,7 @@ class ParityResult:
         reference: the file whose program ran them.
         weights: the PyTorch weights.
         versions: of what computed.
-        oracle: what PyTorch was compared with: "Paddle", or "the graph", run by PyTorch.
+        engine: what PyTorch was compared with: "Paddle", or "the graph", run by PyTorch.
     """
 
     name: str
@@ -142,7 +142,7 @@ class ParityResult:
     reference: WeightFile
     weights: WeightFile
     versions: dict[str, str]
-    oracle: str = "Paddle"
+    engine: str = "Paddle"
 
     @property
     def passed(self) -> bool:
@@ -157,7 +157,7 @@ class ParityResult:
             name = result.case.name
             if result.response < LEAST_RESPONSE:
                 lines.append(
-                    f"{name}: proves nothing: the output of {self.oracle} is nearly constant, {result.response:.1e} of"
+                    f"{name}: says nothing: the output of {self.engine} is nearly constant, {result.response:.1e} of"
                     f" it comes from the image (the least is {LEAST_RESPONSE:g}); give another image, or look at"
                     " the weights"
                 )
@@ -169,7 +169,7 @@ class ParityResult:
                     + ("" if third is None else f"; {alone(result.output, third, allowed)}")
                 )
             lines += [
-                f"{name}: image {index}: {self.oracle} says {answer.reference}, PyTorch {answer.candidate}"
+                f"{name}: image {index}: {self.engine} says {answer.reference}, PyTorch {answer.candidate}"
                 + ("" if answer.overlap is None else f", overlap {answer.overlap:.4f}")
                 for index, answer in enumerate(result.answers, 1)
                 if not answer.agrees
@@ -214,15 +214,15 @@ class ParityResult:
             for word, neighbour in (("before", found.before), ("after", found.after))
             if neighbour is not None
         )
-        judgement = "" if result.third is None else f"; {alone(result.difference, result.third, self.tolerance)}"
+        outlier = "" if result.third is None else f"; {alone(result.difference, result.third, self.tolerance)}"
         return (
             f"{found.case.name}: first divergence at {layer.module} ({layer.operator} with"
             f" {shorten(list(layer.parameters))}): {describe_difference(result.difference)}, tolerance"
-            f" {self.tolerance:g}{judgement}{neighbours}"
+            f" {self.tolerance:g}{outlier}{neighbours}"
         )
 
 
-def alone(difference: Difference, third: Third, tolerance: float) -> str:
+def alone(difference: Deviation, third: Third, tolerance: float) -> str:
     """Which of the three stands alone where they do not all agree.
 
     Args:
@@ -241,7 +241,7 @@ def alone(difference: Difference, third: Third, tolerance: float) -> str:
     return f"{left[0]} stands alone, the other two agree to {agreeing[left[0]].error:.1e}"
 
 
-def describe_difference(difference: Difference) -> str:
+def describe_difference(difference: Deviation) -> str:
     """One phrase for a person."""
     if difference.problem is not None:
         return difference.problem

@@ -1,9 +1,9 @@
-"""Run Paddle and PyTorch on the same input, and judge every layer, the output and the answer.
+"""Run Paddle and PyTorch on the same input, and compare every layer, the output and the answer.
 
-The released graph, run by PyTorch, is a third witness: it tells who is wrong where two disagree, and stands in for
-Paddle where there is none.
+The released graph, run by PyTorch, is a third implementation: it tells who is wrong where two disagree, and stands in
+for Paddle where there is none.
 
-Layers and output are judged in double precision: both frameworks run the same operators on the same weights without
+Layers and output are compared in double precision: both frameworks run the same operators on the same weights without
 rounding to speak of, so that equal networks agree to some 1e-14 and a tight tolerance is honest. In single precision
 the frameworks' own rounding reaches 1e-5 in a plain network and 1e-2 in a recurrent one whose weights make it chaotic;
 those errors are reported beside, and what people use, the answer, is compared in single precision.
@@ -26,7 +26,7 @@ import numpy as np
 
 from paddle2torch.architectures.matching import COUNTER, Expected, match, shorten
 from paddle2torch.converter import __version__
-from paddle2torch.converter.parity.compare import Difference, judge_answers, measure, measure_all, response
+from paddle2torch.converter.parity.compare import Deviation, compare_in_both_precisions, measure, measure_all, response
 from paddle2torch.converter.parity.engines import Engine, GraphEngine, PaddleEngine, Values
 from paddle2torch.converter.parity.inputs import Case, default_cases, image_cases
 from paddle2torch.converter.parity.pairing import Layer, pair_layers
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 # A change d of all values before a sigmoid or softmax changes the relative result by at most 2d.
 STEEPNESS = 2.0
-NOT_CALLED = Difference(math.inf, math.inf, "the module was not called")
+NOT_CALLED = Deviation(math.inf, math.inf, "the module was not called")
 # By module path, and those of the whole network.
 Outputs = tuple[dict[str, np.ndarray], tuple[np.ndarray, ...]]
 
@@ -104,7 +104,7 @@ def verify(
             reference=WeightFile(session.reference.path.name, session.reference.sha256),
             weights=_digest_of_conversion(conversion) if weights is None else _digest(weights),
             versions=_versions(worker),
-            oracle=session.oracle,
+            engine=session.engine,
         )
 
 
@@ -124,7 +124,7 @@ class ReferenceRun:
 
 
 @dataclass(frozen=True)
-class Witness:
+class PairedEngine:
     """An engine that has the program, and what its values are to the network.
 
     Attributes:
@@ -159,7 +159,8 @@ class Session:
     Args:
         conversion: the model and its Paddle source.
         reference: the inference model whose program runs the source's weights.
-        worker: a running Paddle process; without one the program's graph is the reference, beside one a third witness.
+        worker: a running Paddle process; without one the program's graph is the reference, beside one the third
+            implementation.
 
     Raises:
         ParityError, PaddleError, MappingError, SourceError: see `verify`.
@@ -170,7 +171,7 @@ class Session:
 
         if worker is None and conversion.network.graph is not None:
             raise ParityError(
-                f"{conversion.name}: a model converted by its graph cannot be proved by the same graph; compare it "
+                f"{conversion.name}: a model converted by its graph cannot be verified by the same graph; compare it "
                 "with Paddle (leave out --reference graph)"
             )
         self.reference = reference
@@ -180,17 +181,17 @@ class Session:
         engines: list[Engine] = []
         if worker is not None:
             engines.append(PaddleEngine(prepared, worker, Path(self._folder.name)))
-        if conversion.network.graph is None:  # a graph is no witness for itself
+        if conversion.network.graph is None:  # a graph cannot be compared with itself
             engines.append(GraphEngine(prepared))
         model = conversion.build()
         modules = parametrised_modules(model)
         absent = [path for path in modules if f"{path}.".startswith(conversion.network.optional or ("\0",))]
-        self._witness, *others = [
-            Witness(engine, _laid_out(pair_layers(engine.program, prepared.keys, modules, absent), model))
+        self._paired, *others = [
+            PairedEngine(engine, _laid_out(pair_layers(engine.program, prepared.keys, modules, absent), model))
             for engine in engines
         ]
         self._third = others[0] if others else None
-        self.oracle, self.layers, self.outputs = self._witness.engine.name, self._witness.layers, self._witness.outputs
+        self.engine, self.layers, self.outputs = self._paired.engine.name, self._paired.layers, self._paired.outputs
         self._pre_activation = next(layer.value for layer in self.layers if layer.pre_activation)
 
     def __enter__(self) -> Session:
@@ -209,11 +210,11 @@ class Session:
         """
         started = self.start_reference(case)
         outputs, third = self.run_torch(models, case), self.ask_third(case)
-        return self.judge(case, started, outputs, labels, third)
+        return self.measure(case, started, outputs, labels, third)
 
     def start_reference(self, case: Case) -> ReferenceRun:
         """Have the reference work on a batch, in the background if it is Paddle."""
-        engine, fetch = self._witness.engine, self._witness.values
+        engine, fetch = self._paired.engine, self._paired.values
         return ReferenceRun(
             single=engine.submit(case.array, fetch, "single"),
             double=engine.submit(case.array, fetch, "double"),
@@ -238,7 +239,7 @@ class Session:
             for precision, dtype in dtypes.items()
         }
 
-    def judge(
+    def measure(
         self,
         case: Case,
         reference: ReferenceRun,
@@ -259,18 +260,18 @@ class Session:
         return CaseResult(
             case=case,
             response=response(pre_activation, reference.blank.result()[self._pre_activation]),
-            layers=self._judge_layers(single, double, torch, third),
+            layers=self._measure_layers(single, double, torch, third),
             output=measure_all(*exact),
             steepness=max(1.0, STEEPNESS * float(np.abs(pre_activation).max())),
-            answers=tuple(judge_answers(task, first, first_exact, labels)),
+            answers=tuple(compare_in_both_precisions(task, first, first_exact, labels)),
             maps=first if first[0].ndim == 4 else None,
             third=None if third is None else Third(measure_all(third[1], exact[1]), measure_all(exact[0], third[1])),
         )
 
-    def _judge_layers(
+    def _measure_layers(
         self, single: Values, double: Values, torch: Mapping[Precision, Outputs], third: Outputs | None
     ) -> tuple[LayerResult, ...]:
-        singles, doubles = self._witness.by_module(single), self._witness.by_module(double)
+        singles, doubles = self._paired.by_module(single), self._paired.by_module(double)
         results = []
         for layer in self.layers:
             path, exact = layer.module, doubles[layer.module]
@@ -298,7 +299,7 @@ def _laid_out(layers: Sequence[Layer], model: Any) -> tuple[Layer, ...]:
     )
 
 
-def _measure_layer(value: np.ndarray, output: np.ndarray | None) -> Difference:
+def _measure_layer(value: np.ndarray, output: np.ndarray | None) -> Deviation:
     return NOT_CALLED if output is None else measure(value, output)
 
 

@@ -28,7 +28,7 @@ from paddle2torch.architectures.loading import GRAPH, HEADER_KEY, build_model
 from paddle2torch.architectures.records import Preprocessing
 from paddle2torch.architectures.registry import get
 from paddle2torch.converter.conversion.weights import open_weights
-from paddle2torch.converter.parity.compare import Difference, compare_answers, measure
+from paddle2torch.converter.parity.compare import Deviation, compare_answers, measure
 from paddle2torch.converter.parity.inputs import Case, text_case
 from paddle2torch.converter.support.digests import sha256_of
 from paddle2torch.converter.support.errors import FormatError, OutputError, ParityError
@@ -44,7 +44,7 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 OPSET = 17  # the first with layer normalisation as one operator; onnxruntime has run it since 1.12
 INPUT = "x"  # as in the released programs, and in what others made of them
-ACCOUNT_FILE = f"{HEADER_KEY}.json"  # of the extra files in a TorchScript or `.pt2` archive
+METADATA_FILE = f"{HEADER_KEY}.json"  # of the extra files in a TorchScript or `.pt2` archive
 CHARACTERS_KEY = "character"  # where RapidOCR looks for the labels in an ONNX file, without the blank, one a line
 
 # An export is the same arithmetic in single precision in another order. What that may change is told by the module
@@ -67,7 +67,7 @@ class Comparison:
     """
 
     case: Case
-    difference: Difference
+    difference: Deviation
     allowed: float
     answers: tuple[tuple[str, str], ...]
 
@@ -284,7 +284,8 @@ def _build_onnx(model: nn.Module, example: Tensor, metadata: Mapping[str, Any]) 
     file = onnx.load_from_string(buffer.getvalue())
     onnx.helper.set_model_props(
         file,
-        {HEADER_KEY: _account(metadata)} | ({CHARACTERS_KEY: "\n".join(labels[1:])} if task.reads and labels else {}),
+        {HEADER_KEY: _metadata_text(metadata)}
+        | ({CHARACTERS_KEY: "\n".join(labels[1:])} if task.reads and labels else {}),
     )
     onnx.checker.check_model(file, full_check=True)
     return file.SerializeToString(deterministic=True)
@@ -305,7 +306,7 @@ def _build_torchscript(model: nn.Module, example: Tensor, metadata: Mapping[str,
     buffer = io.BytesIO()
     # Its classes are numbered by what this process has traced before; so the bytes may differ where the others' do not.
     traced = torch.jit.trace(model, example, check_trace=False)
-    torch.jit.save(traced, buffer, _extra_files={ACCOUNT_FILE: _account(metadata)})
+    torch.jit.save(traced, buffer, _extra_files={METADATA_FILE: _metadata_text(metadata)})
     return _without_debug_records(buffer)
 
 
@@ -337,7 +338,7 @@ def _build_pt2(model: nn.Module, example: Tensor, metadata: Mapping[str, Any]) -
             for node in module.graph.nodes:
                 node.meta.pop("stack_trace", None)  # names files of this machine
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={ACCOUNT_FILE: _account(metadata)})
+    torch.export.save(program, buffer, extra_files={METADATA_FILE: _metadata_text(metadata)})
     return buffer.getvalue()
 
 
@@ -400,7 +401,7 @@ FORMATS = {
 }
 
 
-def _account(metadata: Mapping[str, Any]) -> str:
+def _metadata_text(metadata: Mapping[str, Any]) -> str:
     """What the file says of itself; the graph of a model converted by it is what the file is."""
     return json.dumps({key: value for key, value in metadata.items() if key != GRAPH}, ensure_ascii=False)
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddle2torch.architectures.hub import ACCOUNT, WEIGHTS
+from paddle2torch.architectures.hub import CONFIG, WEIGHTS
 from paddle2torch.converter.conversion.choice import Access, Choice
 from paddle2torch.converter.release.card import LICENCE, card
 from paddle2torch.converter.support.digests import sha256_of
@@ -33,8 +33,8 @@ from paddle2torch.converter.zoo.catalog import load_zoo
 
 if TYPE_CHECKING:
     from paddle2torch.converter.conversion.convert import Conversion
-    from paddle2torch.converter.parity.prover import Prover
     from paddle2torch.converter.parity.result import ParityResult
+    from paddle2torch.converter.parity.verifier import Verifier
     from paddle2torch.converter.zoo.catalog import Zoo
     from paddle2torch.converter.zoo.download import Fetcher
 
@@ -78,7 +78,7 @@ class Publication:
         outcome: "published", "unchanged" (the folder was there already, the same to the byte), "would be published"
             or "refused".
         files: of its folder.
-        verdict: of the parity, one phrase.
+        parity: the result of the comparison, one phrase.
         error: why it was refused, for a person; empty otherwise.
         exit_code: that of the error; 0 without.
     """
@@ -86,7 +86,7 @@ class Publication:
     name: str
     outcome: str
     files: Files = field(default_factory=dict)
-    verdict: str = ""
+    parity: str = ""
     error: str = ""
     exit_code: int = 0
 
@@ -96,7 +96,7 @@ class Publication:
         return sum(size for size, _ in self.files.values())
 
 
-def publish_one(name: str, options: Options, prover: Prover | None = None) -> Publication:
+def publish_one(name: str, options: Options, verifier: Verifier | None = None) -> Publication:
     """Convert, prove and publish one model of the zoo; idempotent, and complete or not at all.
 
     A model that turns out not to compute what Paddle computes is also withdrawn, where an earlier publication of it is
@@ -105,14 +105,14 @@ def publish_one(name: str, options: Options, prover: Prover | None = None) -> Pu
     Args:
         name: in the zoo.
         options: how.
-        prover: one that `proving` gave; None to have a Paddle process for this model alone.
+        verifier: one that `verifying` gave; None to have a Paddle process for this model alone.
 
     Returns:
         What became of it: no ConverterError is raised.
     """
     try:
         with ExitStack() as stack:
-            return publish_or_raise(name, options, prover or stack.enter_context(proving(options)))
+            return publish_or_raise(name, options, verifier or stack.enter_context(verifying(options)))
     except ConverterError as error:
         return refused(name, error)
 
@@ -122,33 +122,33 @@ def refused(name: str, error: ConverterError) -> Publication:
     return Publication(name, "refused", error=str(error), exit_code=error.exit_code)
 
 
-def publish_or_raise(name: str, options: Options, prover: Prover) -> Publication:
+def publish_or_raise(name: str, options: Options, verifier: Verifier) -> Publication:
     """`publish_one`, with the error for those who know what to do about it.
 
     Raises:
         ConverterError: the model cannot be converted, proved or written.
     """
     try:
-        return _publish(name, options, prover)
+        return _publish(name, options, verifier)
     except ParityError as error:
         withdrawn = not options.dry_run and _withdraw(options.output / name)
         raise ParityError(f"{error}; its earlier publication was withdrawn" if withdrawn else str(error)) from error
 
 
 @contextmanager
-def proving(options: Options) -> Iterator[Prover]:
-    """A prover that always computes with one thread: sums split among threads round differently."""
+def verifying(options: Options) -> Iterator[Verifier]:
+    """A verifier that always computes with one thread: sums split among threads round differently."""
     import torch
 
-    from paddle2torch.converter.parity.prover import Prover
+    from paddle2torch.converter.parity.verifier import Verifier
 
     before = {variable: os.environ.get(variable) for variable in THREAD_VARIABLES}
     threads = torch.get_num_threads()
     try:
         os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
         torch.set_num_threads(1)
-        with Prover(load_zoo(), options.access.fetcher()) as prover:
-            yield prover
+        with Verifier(load_zoo(), options.access.fetcher()) as verifier:
+            yield verifier
     finally:
         torch.set_num_threads(threads)
         for variable, value in before.items():
@@ -158,11 +158,11 @@ def proving(options: Options) -> Iterator[Prover]:
                 os.environ[variable] = value
 
 
-def _publish(name: str, options: Options, prover: Prover) -> Publication:
+def _publish(name: str, options: Options, verifier: Verifier) -> Publication:
     conversion = _convert(name, load_zoo(), options.access.fetcher(), options.kind)
     target = options.output / name
     with _temporary_folder() if options.dry_run else staging(target) as folder:
-        result = _make(conversion, prover, folder, options.organisation)
+        result = _make(conversion, verifier, folder, options.organisation)
         files = describe(folder)
         unchanged = target.is_dir() and describe(target) == files
         if not unchanged:
@@ -170,7 +170,7 @@ def _publish(name: str, options: Options, prover: Prover) -> Publication:
         if not (unchanged or options.dry_run):
             replace_folder(folder, target)
     outcome = "unchanged" if unchanged else "would be published" if options.dry_run else "published"
-    return Publication(name, outcome, files, _verdict(result))
+    return Publication(name, outcome, files, _status(result))
 
 
 def _convert(name: str, zoo: Zoo, fetcher: Fetcher, kind: str | None) -> Conversion:
@@ -190,7 +190,7 @@ def _temporary_folder() -> Iterator[Path]:
 # ---- one model's folder ------------------------------------------------------------------------------------------
 
 
-def _make(conversion: Conversion, prover: Prover, folder: Path, organisation: str | None) -> ParityResult:
+def _make(conversion: Conversion, verifier: Verifier, folder: Path, organisation: str | None) -> ParityResult:
     """Fill a model's folder; the parity is that of the very file that is published.
 
     Raises:
@@ -198,13 +198,13 @@ def _make(conversion: Conversion, prover: Prover, folder: Path, organisation: st
     """
     from paddle2torch.converter.parity.report import to_png, write_report
 
-    pth, weights, account = artifacts.write(conversion, folder)
+    pth, weights, metadata = artifacts.write(conversion, folder)
     state = pth.rename(folder / f"{conversion.name}-{sha256_of(pth)[:8]}.pth")
     weights = weights.rename(folder / WEIGHTS)
-    account.rename(folder / ACCOUNT)
-    result = prover.prove(conversion, weights=weights)
+    metadata.rename(folder / CONFIG)
+    result = verifier.verify(conversion, weights=weights)
     if not result.passed:
-        raise ParityError(f"{conversion.name}: parity {_verdict(result)}; {result.failures[0]}")
+        raise ParityError(f"{conversion.name}: parity {_status(result)}; {result.failures[0]}")
     write_report(result, folder)
     contents = {IMAGE: to_png(result)}
     if conversion.labels is not None and conversion.labels.labels is not None:
@@ -215,10 +215,10 @@ def _make(conversion: Conversion, prover: Prover, folder: Path, organisation: st
     return result
 
 
-def _verdict(result: ParityResult) -> str:
-    from paddle2torch.converter.parity.report import verdict
+def _status(result: ParityResult) -> str:
+    from paddle2torch.converter.parity.report import status
 
-    return verdict(result)
+    return status(result)
 
 
 def describe(folder: Path) -> Files:
@@ -294,7 +294,7 @@ def write_lists(output: Path, published: Iterable[str]) -> None:
 
 def _entry(folder: Path, files: Mapping[str, tuple[int, str]]) -> dict[str, Any]:
     """A model in `index.json`: what its own files say, and what the zoo says."""
-    account, parity = read_json(folder / ACCOUNT), read_json(folder / PARITY)
+    metadata, parity = read_json(folder / CONFIG), read_json(folder / PARITY)
     model = load_zoo().get(folder.name)
     return {
         "name": folder.name,
@@ -302,9 +302,9 @@ def _entry(folder: Path, files: Mapping[str, tuple[int, str]]) -> dict[str, Any]
         "release": model.release,
         "languages": list(model.languages),
         "licence": LICENCE,
-        "architecture": account["architecture"],
-        "parameters": account["parameters"],
-        "source": account["source"],
+        "architecture": metadata["architecture"],
+        "parameters": metadata["parameters"],
+        "source": metadata["source"],
         "parity": {key: parity[key] for key in ("passed", "tolerance", "worst_error", "worst_layer", "versions")},
         "files": {name: {"size": size, "sha256": sha256} for name, (size, sha256) in files.items()},
     }

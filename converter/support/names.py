@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Container, Sequence
 from pathlib import Path
 
-from paddle2torch.architectures.hub import ACCOUNT, SCHEME, WEIGHTS
+from paddle2torch.architectures.hub import CONFIG, SCHEME, WEIGHTS
 from paddle2torch.architectures.records import DEVICES, FORBIDDEN_IN_NAMES, is_printable
 from paddle2torch.converter.support.errors import SourceError
 
@@ -95,7 +95,7 @@ def _parts(source: str, known: Container[str], suffixes: Sequence[str]) -> list[
         repository = source.removeprefix(SCHEME).partition("@")[0]
         return [*filter(_clean, reversed(repository.split("/")))]
     path = Path(_place(source))
-    published = os.path.isfile(path.parent / ACCOUNT)  # noqa: PTH113 (False for what no path can be)
+    published = os.path.isfile(path.parent / CONFIG)  # noqa: PTH113 (False for what no path can be)
     if published and path.name == WEIGHTS:
         path = path.parent
     name = _stem(path.name, suffixes)

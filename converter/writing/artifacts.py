@@ -64,12 +64,12 @@ def write(conversion: Conversion, folder: Path) -> list[Path]:
     return _write(conversion.state, metadata(conversion), folder)
 
 
-def write_files(state: Mapping[str, Tensor], account: Mapping[str, Any], folder: Path) -> list[Path]:
+def write_files(state: Mapping[str, Tensor], record: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write the three files, or none: all are on the disk before the first appears at its path, the `.json` last.
 
     Args:
         state: a module's state dict.
-        account: what `metadata` returns; its "name" is the files' stem. The digest is made anew.
+        record: what `metadata` returns; its "name" is the files' stem. The digest is made anew.
         folder: where; made if need be. Files of an earlier conversion of the same name are replaced.
 
     Returns:
@@ -78,27 +78,27 @@ def write_files(state: Mapping[str, Tensor], account: Mapping[str, Any], folder:
     Raises:
         OutputError: something could not be written.
     """
-    return _write(state, {**account, "digest": digest_of(state)}, folder)
+    return _write(state, {**record, "digest": digest_of(state)}, folder)
 
 
-def _write(state: Mapping[str, Tensor], account: Mapping[str, Any], folder: Path) -> list[Path]:
-    stem = folder / account["name"]
+def _write(state: Mapping[str, Tensor], record: Mapping[str, Any], folder: Path) -> list[Path]:
+    stem = folder / record["name"]
     paths = [stem.with_name(stem.name + suffix) for suffix in (".pth", ".safetensors", ".json")]
-    text = json.dumps(account, ensure_ascii=False, indent=1) + "\n"
+    text = json.dumps(record, ensure_ascii=False, indent=1) + "\n"
     contents = (
         lambda file: _save_pth(state, file),
-        lambda file: _save_safetensors(state, account, file),
+        lambda file: _save_safetensors(state, record, file),
         text.encode(),
     )
     write_together(dict(zip(paths, contents, strict=True)))
     return paths
 
 
-def safetensors_bytes(state: Mapping[str, Tensor], account: Mapping[str, Any]) -> bytes:
+def safetensors_bytes(state: Mapping[str, Tensor], record: Mapping[str, Any]) -> bytes:
     """The content of the `.safetensors`, the same at every conversion of the same weights."""
     from safetensors.torch import save
 
-    return save(_contiguous(state), _header(account))
+    return save(_contiguous(state), _header(record))
 
 
 def _save_pth(state: Mapping[str, Tensor], file: Path) -> None:
@@ -114,12 +114,12 @@ def _save_pth(state: Mapping[str, Tensor], file: Path) -> None:
             raise
 
 
-def _save_safetensors(state: Mapping[str, Tensor], account: Mapping[str, Any], file: Path) -> None:
+def _save_safetensors(state: Mapping[str, Tensor], record: Mapping[str, Any], file: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     try:
-        save_file(_contiguous(state), file, _header(account))
+        save_file(_contiguous(state), file, _header(record))
     except SafetensorError as error:
         # The library tells the system's errors in its text alone.
         if number := re.search(r"\(os error (\d+)\)", str(error)):
@@ -127,9 +127,9 @@ def _save_safetensors(state: Mapping[str, Tensor], account: Mapping[str, Any], f
         raise
 
 
-def _header(account: Mapping[str, Any]) -> dict[str, str]:
+def _header(record: Mapping[str, Any]) -> dict[str, str]:
     """The metadata of a `.safetensors`: one entry, since the library writes several in an order that varies."""
-    return {HEADER_KEY: json.dumps(account, ensure_ascii=False)}
+    return {HEADER_KEY: json.dumps(record, ensure_ascii=False)}
 
 
 def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

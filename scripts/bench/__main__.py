@@ -400,9 +400,9 @@ def tabulate_verification(results: Mapping[str, Any]) -> list[Table]:
     return [table]
 
 
-# ---- the account -------------------------------------------------------------------------------------------------
+# ---- the results -------------------------------------------------------------------------------------------------
 
-ACCOUNT = "benchmarks.json"
+RESULTS = "benchmarks.json"
 TABULATE: dict[str, Callable[[Mapping[str, Any]], list[Table]]] = {
     "inference": tabulate_inference,
     "conversion": tabulate_conversion,
@@ -432,11 +432,11 @@ def machine() -> dict[str, Any]:
 def kept(folder: Path, machine: Mapping[str, Any]) -> dict[str, Any]:
     """The sections that were measured before, on the same machine with the same versions; what is measured anew
     replaces them."""
-    path = folder / ACCOUNT
-    account = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if any(account.get("machine", {}).get(fact) != value for fact, value in machine.items() if fact != "load"):
+    path = folder / RESULTS
+    results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if any(results.get("machine", {}).get(fact) != value for fact, value in machine.items() if fact != "load"):
         return {}
-    return {section: account[section] for section in TABULATE if section in account}
+    return {section: results[section] for section in TABULATE if section in results}
 
 
 def _version(package: str) -> str | None:
@@ -446,28 +446,28 @@ def _version(package: str) -> str | None:
         return None
 
 
-def tables(account: Mapping[str, Any]) -> Iterator[Table]:
+def tables(results: Mapping[str, Any]) -> Iterator[Table]:
     """All tables, that of the machine last."""
     for section, tabulate in TABULATE.items():
-        if section in account:
-            yield from tabulate(account[section])
+        if section in results:
+            yield from tabulate(results[section])
     facts = Table("Machine", ("", ""))
-    facts.rows += [(name, str(value)) for name, value in account["machine"].items()]
+    facts.rows += [(name, str(value)) for name, value in results["machine"].items()]
     yield facts
 
 
-def write(account: Mapping[str, Any], folder: Path) -> list[Path]:
+def write(results: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write FOLDER/benchmarks.json and, where there is inference, the figure; the tables go into FOLDER.md."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / ACCOUNT]
-    paths[0].write_text(json.dumps(account, indent=1) + "\n", encoding="utf-8")
-    if "inference" in account:
-        paths += plot(account["inference"], folder)
+    paths = [folder / RESULTS]
+    paths[0].write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if "inference" in results:
+        paths += plot(results["inference"], folder)
     page = folder.with_suffix(".md")
     if page.is_file():
         before, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
         after = rest.partition(MARKS[1])[2]
-        figures = "\n".join(table.markdown() for table in tables(account))
+        figures = "\n".join(table.markdown() for table in tables(results))
         page.write_text(f"{before}{MARKS[0]}\n\n{figures}\n{MARKS[1]}{after}", encoding="utf-8")
         paths.append(page)
     return paths
@@ -528,20 +528,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.mirror is None or not Path(given.mirror).is_dir():
         parser.error("--mirror FOLDER (or PADDLE2TORCH_MIRROR): a folder with the zoo's tarballs is needed")
     sections = given.sections or SECTIONS
-    account: dict[str, Any] = {"machine": machine()}
-    account |= kept(given.output, account["machine"])
+    results: dict[str, Any] = {"machine": machine()}
+    results |= kept(given.output, results["machine"])
     with workplace(given.work) as folder:
         bench = Bench(Path(given.mirror), folder, given.rounds)
         models = {SMALL: "1x3x48x64"} if given.small else {name: INFERENCE[name] for name in given.models}
         if "inference" in sections:
-            account["inference"] = bench_inference(bench, models, given.engines)
+            results["inference"] = bench_inference(bench, models, given.engines)
         if "conversion" in sections:
-            account["conversion"] = bench_conversion(bench, everything=not given.small)
+            results["conversion"] = bench_conversion(bench, everything=not given.small)
         if "verification" in sections:
-            account["verification"] = bench_verification(bench, [SMALL] if given.small else [])
-    for table in tables(account):
+            results["verification"] = bench_verification(bench, [SMALL] if given.small else [])
+    for table in tables(results):
         print(table.markdown())
-    for path in write(account, given.output):
+    for path in write(results, given.output):
         print(path)
     return 0
 

@@ -127,8 +127,8 @@ def convert_models(names: Mapping[str, str], folder: Path, access: Access) -> di
     paths = {}
     for stage, name in names.items():
         conversion = choice.convert(choice.load(name, zoo, fetcher), fetcher)
-        account = artifacts.metadata(conversion) | {"name": STEMS.get(name, name)}
-        paths[stage], *_ = artifacts.write_files(conversion.state, account, folder)
+        record = artifacts.metadata(conversion) | {"name": STEMS.get(name, name)}
+        paths[stage], *_ = artifacts.write_files(conversion.state, record, folder)
     return paths
 
 

@@ -109,7 +109,7 @@ def ctc_loss(model: torch.nn.Module, images: torch.Tensor, texts: list[str]) -> 
     return F.ctc_loss(scores, targets, steps, torch.tensor([len(text) for text in texts]), zero_infinity=True)
 
 
-def judge(model: torch.nn.Module, record: Preprocessing, lines: int) -> float:
+def measure(model: torch.nn.Module, record: Preprocessing, lines: int) -> float:
     """Share of right characters in lines that training never shows."""
     images, texts = batch(np.random.default_rng(1), record, lines, held_out=True)
     with torch.no_grad():
@@ -138,7 +138,7 @@ def fine_tune(model: torch.nn.Module, steps: int, seed: int = 0) -> Outcome:
         losses.append(loss.item())
         if step % 25 == 0 or step == steps - 1:
             print(f"step {step}: CTC loss {np.mean(losses[-25:]):.3f}", flush=True)
-    return Outcome(losses, judge(model, record, lines=100))
+    return Outcome(losses, measure(model, record, lines=100))
 
 
 def main() -> None:

@@ -117,19 +117,19 @@ def warm_up() -> None:
 
 
 def have_no_paddle() -> None:
-    """Let `publish` take a verdict made up here: Paddle's takes many times as long as all that is written."""
+    """Let `publish` take a result made up here: Paddle's takes many times as long as all that is written."""
     import numpy as np
 
-    from paddle2torch.converter.parity.compare import Difference
+    from paddle2torch.converter.parity.compare import Deviation
     from paddle2torch.converter.parity.inputs import Case
     from paddle2torch.converter.parity.pairing import Layer
     from paddle2torch.converter.parity.result import CaseResult, LayerResult, ParityResult, WeightFile
     from paddle2torch.converter.release import publish
     from paddle2torch.converter.tasks import Answer
 
-    class Prover:
-        def prove(self, conversion: Any, *, weights: Path) -> ParityResult:
-            none, file = Difference(0.0, 0.0), WeightFile(weights.name, None)
+    class Verifier:
+        def verify(self, conversion: Any, *, weights: Path) -> ParityResult:
+            none, file = Deviation(0.0, 0.0), WeightFile(weights.name, None)
             case = Case("an image", (np.zeros((48, 100, 3), "u1"),), np.zeros((1, 3, 48, 100), "f4"))
             layer = LayerResult(Layer("backbone", "conv2d", "x", ()), (1, 2), none, none, 0.0)
             answers = (Answer("text", "text", True),)
@@ -146,7 +146,7 @@ def have_no_paddle() -> None:
                 versions={"paddle2torch": "0", "torch": "0", "paddlepaddle": "0", "numpy": "0", "python": "0"},
             )
 
-    publish.proving = lambda options: nullcontext(Prover())
+    publish.verifying = lambda options: nullcontext(Verifier())
 
 
 def serve() -> None:

@@ -1,4 +1,4 @@
-"""Verification as the command line does it: one Paddle process for all models, a reference for each, the verdicts."""
+"""Verification as the command line does it: one Paddle process for all models, a reference for each, the results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paddle2torch.converter import zoo
 from paddle2torch.converter.parity.inputs import default_cases, image_cases
 from paddle2torch.converter.parity.programs import find_reference
 from paddle2torch.converter.parity.reference import PaddleWorker
-from paddle2torch.converter.parity.report import format_table, to_json, verdict, write_report
+from paddle2torch.converter.parity.report import format_table, status, to_json, write_report
 from paddle2torch.converter.parity.verify import TOLERANCE, ParityResult, verify
 from paddle2torch.converter.sources import load_source
 from paddle2torch.converter.tasks import find_task
@@ -29,7 +29,7 @@ SAMPLE = "sample.png"
 GRAPH = "graph"
 
 
-class Prover:
+class Verifier:
     """Verifies conversions; a context manager that owns the Paddle process.
 
     Args:
@@ -41,13 +41,13 @@ class Prover:
 
     def __init__(self, zoo: Zoo, fetcher: Fetcher, reference: str | None = None) -> None:
         self._zoo, self._fetcher = zoo, fetcher
-        oracle, _, named = (reference or "").partition(":")
-        self._without_paddle = oracle == GRAPH
+        engine, _, named = (reference or "").partition(":")
+        self._without_paddle = engine == GRAPH
         self._named = (named or None) if self._without_paddle else reference
         self._stack = ExitStack()
         self._worker: PaddleWorker | None = None
 
-    def __enter__(self) -> Prover:
+    def __enter__(self) -> Verifier:
         if not self._without_paddle:
             self._worker = self._stack.enter_context(PaddleWorker())
         return self
@@ -58,11 +58,11 @@ class Prover:
         self._stack.__exit__(kind, error, traceback)
 
     @property
-    def oracle(self) -> str:
+    def engine(self) -> str:
         """What PyTorch is compared with, as sentences have it."""
         return "the graph" if self._without_paddle else "Paddle"
 
-    def prove(
+    def verify(
         self,
         conversion: Conversion,
         *,
@@ -100,15 +100,15 @@ class Prover:
 
     @staticmethod
     def table(result: ParityResult) -> str:
-        """The verdict for a terminal."""
+        """The result for a terminal."""
         return format_table(result)
 
     @staticmethod
     def summary(result: ParityResult) -> list[str]:
-        """The verdict in a line, and what was read in the images that are files."""
-        lines = [f"{result.name}: parity {verdict(result)}, {len(result.worst)} layers on {len(result.cases)} batches"]
+        """The result in a line, and what was read in the images that are files."""
+        lines = [f"{result.name}: parity {status(result)}, {len(result.worst)} layers on {len(result.cases)} batches"]
         lines += [
-            f"{case.case.name}: PyTorch reads {answer.candidate}, {result.oracle} {answer.reference}"
+            f"{case.case.name}: PyTorch reads {answer.candidate}, {result.engine} {answer.reference}"
             for case in result.cases
             if Path(case.case.name).suffix
             for answer in case.answers
@@ -116,7 +116,7 @@ class Prover:
         return lines
 
     @staticmethod
-    def verdict(result: ParityResult) -> dict[str, Any]:
+    def figures(result: ParityResult) -> dict[str, Any]:
         """The figures of a summary of many models."""
         figures = to_json(result)
         return {key: value for key, value in figures.items() if key not in ("batches", "command", "schema_version")}
