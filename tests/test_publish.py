@@ -343,7 +343,7 @@ def test_without_a_result_nothing_is_published_and_what_was_stays(
     def missing(self: Recorded, conversion: Conversion, *, weights: Path) -> ParityResult:
         raise PaddleError("PaddlePaddle is not installed")
 
-    monkeypatch.setattr(Recorded, "prove", missing)
+    monkeypatch.setattr(Recorded, "verify", missing)
     outcomes = release_of(tmp_path, {"first": verifier, "second": verifier})
     assert {outcome.exit_code for outcome in outcomes.values()} == {PaddleError.exit_code}
     assert listed(tmp_path) == ["first"]
