@@ -8,6 +8,7 @@ Batch norms take part with their running statistics: a folded network equals the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Container
 from typing import TypeVar
 
 import torch
@@ -20,27 +21,44 @@ from .layers import Pair
 ConvT = TypeVar("ConvT", nn.Conv2d, nn.ConvTranspose2d)
 
 
+Replaced = dict[str, tuple[str, ...]]
+"""The name of a convolution → those of the layers that it computes now, itself as it was before included."""
+
+
 class Foldable(nn.Module, ABC):
     """A layer with two layouts: one to train, with branches or batch norms, and a folded one that computes the same."""
 
     @abstractmethod
-    def fold(self) -> None:
-        """Changes to the folded layout, in place; a layer that has it already stays as it is."""
+    def fold(self) -> Replaced:
+        """Changes to the folded layout, in place; what has it already, and foldable layers inside, stay as they are.
+
+        Returns:
+            What was folded, by names within this layer.
+        """
 
 
-def fold(model: nn.Module) -> nn.Module:
-    """Folds every foldable layer of a network, in place.
+def fold(model: nn.Module, layout: Container[str] | None = None) -> Replaced:
+    """Folds the foldable layers of a network, in place.
 
     Args:
         model: a network; its device, its precision, and whether it trains stay as they are.
+        layout: names of the tensors that it is to have then. A layer all of whose tensors are among them stays as it
+            is. Every layer is folded by default.
 
     Returns:
-        The same network.
+        What was folded, by paths in the network.
     """
-    for module in list(model.modules()):
-        if isinstance(module, Foldable):
-            module.fold()
-    return model
+    replaced: Replaced = {}
+    for path, module in list(model.named_modules()):
+        if not isinstance(module, Foldable):
+            continue
+        prefix = f"{path}." if path else ""
+        if layout is None or any(f"{prefix}{name}" not in layout for name in module.state_dict()):
+            replaced |= {
+                f"{prefix}{conv}": tuple(f"{prefix}{layer}" for layer in layers)
+                for conv, layers in module.fold().items()
+            }
+    return replaced
 
 
 def fuse_conv_norm(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -75,17 +93,22 @@ def fuse_norm(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tupl
     return weight.detach().double() * gain.view(-1, 1, 1, 1), beta + shift * gain
 
 
-def absorb_norm(owner: nn.Module, conv: str, norm: str) -> None:
+def absorb_norm(owner: nn.Module, conv: str, norm: str) -> Replaced:
     """Puts the batch norm of a module into its convolution, in place; a module without that norm stays as it is.
 
     Args:
         owner: has both.
         conv, norm: their names in it. An `nn.Identity` takes the norm's place.
+
+    Returns:
+        See `Foldable.fold`.
     """
     old, batch_norm = getattr(owner, conv), getattr(owner, norm)
-    if isinstance(batch_norm, nn.BatchNorm2d):
-        setattr(owner, conv, folded_conv(old, *fuse_conv_norm(old, batch_norm)))
-        setattr(owner, norm, nn.Identity())
+    if not isinstance(batch_norm, nn.BatchNorm2d):
+        return {}
+    setattr(owner, conv, folded_conv(old, *fuse_conv_norm(old, batch_norm)))
+    setattr(owner, norm, nn.Identity())
+    return {conv: (conv, norm)}
 
 
 class ConvNorm(nn.Module):

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from .folding import Foldable, absorb_norm
+from .folding import Foldable, Replaced, absorb_norm
 from .registry import Ignored, Parameter, Part, Present, Size
 
 
@@ -46,9 +46,8 @@ class DBBranch(Foldable):
     def forward(self, x: Tensor) -> Tensor:
         return self.from_features(self.features(x))
 
-    def fold(self) -> None:
-        absorb_norm(self, "conv1", "conv_bn1")
-        absorb_norm(self, "conv2", "conv_bn2")
+    def fold(self) -> Replaced:
+        return absorb_norm(self, "conv1", "conv_bn1") | absorb_norm(self, "conv2", "conv_bn2")
 
 
 class DBHead(nn.Module):

@@ -298,6 +298,7 @@ class Metadata:
         initialised: tensors (keys of the module) that the source lacks, made from a fixed seed.
         widened: tensors (keys of the module) that were stored in a narrower type than float32 → that type.
         narrowed: the same for wider types, whose values were rounded.
+        folded: tensors (keys of the module) that were computed from several → the source's names of those.
         digest: sha256 of the tensors, see `paddle2torch.architectures.digest`; None in files of earlier versions.
         converter: version that wrote the file.
         hub: where it was loaded from, where that is the Hugging Face Hub; it is never written by a conversion.
@@ -317,6 +318,7 @@ class Metadata:
     initialised: tuple[str, ...] = ()
     widened: Mapping[str, str] = field(default_factory=dict)
     narrowed: Mapping[str, str] = field(default_factory=dict)
+    folded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     digest: str | None = None
     converter: str | None = None
     hub: HubOrigin | None = None
@@ -354,6 +356,7 @@ class Metadata:
             "initialised": list(self.initialised),
             "widened": dict(self.widened),
             **({"narrowed": dict(self.narrowed)} if self.narrowed else {}),
+            **({"folded": {key: list(names) for key, names in self.folded.items()}} if self.folded else {}),
             **({} if self.digest is None else {"digest": self.digest}),
             "converter": self.converter,
             **({} if self.hub is None else {"hub": self.hub.to_json()}),
@@ -562,6 +565,12 @@ def _texts(data: object, where: str) -> dict[str, str]:
     return {_text(key, where): _text(value, where) for key, value in data.items()}
 
 
+def _read_folded(data: object) -> dict[str, tuple[str, ...]]:
+    if not isinstance(data, dict) or len(data) > MOST_TENSORS:
+        raise _WrongFieldError("folded", f"is {_shown(data)}, a record of at most {MOST_TENSORS} was expected")
+    return {_text(key, "folded"): _entries(value, "folded", MOST_VALUES, _text) for key, value in data.items()}
+
+
 def _label(value: object, where: str) -> str:
     """Whatever a dictionary may hold, a tab or a letter of a private range; only whole characters."""
     if not isinstance(value, str) or len(value) > LONGEST_TEXT or any("\ud800" <= each <= "\udfff" for each in value):
@@ -626,6 +635,7 @@ def _read_metadata(data: object, file: str) -> Metadata:
         "initialised",
         "widened",
         "narrowed",
+        "folded",
         "digest",
         "converter",
         "hub",
@@ -649,6 +659,7 @@ def _read_metadata(data: object, file: str) -> Metadata:
         initialised=_entries(found.get("initialised", []), "initialised", MOST_TENSORS, _text),
         widened=_texts(found.get("widened", {}), "widened"),
         narrowed=_texts(found.get("narrowed", {}), "narrowed"),
+        folded=_read_folded(found.get("folded", {})),
         digest=_optional(found, "digest", _sha256),
         converter=_optional(found, "converter", _text),
         hub=_optional(found, "hub", _read_hub),

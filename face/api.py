@@ -76,6 +76,7 @@ def convert(
     dictionary: File | None = None,
     config: File | None = None,
     as_graph: bool = False,
+    fold: bool = False,
     mirror: str | None = None,
     cache: File | None = None,
     offline: bool = False,
@@ -91,6 +92,7 @@ def convert(
         dictionary: file of the recogniser's characters.
         config: the PaddleOCR `.yml` that the model was trained with.
         as_graph: whether to convert an inference model by its graph alone.
+        fold: whether to give a checkpoint the layout of inference: parallel branches and norms as one convolution.
         mirror: folder or base URL in place of scheme and host of every URL; PADDLE2TORCH_MIRROR by default.
         cache: folder for downloads; PADDLE2TORCH_CACHE, or the platform's, by default.
         offline: whether to reach no server.
@@ -103,7 +105,8 @@ def convert(
     access = _access(mirror, cache, offline)
     choice = Choice(kind, member, branch, architecture, _path(dictionary), _path(config), as_graph)
     fetcher = access.fetcher()
-    return Converted(choice.convert(choice.load(os.fspath(source), load_zoo(), fetcher), fetcher), access)
+    conversion = choice.convert(choice.load(os.fspath(source), load_zoo(), fetcher), fetcher)
+    return Converted(_fold(conversion) if fold else conversion, access)
 
 
 def verify(
@@ -159,6 +162,12 @@ def export(source: File, folder: File = "exported", formats: Iterable[str] = ("o
 
 def _access(mirror: str | None, cache: File | None, offline: bool) -> Access:
     return Access(mirror or os.environ.get("PADDLE2TORCH_MIRROR") or None, _path(cache), offline)
+
+
+def _fold(conversion: Conversion) -> Conversion:
+    from paddle2torch.converter.conversion.fold import fold
+
+    return fold(conversion).conversion
 
 
 def _path(file: File | None) -> Path | None:

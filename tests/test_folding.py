@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from paddle2torch.architectures.folding import (
     Foldable,
+    Replaced,
     dilate_kernel,
     fold,
     folded_conv,
@@ -108,11 +109,25 @@ def test_every_foldable_layer_is_folded_and_nothing_else() -> None:
     class Layer(Foldable):
         folded = 0
 
-        def fold(self) -> None:
-            self.folded += 1
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)
 
-    model = nn.Sequential(Layer(), nn.Sequential(nn.ReLU(), Layer()))
-    assert fold(model) is model
-    assert [module.folded for module in model.modules() if isinstance(module, Layer)] == [1, 1]
-    assert fold(lone := Layer()) is lone
+        def fold(self) -> Replaced:
+            self.folded += 1
+            return {"conv": ("conv", "bn")}
+
+    def model() -> nn.Sequential:
+        return nn.Sequential(Layer(), nn.Sequential(nn.ReLU(), Layer()))
+
+    def folded(model: nn.Module) -> list[int]:
+        return [module.folded for module in model.modules() if isinstance(module, Layer)]
+
+    every, some = model(), model()
+    assert fold(every) == {"0.conv": ("0.conv", "0.bn"), "1.1.conv": ("1.1.conv", "1.1.bn")}
+    assert folded(every) == [1, 1]
+    assert fold(lone := Layer()) == {"conv": ("conv", "bn")}
     assert lone.folded == 1
+    kept = [name for name in some.state_dict() if name.startswith(("0.", "1.1.conv"))]
+    assert fold(some, kept) == {"1.1.conv": ("1.1.conv", "1.1.bn")}
+    assert folded(some) == [0, 1]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import heads, necks, preprocessing, svtr
-from ..folding import ConvNorm, Foldable, folded_conv, fuse_norm, identity_kernel, pad_kernel
+from ..folding import ConvNorm, Foldable, Replaced, folded_conv, fuse_norm, identity_kernel, pad_kernel
 from ..layers import Pair, SqueezeExcite, conv_norm_act, make_divisible
 from ..registry import Architecture, Count, Ignored, Parameter, Part, Present, register
 
@@ -145,9 +145,10 @@ class RepLayer(Foldable):
             y = y + branch(x)
         return y
 
-    def fold(self) -> None:
+    def fold(self) -> Replaced:
         if self.folded:
-            return
+            return {}
+        layers = [name for name in ("identity", "conv_kxk", "conv_1x1") if getattr(self, name) is not None]
         branches = [branch for branch in (*self.conv_kxk, self.conv_1x1) if isinstance(branch, ConvNorm)]
         full = branches[0].conv
         height, width = full.kernel_size
@@ -160,6 +161,7 @@ class RepLayer(Foldable):
         if isinstance(self.act, UnusedActivation):
             self.act = nn.Identity()
         self.folded = True
+        return {"reparam_conv": tuple(layers)}
 
 
 def block(in_channels: int, out_channels: int, row: Row, *, branches: int, folded: bool) -> nn.Sequential:

@@ -22,6 +22,7 @@ from .. import preprocessing
 from ..folding import (
     ConvNorm,
     Foldable,
+    Replaced,
     absorb_norm,
     dilate_kernel,
     folded_conv,
@@ -150,8 +151,8 @@ class StemUnit(Foldable):
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.bn(self.conv(x)))
 
-    def fold(self) -> None:
-        absorb_norm(self, "conv", "bn")
+    def fold(self) -> Replaced:
+        return absorb_norm(self, "conv", "bn")
 
 
 def pooled_stem(channels: int, out_channels: int, folded: bool) -> Stem:
@@ -194,9 +195,9 @@ class RepDWConv(Foldable):
             return self.reparam_conv(x)
         return self.bn(self.conv(x) + self.conv1(x) + x)
 
-    def fold(self) -> None:
+    def fold(self) -> Replaced:
         if self.folded:
-            return
+            return {}
         conv = self.conv.conv
         weight, bias = self.conv.fused()
         height, width = conv.kernel_size
@@ -204,6 +205,7 @@ class RepDWConv(Foldable):
         self.reparam_conv = folded_conv(conv, *fuse_norm(weight, bias, self.bn))
         del self.conv, self.conv1, self.bn
         self.folded = True
+        return {"reparam_conv": ("conv", "conv1", "bn")}
 
 
 class Block(Foldable):
@@ -242,11 +244,14 @@ class Block(Foldable):
         y = self.channel_mixer(x)
         return x + y if self.residual else y
 
-    def fold(self) -> None:
-        for mixer in (self.token_mixer, self.channel_mixer):
+    def fold(self) -> Replaced:
+        replaced: Replaced = {}
+        for path, mixer in (("token_mixer", self.token_mixer), ("channel_mixer", self.channel_mixer)):
             for name, layer in mixer.named_children():
                 if isinstance(layer, ConvNorm):
                     setattr(mixer, name, layer.folded())
+                    replaced[f"{path}.{name}"] = (f"{path}.{name}",)
+        return replaced
 
 
 def make_stages(channels: int, stages: tuple[Stage, ...], folded: bool) -> Iterator[nn.Sequential]:
@@ -382,20 +387,23 @@ class DilatedReparamBlock(Foldable):
         """Convolution and norm of one branch."""
         return getattr(self, f"dil_conv_k{size}_{dilation}"), getattr(self, f"dil_bn_k{size}_{dilation}")
 
-    def fold(self) -> None:
+    def fold(self) -> Replaced:
         if not isinstance(self.origin_bn, nn.BatchNorm2d):
-            return
+            return {}
+        replaced = ["lk_origin", "origin_bn"]
         weight, bias = fuse_conv_norm(self.lk_origin, self.origin_bn)
         height, width = self.lk_origin.kernel_size
         for size, dilation in self.branches:
             branch_weight, branch_bias = fuse_conv_norm(*self.branch(size, dilation))
             weight = weight + pad_kernel(dilate_kernel(branch_weight, dilation), (height, width))
             bias = bias + branch_bias
-            delattr(self, f"dil_conv_k{size}_{dilation}")
-            delattr(self, f"dil_bn_k{size}_{dilation}")
+            for name in (f"dil_conv_k{size}_{dilation}", f"dil_bn_k{size}_{dilation}"):
+                delattr(self, name)
+                replaced.append(name)
         self.lk_origin = folded_conv(self.lk_origin, weight, bias)
         self.origin_bn = nn.Identity()
         self.branches = ()
+        return {"lk_origin": tuple(replaced)}
 
 
 class RepLKFPN(nn.Module):
@@ -448,9 +456,8 @@ class DilatedReparamConv(Foldable):
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.pw(self.dw(x)))
 
-    def fold(self) -> None:
-        self.dw.fold()
-        absorb_norm(self, "pw", "bn")
+    def fold(self) -> Replaced:
+        return absorb_norm(self, "pw", "bn")
 
 
 class RepLKPAN(LKPAN):

@@ -61,7 +61,8 @@ def trace(model: nn.Module) -> fx.GraphModule:
     Raises:
         ValueError: its control flow depends on more than the sizes of its input.
     """
-    model = fold(copy.deepcopy(model).eval())
+    model = copy.deepcopy(model).eval()
+    fold(model)
     if isinstance(model, fx.GraphModule):
         return model
     tracer = _Tracer()

@@ -44,6 +44,7 @@ class ConvertTask:
         reference: for that; see `paddle2torch.converter.parity.verifier.Verifier`.
         result: name of the result, where it has to be told apart from others'; see
             `paddle2torch.converter.support.names.result_names`.
+        fold: whether to write the layout of inference.
     """
 
     text: str
@@ -53,6 +54,7 @@ class ConvertTask:
     verify: bool = False
     reference: str | None = None
     result: str | None = None
+    fold: bool = False
 
     @property
     def name(self) -> str:
@@ -75,8 +77,10 @@ class ConvertTask:
             if not result.passed:
                 raise ParityError(verifier.table(result) + "\n  nothing was written")
             lines = verifier.summary(result)
+        if self.fold:
+            conversion = _fold(conversion)
         paths = artifacts.write(conversion, self.output)
-        summary = lines[0].partition(": ")[2] if lines else f"{len(conversion.origins)} tensors"
+        summary = lines[0].partition(": ")[2] if lines else f"{len(conversion.mapped.used)} tensors"
         return Report(summary, (*map(str, paths), *lines))
 
 
@@ -182,6 +186,15 @@ class PublishTask:
         return Report(f"{publication.outcome}: parity {publication.parity}", data={"publication": publication})
 
 
+def _fold(conversion: Conversion) -> Conversion:
+    """Fold, and say what came of it."""
+    from paddle2torch.converter.conversion.fold import fold
+
+    folded = fold(conversion)
+    logger.info("  %s", folded.note)
+    return folded.conversion
+
+
 def _convert(text: str, choice: Choice, access: Access, name: str | None) -> Conversion:
     """Convert, and say what was done."""
     source = choice.load(text, _zoo(), _fetcher(access), name)
@@ -190,7 +203,7 @@ def _convert(text: str, choice: Choice, access: Access, name: str | None) -> Con
     settled = ", ".join([conversion.network.name, *(f"{k} = {v}" for k, v in conversion.network.parameters.items())])
     lines = [f"{conversion.name}: {conversion.network.summary} [{settled}]"]
     lines += [f"  recognised: {conversion.recognised_by}"] if conversion.recognised_by else []
-    lines += [f"  {len(conversion.origins)} tensors from {source.path.name}, each used once"]
+    lines += [f"  {len(conversion.mapped.used)} tensors from {source.path.name}, each used once"]
     lines += [f"  {text}" for text in conversion.notes]
     lines += [f"  {conversion.labels.note}"] if conversion.labels else []
     for line in lines:

@@ -66,6 +66,9 @@ def inspect(path: str, choice: Choice, access: Access, as_json: bool) -> None:
     show_default=True,
     help="Which way: paddle turns a converted .pth or .safetensors back into a .pdparams.",
 )
+@click.option(
+    "--fold", "folding", is_flag=True, help="Write the layout for inference: parallel branches as one convolution."
+)
 @referring
 @click.option("--verify", "verifying", is_flag=True, help="Compare with Paddle first, write nothing if it disagrees.")
 @spreading
@@ -76,6 +79,7 @@ def convert(
     access: Access,
     output: Path,
     target: str,
+    folding: bool,
     reference: str | None,
     verifying: bool,
     spread: Spread,
@@ -93,8 +97,9 @@ def convert(
     if target == "paddle":
         if not sources or everything:
             raise click.UsageError("name a converted .pth or .safetensors")
-        if verifying:
-            raise click.UsageError("--verify goes with --to torch")
+        for option, given in (("--verify", verifying), ("--fold", folding)):
+            if given:
+                raise click.UsageError(f"{option} goes with --to torch")
         for text in sources:
             choice.require_none(text)
         convert_back(sources, output, reference, access)
@@ -104,7 +109,10 @@ def convert(
     names = chosen(sources, everything, choice.kind, choice.branch)
     finish(
         spread.run(
-            [ConvertTask(text, choice, access, output, verifying, reference, name) for text, name in names.items()]
+            [
+                ConvertTask(text, choice, access, output, verifying, reference, name, folding)
+                for text, name in names.items()
+            ]
         )
     )
 

@@ -115,6 +115,7 @@ class Mapped:
         initialised: keys that the source lacks and that were drawn from a fixed seed.
         widened: module key → the narrower data type it was stored in.
         narrowed: module key → the wider data type that it was rounded from.
+        folded: module key → the structured names that were folded into it.
     """
 
     state: dict[str, torch.Tensor]
@@ -123,6 +124,12 @@ class Mapped:
     initialised: tuple[str, ...]
     widened: dict[str, str]
     narrowed: dict[str, str] = field(default_factory=dict)
+    folded: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def used(self) -> set[str]:
+        """The structured names of all tensors of the source that went into the state dict."""
+        return {*self.origins.values(), *(name for names in self.folded.values() for name in names)}
 
 
 @dataclass(frozen=True)

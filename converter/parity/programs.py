@@ -11,12 +11,13 @@ import numpy as np
 
 from paddle2torch.architectures.graph.form import Graph
 from paddle2torch.architectures.graph.module import module_keys
+from paddle2torch.converter.conversion.fold import Folded, fold
 from paddle2torch.converter.conversion.network import GraphNetwork, NamedNetwork
 from paddle2torch.converter.graph.trace import trace_graph
 from paddle2torch.converter.parity.paddle_worker import STEM
 from paddle2torch.converter.sources import Source, load_source
 from paddle2torch.converter.support.errors import DownloadError, OutputError, SourceError
-from paddle2torch.converter.writing.programs import keys_by_variable, with_weights
+from paddle2torch.converter.writing.programs import keys_by_variable, layout_of, with_weights
 
 if TYPE_CHECKING:
     from paddle2torch.converter.conversion.convert import Conversion
@@ -139,7 +140,8 @@ def prepare_program(conversion: Conversion, reference: Source) -> PreparedProgra
     if isinstance(network, GraphNetwork):
         keys = module_keys(network.graph)
     elif isinstance(network, NamedNetwork):
-        keys = keys_by_variable(reference, network.architecture, conversion.origins)
+        available = [*conversion.origins, *conversion.mapped.folded]
+        keys = keys_by_variable(reference, network.architecture, available)
     arrays = {name: _source_array(conversion, key) for name, key in keys.items()}
     same = reference.files.parameters if reference is conversion.source else None
     checked, parameters = with_weights(reference, arrays, same)
@@ -147,6 +149,24 @@ def prepare_program(conversion: Conversion, reference: Source) -> PreparedProgra
     return PreparedProgram(reference.path.name, form, checked.graph, arrays, keys, (checked.content, parameters))
 
 
+def in_layout_of(reference: Source, conversion: Conversion) -> Folded | None:
+    """The conversion of a training checkpoint, folded as far as a reference's program is; None where that is not.
+
+    Raises:
+        MappingError: the reference is of another architecture; or see `fold`.
+    """
+    network = conversion.network
+    if reference is conversion.source or not isinstance(network, NamedNetwork) or not has_program(reference):
+        return None
+    layout = layout_of(reference, network.architecture, network.parameters)
+    if layout.keys() <= conversion.state.keys():
+        return None
+    folded = fold(conversion, layout)
+    return folded if folded.layers else None
+
+
 def _source_array(conversion: Conversion, key: str) -> np.ndarray:
-    """The array that a module's tensor was read from, as it lies in the source."""
+    """The array that a module's tensor was read from, as it lies in the source; or that was folded from several."""
+    if key in conversion.mapped.folded:
+        return conversion.state[key].numpy()
     return conversion.tensors[conversion.origins[key]].astype(np.float32, copy=False)

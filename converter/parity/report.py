@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from paddle2torch.converter.parity.compare import Deviation
-from paddle2torch.converter.parity.result import CaseResult, LayerResult, ParityResult, Third
+from paddle2torch.converter.parity.result import CaseResult, Folding, LayerResult, ParityResult, Third
 from paddle2torch.converter.support.files import atomic_write
 from paddle2torch.converter.support.table import table_lines
 from paddle2torch.converter.tasks import Answer
@@ -46,6 +46,7 @@ def format_table(result: ParityResult) -> str:
         f"  {len(result.worst)} layers of {result.architecture} on {len(result.cases)} batches;"
         f" tolerance {result.tolerance:g} in double precision",
         *_third_line(result),
+        *_folding_line(result),
         "",
         *table_lines(_layer_rows(result), indent=2),
         "",
@@ -67,6 +68,17 @@ def _third_line(result: ParityResult) -> list[str]:
         "  the released graph, run by PyTorch, is a third implementation: worst error to either "
         f"{_number(result.worst_third)}"
     ]
+
+
+def _folding_line(result: ParityResult) -> list[str]:
+    return [] if result.folding is None else [f"  {_folding(result.folding)}"]
+
+
+def _folding(folding: Folding) -> str:
+    return (
+        f"{folding.layers} layers of training were folded as the program has them; in double precision that changes "
+        f"{_number(folding.error)} at most"
+    )
 
 
 def status(result: ParityResult) -> str:
@@ -159,6 +171,7 @@ def to_json(result: ParityResult, command: str | None = None) -> dict[str, Any]:
         "reference": asdict(result.reference),
         "weights": asdict(result.weights),
         "versions": result.versions,
+        "folding": None if result.folding is None else asdict(result.folding),
         "command": command,
         "batches": [_case_json(case) for case in result.cases],
     }
@@ -280,6 +293,7 @@ def _facts(result: ParityResult, command: str | None) -> str:
     facts += [("Versions", ", ".join(f"{name} {version}" for name, version in result.versions.items()))]
     if result.worst_third is not None:
         facts += [("Released graph, run by PyTorch", f"worst error to Paddle or PyTorch {_number(result.worst_third)}")]
+    facts += [("Folding", _folding(result.folding))] if result.folding else []
     facts += [("Command", command)] if command else []
     return "".join(f"<dt>{escape(what)}</dt><dd>{escape(text)}</dd>" for what, text in facts)
 

@@ -115,6 +115,19 @@ class WeightFile:
 
 
 @dataclass(frozen=True)
+class Folding:
+    """How the weights of training came into a program whose layers are folded.
+
+    Attributes:
+        layers: how many convolutions took the place of branches and norms.
+        error: how far both layouts are apart in double precision, relative to the largest value of any module.
+    """
+
+    layers: int
+    error: float
+
+
+@dataclass(frozen=True)
 class ParityResult:
     """The result for one model, with everything that it rests on.
 
@@ -130,6 +143,7 @@ class ParityResult:
         weights: the PyTorch weights.
         versions: of what computed.
         engine: what PyTorch was compared with: "Paddle", or "the graph", run by PyTorch.
+        folding: what was folded first, of a checkpoint whose program has a folded layout; both sides have it then.
     """
 
     name: str
@@ -143,6 +157,7 @@ class ParityResult:
     weights: WeightFile
     versions: dict[str, str]
     engine: str = "Paddle"
+    folding: Folding | None = None
 
     @property
     def passed(self) -> bool:

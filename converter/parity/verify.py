@@ -26,13 +26,23 @@ import numpy as np
 
 from paddle2torch.architectures.matching import COUNTER, Expected, match, shorten
 from paddle2torch.converter import __version__
+from paddle2torch.converter.conversion.fold import Folded, fold, fold_weights
+from paddle2torch.converter.conversion.network import NamedNetwork
 from paddle2torch.converter.parity.compare import Deviation, compare_in_both_precisions, measure, measure_all, response
 from paddle2torch.converter.parity.engines import Engine, GraphEngine, PaddleEngine, Values
 from paddle2torch.converter.parity.inputs import Case, default_cases, image_cases
 from paddle2torch.converter.parity.pairing import Layer, pair_layers
-from paddle2torch.converter.parity.programs import prepare_program
+from paddle2torch.converter.parity.programs import in_layout_of, prepare_program
 from paddle2torch.converter.parity.reference import PaddleWorker, Precision
-from paddle2torch.converter.parity.result import TOLERANCE, CaseResult, LayerResult, ParityResult, Third, WeightFile
+from paddle2torch.converter.parity.result import (
+    TOLERANCE,
+    CaseResult,
+    Folding,
+    LayerResult,
+    ParityResult,
+    Third,
+    WeightFile,
+)
 from paddle2torch.converter.sources import Source
 from paddle2torch.converter.support.digests import sha256_of
 from paddle2torch.converter.support.errors import MappingError, ParityError, SourceError
@@ -88,8 +98,11 @@ def verify(
             worker = stack.enter_context(PaddleWorker())
         if cases is None:
             cases = image_cases(task, record, images) if images else default_cases(task, record)
-        session = stack.enter_context(Session(conversion, reference or conversion.source, worker))
-        model = conversion.build() if weights is None else load_weights(conversion, weights)
+        reference = reference or conversion.source
+        folded = in_layout_of(reference, conversion)
+        compared = conversion if folded is None else folded.conversion
+        session = stack.enter_context(Session(compared, reference, worker))
+        model = compared.build() if weights is None else load_weights(conversion, weights, folded)
         labels = conversion.labels.labels if conversion.labels else None
         models = in_both_precisions(model)
         results = tuple(session.run(models, case, labels) for case in cases)
@@ -105,6 +118,7 @@ def verify(
             weights=_digest_of_conversion(conversion) if weights is None else _digest(weights),
             versions=_versions(worker),
             engine=session.engine,
+            folding=None if folded is None else Folding(folded.layers, folded.error),
         )
 
 
@@ -314,21 +328,52 @@ def blank(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(colour, array.shape))
 
 
-def load_weights(conversion: Conversion, path: Path) -> Any:
+def load_weights(conversion: Conversion, path: Path, folded: Folded | None = None) -> Any:
     """The conversion's architecture with the tensors of a `.pth` or `.safetensors`, in evaluation mode.
+
+    Args:
+        conversion: of the same weights.
+        path: of the file, which may have another layout than the conversion: as it is compared, or folded throughout.
+        folded: the conversion as it is compared, where that is folded; the network returned has this layout.
 
     Raises:
         SourceError: the file is missing or neither of the two.
-        MappingError: its tensors are not exactly those of the architecture.
+        MappingError: its tensors are not exactly those of the architecture, or not those of the folded conversion.
     """
+    if folded is None:
+        return _with_state_of(path, conversion)
+    own, compared, throughout = conversion.state, folded.conversion, fold(conversion).conversion
+    names = _read_state(path, own).keys()
+    if throughout.state.keys() <= names and not compared.state.keys() <= names:
+        state = _read_state(path, throughout.state)
+        apart = [key for key, tensor in throughout.state.items() if not state[key].equal(tensor)]
+        if apart:
+            raise MappingError(f"{path}: is not what folding {conversion.name} gives: {shorten(apart)} differ")
+        return compared.build()
+    if compared.state.keys() <= names:
+        return _with_state_of(path, compared)
+    model = _with_state_of(path, conversion)
+    network = compared.network
+    assert isinstance(network, NamedNetwork)  # graphs are not folded
+    state = fold_weights(model, network.architecture, network.parameters, compared.state).state
+    model = compared.network.build_empty()
+    model.load_state_dict(state, assign=True)
+    return model.eval()
+
+
+def _read_state(path: Path, names: Mapping[str, object]) -> dict[str, Any]:
     from paddle2torch.architectures.loading import read_state
 
     if not path.is_file():
         raise SourceError(f"{path}: there is no such file; --weights takes a .pth or .safetensors")
     try:
-        state = read_state(path, conversion.state)
+        return read_state(path, names)
     except (ValueError, OSError, ImportError) as error:
         raise SourceError(str(error)) from error
+
+
+def _with_state_of(path: Path, conversion: Conversion) -> Any:
+    state = _read_state(path, conversion.state)
     model = conversion.build()
     own = model.state_dict()
     counters = {key: tensor for key, tensor in own.items() if key.endswith(COUNTER)}

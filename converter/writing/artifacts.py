@@ -28,8 +28,9 @@ def metadata(conversion: Conversion) -> dict[str, Any]:
     Keys: schema_version, name, task, architecture, graph (only where that is the architecture), parameters,
     preprocessing, labels (None where unknown), postprocessing (but for classifiers), source (kind, file, url, sha256,
     branch, named_by), ignored (structured name → reason), initialised (module keys), widened (module key → stored data
-    type), narrowed (the same of wider types; only where there are any), digest (of the tensors, see
-    `paddle2torch.architectures.digest`), converter (version).
+    type), narrowed (the same of wider types; only where there are any), folded (module key → structured names that went
+    into it; only in a folded layout), digest (of the tensors, see `paddle2torch.architectures.digest`), converter
+    (version).
     """
     source = conversion.source
     return {
@@ -54,6 +55,7 @@ def metadata(conversion: Conversion) -> dict[str, Any]:
         "initialised": list(conversion.mapped.initialised),
         "widened": conversion.mapped.widened,
         **({"narrowed": conversion.mapped.narrowed} if conversion.mapped.narrowed else {}),
+        **({"folded": conversion.mapped.folded} if conversion.mapped.folded else {}),
         "digest": digest_of(conversion.state),
         "converter": __version__,
     }

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddle2torch.architectures.matching import shorten
-from paddle2torch.architectures.registry import Architecture
+from paddle2torch.architectures.matching import Expected, expected_tensors, infer_parameters, shorten
+from paddle2torch.architectures.registry import Architecture, Size
 from paddle2torch.converter.formats.pdiparams import write_pdiparams
 from paddle2torch.converter.graph.checked import CheckedProgram, checked_program
 from paddle2torch.converter.graph.naming import named
 from paddle2torch.converter.graph.program import counted
+from paddle2torch.converter.mapping.recognition import module_shapes
 from paddle2torch.converter.mapping.rules import assign
 from paddle2torch.converter.support.errors import MappingError, SourceError
 
@@ -48,6 +49,29 @@ def keys_by_variable(reference: Source, architecture: Architecture, available: I
             f"that these weights lack ({shorten(foreign)})"
         )
     return keys
+
+
+def layout_of(reference: Source, architecture: Architecture, parameters: Mapping[str, Any]) -> dict[str, Expected]:
+    """The tensors of a network, in the layout that a reference's program has: with or without branches and norms.
+
+    Args:
+        reference: an inference model.
+        architecture: of the network.
+        parameters: of the architecture; widths and class counts are these, whatever the reference has.
+
+    Raises:
+        MappingError: the reference is of another architecture.
+    """
+    variables = named(reference, architecture).variables or {}
+    listed = reference.program.parameters if reference.program is not None else ()
+    shapes = {each.name: each.shape for each in listed if each.shape is not None}
+    found = module_shapes({name: shapes[variable] for name, variable in variables.items()}, architecture)
+    layout = {
+        name: value
+        for name, value in infer_parameters(architecture, found).items()
+        if not isinstance(architecture.parameters[name].told_by, Size)
+    }
+    return expected_tensors(architecture, architecture.settle({**parameters, **layout}))
 
 
 def with_weights(

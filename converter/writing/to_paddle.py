@@ -12,13 +12,14 @@ import numpy as np
 from paddle2torch.architectures.loading import GRAPH
 from paddle2torch.architectures.matching import COUNTER, expected_tensors
 from paddle2torch.architectures.registry import Architecture, get
+from paddle2torch.converter.conversion.fold import fold_weights
 from paddle2torch.converter.conversion.weights import open_weights
 from paddle2torch.converter.formats.pdparams import write_pdparams
-from paddle2torch.converter.mapping.rules import assign, to_paddle
+from paddle2torch.converter.mapping.rules import assign, to_paddle, to_torch
 from paddle2torch.converter.support.errors import FormatError, MappingError
 from paddle2torch.converter.support.files import atomic_write, write_together
 from paddle2torch.converter.support.names import result_name
-from paddle2torch.converter.writing.programs import keys_by_variable, with_weights
+from paddle2torch.converter.writing.programs import keys_by_variable, layout_of, with_weights
 
 if TYPE_CHECKING:
     from paddle2torch.converter.sources import Source
@@ -116,9 +117,8 @@ def write_inference(weights: PaddleWeights, reference: Source, folder: Path) -> 
             another class count.
         OutputError: something could not be written.
     """
-    ours = {
-        key: weights.tensors[names[0]] for key, names in assign(weights.tensors, weights.architecture).sources.items()
-    }
+    tensors = _in_layout_of(weights, reference)
+    ours = {key: tensors[names[0]] for key, names in assign(tensors, weights.architecture).sources.items()}
     keys = keys_by_variable(reference, weights.architecture, ours)
     checked, parameters = with_weights(reference, {variable: ours[key] for variable, key in keys.items()})
     contents = {
@@ -130,3 +130,15 @@ def write_inference(weights: PaddleWeights, reference: Source, folder: Path) -> 
     files = {folder / weights.name / name: content for name, content in contents.items()}
     write_together(files)
     return list(files)
+
+
+def _in_layout_of(weights: PaddleWeights, reference: Source) -> dict[str, np.ndarray]:
+    """The tensors, folded where the reference's program is."""
+    entry = weights.architecture
+    layout = layout_of(reference, entry, weights.parameters)
+    if layout.keys() <= expected_tensors(entry, weights.parameters).keys():
+        return weights.tensors
+    model = entry.build_empty(weights.parameters)
+    model.load_state_dict(to_torch(weights.tensors, entry, weights.parameters).state, assign=True)
+    folded = fold_weights(model, entry, weights.parameters, layout)
+    return to_paddle(folded.state, entry, folded.parameters)
