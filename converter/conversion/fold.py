@@ -147,7 +147,8 @@ def _below(layers: Iterable[str], origins: Mapping[str, str]) -> tuple[str, ...]
 def compare_layouts(branches: nn.Module, layout: Container[str] | None, network: NamedNetwork) -> dict[str, float]:
     """How far a network in double precision, and itself folded without rounding, are apart on noise.
 
-    Compared is what every module returns that both layouts have: the output alone may be flat, whatever the weights.
+    Compared is what every module returns that both layouts have, but for those that were folded: the output alone may
+    be flat, whatever the weights.
 
     Args:
         branches: the network with its branches, in evaluation mode and double precision.
@@ -161,7 +162,8 @@ def compare_layouts(branches: nn.Module, layout: Container[str] | None, network:
 
     folded = copy.deepcopy(branches)
     replaced = folding.fold(folded, layout)
-    both = dict(branches.named_modules()).keys() & dict(folded.named_modules()).keys() - replaced.keys()
+    both = dict(branches.named_modules()).keys() & dict(folded.named_modules()).keys()
+    both -= {*replaced, *(layer for layers in replaced.values() for layer in layers)}
     shape = find_task(network.task).small.shape(network.preprocessing)
     noise = np.random.default_rng(0).standard_normal(shape)
     values, others = (_returned(model, both, noise) for model in (branches, folded))
