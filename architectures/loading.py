@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -310,17 +311,18 @@ def _recognised(file: StateFile) -> Weights:
     Raises:
         ValueError: none has, or several have.
     """
-    from .matching import count, exact_fits, rank, shorten
+    from .circulating import own_shapes, own_tensors
+    from .matching import count, exact_fits, expected_tensors, rank, shorten
     from .registry import architectures
+    from .seeding import seeded
 
     def fits(found: StateDict) -> list[Fit]:
-        shapes = _shapes(found)
-        return exact_fits(architectures(), lambda _: shapes)
+        return exact_fits(architectures(), partial(own_shapes, _shapes(found)))
 
     chosen = file.choose(ROOT, lambda found: bool(fits(found)))
     if chosen is None:
         candidates = [_shapes(found) for found in file.candidates(ROOT)]
-        ranked = [rank(architectures(), lambda _, shapes=shapes: shapes)[0] for shapes in candidates]  # type: ignore[misc]
+        ranked = [rank(architectures(), partial(own_shapes, shapes))[0] for shapes in candidates]
         best = max(ranked, key=lambda fit: fit.match.score)
         if not best.match.matched:
             raise ValueError(
@@ -338,7 +340,15 @@ def _recognised(file: StateFile) -> Weights:
             f"{file.path}: fits {' and '.join(fit.architecture.name for fit in exact)} alike; put the .json of its "
             "conversion beside it"
         )
-    return Weights(file.path, exact[0].architecture.name, exact[0].parameters, dict(chosen.tensors), None)
+    entry, parameters = exact[0].architecture, exact[0].parameters
+    state = own_tensors(chosen.tensors, entry)
+    lacking = [key for key in expected_tensors(entry, parameters) if key not in state and not key.endswith(COUNTER)]
+    if lacking:  # of what the architecture has for training alone, or the fit would not be exact
+        logger.warning(
+            "%s: lacks %d tensors that training alone uses; they come from a fixed seed", file.path, len(lacking)
+        )
+        state = seeded(entry, parameters, lacking) | state
+    return Weights(file.path, entry.name, parameters, state, None)
 
 
 def _shapes(found: StateDict) -> Shapes:

@@ -151,6 +151,7 @@ class Part:
             `<rest>` for anything.
         ignored: source tensors to leave out.
         optional: module prefixes that inference models lack; they are then initialised from a fixed seed.
+        one_row: tensors that are kernels one row high here, and square in other people's conversions.
     """
 
     build: Callable[..., nn.Module]
@@ -163,6 +164,7 @@ class Part:
     renames: tuple[Rename, ...] = ()
     ignored: tuple[Ignored, ...] = ()
     optional: tuple[str, ...] = ()
+    one_row: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,6 +237,11 @@ class Architecture:
     def optional(self) -> tuple[str, ...]:
         """Those of all parts."""
         return tuple(prefix for part in self.parts.values() for prefix in part.optional)
+
+    @cached_property
+    def one_row(self) -> frozenset[str]:
+        """Those of all parts."""
+        return frozenset(key for part in self.parts.values() for key in part.one_row)
 
     def settle(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Every parameter: the given value, or the default.

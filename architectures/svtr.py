@@ -207,4 +207,5 @@ def svtr_ctc(classes: int) -> Part:
         fixed={**ONE_LAYER, **SVTR_FIXED, "Neck.dims": (120,), "Neck.kernel_size": ([1, 3],)},
         harmless=CTC_TRAINING + SVTR_TRAINING,
         ignored=NRTR_HEAD,
+        one_row=("head.ctc_encoder.encoder.conv4.conv.weight",),
     )

@@ -30,7 +30,6 @@ PLACEHOLDERS = {"n": r"\d+", "m": r"\d+", "kind": "weight|bias", "gate": "ih|hh"
 TRANSPOSED_OWNERS = frozenset({"Linear"})
 # What every batch norm of every architecture calls its statistics; applied after the architecture's own templates.
 LEAVES: tuple[Rename, ...] = (("<rest>._mean", "<rest>.running_mean"), ("<rest>._variance", "<rest>.running_var"))
-SEED = 0
 
 
 # ---- names -------------------------------------------------------------------------------------------------------
@@ -188,11 +187,13 @@ def execute(plan: Plan) -> Mapped:
     """The state dict that a plan leads to."""
     import torch
 
+    from paddle2torch.architectures.seeding import seeded
+
     stored = {key: plan.tensors[name] for key, name in plan.origins.items()}
     read = as_tensors(
         {key: array.T if plan.expected[key].owner in TRANSPOSED_OWNERS else array for key, array in stored.items()}
     )
-    drawn = _seeded(plan.architecture, plan.parameters, plan.initialised) if plan.initialised else {}
+    drawn = seeded(plan.architecture, plan.parameters, plan.initialised) if plan.initialised else {}
     state = {}
     for key in plan.expected:
         if key in read:
@@ -246,26 +247,6 @@ def _check(
         lines = [f"the tensors do not fit {architecture.name}: {count(problems)}; nothing was written"]
         lines += [f"  {what}: {shorten(names)}" for what, names in problems.items()]
         raise MappingError("\n".join(lines))
-
-
-def _seeded(
-    architecture: Architecture, parameters: Mapping[str, Any], keys: tuple[str, ...]
-) -> dict[str, torch.Tensor]:
-    """PyTorch's usual initialisation of some tensors, the same at every conversion."""
-    import torch
-
-    model = architecture.build_empty(parameters)
-    owners = list(dict.fromkeys(key.rpartition(".")[0] for key in keys))
-    state: dict[str, torch.Tensor] = {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        for path in owners:
-            module: Any = model.get_submodule(path)
-            empty = {key: torch.empty(tensor.shape, dtype=tensor.dtype) for key, tensor in module.state_dict().items()}
-            module.load_state_dict(empty, assign=True)
-            module.reset_parameters()
-            state |= {f"{path}.{leaf}": tensor for leaf, tensor in module.state_dict().items()}
-    return state
 
 
 # ---- PyTorch → Paddle --------------------------------------------------------------------------------------------

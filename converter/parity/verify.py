@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paddle2torch.architectures.circulating import own_tensors
 from paddle2torch.architectures.matching import COUNTER, Expected, match, shorten
 from paddle2torch.converter import __version__
 from paddle2torch.converter.conversion.fold import Folded, fold, fold_weights
@@ -374,6 +375,8 @@ def _read_state(path: Path, names: Mapping[str, object]) -> dict[str, Any]:
 
 def _with_state_of(path: Path, conversion: Conversion) -> Any:
     state = _read_state(path, conversion.state)
+    if isinstance(conversion.network, NamedNetwork):
+        state = own_tensors(state, conversion.network.architecture)
     model = conversion.build()
     own = model.state_dict()
     counters = {key: tensor for key, tensor in own.items() if key.endswith(COUNTER)}
