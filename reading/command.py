@@ -32,6 +32,7 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # o
     help=f"Angle classifier, or none.  [default: {CLASSIFIER} where there is a detector]",
 )
 @click.option("--no-cls", "cls", flag_value=NONE, help="Take every line to be upright.")
+@click.option("--doc", metavar="MODEL", help="Classifier of pages, by which each is turned upright first.")
 @click.option("--rec", metavar="MODEL", default=RECOGNISER, show_default=True, help="Recogniser.")
 @click.option("--dict", "dictionary", type=click.Path(path_type=Path, dir_okay=False), help="Its characters.")
 @click.option(
@@ -51,6 +52,7 @@ def read(
     images: tuple[Path, ...],
     det: str,
     cls: str,
+    doc: str | None,
     rec: str,
     dictionary: Path | None,
     engine: str,
@@ -75,7 +77,14 @@ def read(
     failed = 0
     with ExitStack() as stack:
         reader = open_reader(
-            None if det == NONE else det, None if cls == NONE else cls, rec, dictionary, engine, access, stack
+            None if det == NONE else det,
+            None if cls == NONE else cls,
+            None if doc == NONE else doc,
+            rec,
+            dictionary,
+            engine,
+            access,
+            stack,
         )
         for path in images:
             try:
@@ -99,6 +108,7 @@ def read(
 def open_reader(
     det: str | None,
     cls: str | None,
+    doc: str | None,
     rec: str,
     dictionary: Path | None,
     engine: str,
@@ -110,10 +120,10 @@ def open_reader(
     if engine == "paddle":
         from paddle2torch.reading.paddle import PaddleSession
 
-        return stack.enter_context(PaddleSession(fetcher)).reader(det, cls, rec, dictionary=dictionary)
+        return stack.enter_context(PaddleSession(fetcher)).reader(det, cls, rec, doc=doc, dictionary=dictionary)
     from paddle2torch.reading import Reader
 
-    return Reader(det, cls, rec, dictionary=dictionary, fetcher=fetcher)
+    return Reader(det, cls, rec, doc=doc, dictionary=dictionary, fetcher=fetcher)
 
 
 def drawings(images: tuple[Path, ...], out: Path) -> dict[Path, Path]:

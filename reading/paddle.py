@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddle2torch.converter.parity.programs import find_reference, prepare_program
+from paddle2torch.converter.parity.programs import find_reference, in_layout_of, prepare_program
 from paddle2torch.converter.parity.reference import PaddleWorker
 from paddle2torch.converter.support.scratch import Scratch
 from paddle2torch.reading.defaults import AUTO, DETECTOR, RECOGNISER, classifier
@@ -55,6 +55,7 @@ class PaddleSession:
         cls: str | None = AUTO,
         rec: str = RECOGNISER,
         *,
+        doc: str | None = None,
         dictionary: Path | None = None,
         **settings: Any,
     ) -> Reader:
@@ -64,6 +65,7 @@ class PaddleSession:
             det=None if det is None else self.open(det),
             cls=None if cls is None else self.open(cls),
             rec=self.open(rec, dictionary=dictionary),
+            doc=None if doc is None else self.open(doc),
             **settings,
         )
 
@@ -83,7 +85,9 @@ class PaddleSession:
 
         fetcher = self._fetcher or users_fetcher()
         conversion = convert_source(model, dictionary, fetcher)
-        prepared = prepare_program(conversion, find_reference(conversion, load_zoo(), fetcher))
+        reference = find_reference(conversion, load_zoo(), fetcher)
+        folded = in_layout_of(reference, conversion)
+        prepared = prepare_program(conversion if folded is None else folded.conversion, reference)
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         prepared.write(folder)
         return from_conversion(conversion, lambda inputs: self._run(folder, prepared, inputs))

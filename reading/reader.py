@@ -64,6 +64,7 @@ class Reader:
         det: finds the lines; None where each image is one line.
         cls: tells lines that are upside down; None for none. "auto" is the released one if there is a detector.
         rec: reads the lines; choose it by the script. The default knows Latin letters without accents, and digits.
+        doc: tells by how much a page is turned; it is read upright then. None takes pages to be upright.
         dictionary: file of the recogniser's characters, in place of those that come with it.
         fetcher: gets what has to be downloaded; `paddle2torch.reading.network.users_fetcher()` where None.
         detection: how the detector's map becomes boxes; what the model says, or what is published, where None.
@@ -77,6 +78,7 @@ class Reader:
         cls: Model | None = AUTO,
         rec: Model = RECOGNISER,
         *,
+        doc: Model | None = None,
         dictionary: Path | None = None,
         fetcher: Fetcher | None = None,
         detection: BoxPostprocessing | None = None,
@@ -87,21 +89,27 @@ class Reader:
         self._rec = open_network(rec, "rec", dictionary=dictionary, fetcher=fetcher)
         self._det = None if det is None else open_network(det, "det", fetcher=fetcher)
         self._cls = None if cls is None else open_network(cls, "cls", fetcher=fetcher)
+        self._doc = None if doc is None else _telling_angles(open_network(doc, "cls", fetcher=fetcher))
         said = self._det.boxes if self._det is not None else PUBLISHED
         self._detection, self._batch_size, self._drop_score = detection or said, batch_size, drop_score
 
     def read(self, image: str | Path | Image.Image | np.ndarray) -> list[Line]:
-        """The lines of an image, from top to bottom and left to right.
+        """The lines of an image, from top to bottom and left to right as it stands upright.
 
         Args:
             image: an image's file, an image of Pillow's, or pixels: uint8 (H, W, 3), RGB.
+
+        Returns:
+            The lines; their corners are places in the image as it was given.
 
         Raises:
             SourceError: the file is missing or no image, or the image is larger than can be handled.
             ValueError: the array is not of that type and shape.
             TypeError: it is something else.
         """
-        pixels = _checked(image) if isinstance(image, np.ndarray) else load_image(image)
+        given = _checked(image) if isinstance(image, np.ndarray) else load_image(image)
+        quarters = self._quarters(given)
+        pixels = np.ascontiguousarray(np.rot90(given, quarters))
         places: list[tuple[np.ndarray, np.ndarray | None]]
         if self._det is None:
             height, width = pixels.shape[:2]
@@ -113,10 +121,22 @@ class Reader:
             crops, lowest = [cut_out(pixels, box) for box, _ in places], self._drop_score
         readings = self._recognise(self._turn_upright(crops))
         return [
-            Line(reading.text, reading.score, _corners(box), None if outline is None else _points(outline))
+            Line(
+                reading.text,
+                reading.score,
+                _corners(_turned_back(box, quarters, given.shape)),
+                None if outline is None else _points(_turned_back(outline, quarters, given.shape)),
+            )
             for (box, outline), reading in zip(places, readings, strict=True)
             if reading.text and reading.score >= lowest
         ]
+
+    def _quarters(self, pixels: np.ndarray) -> int:
+        """By how many quarters of a circle, against the clock, a page becomes upright."""
+        if self._doc is None:
+            return 0
+        (probabilities,) = self._doc.run(prepare([pixels], self._doc.preprocessing))
+        return int((self._doc.labels or ())[probabilities.argmax()]) // 90
 
     def _find(self, detector: Network, pixels: np.ndarray) -> list[tuple[np.ndarray, np.ndarray | None]]:
         """The boxes, (4, 2) each, and the outline of each where the detector finds outlines."""
@@ -154,6 +174,29 @@ class Reader:
         for start in range(0, len(order), self._batch_size):
             places = order[start : start + self._batch_size]
             yield places, network.run(prepare([crops[place] for place in places], network.preprocessing))
+
+
+def _telling_angles(network: Network) -> Network:
+    """The network, if its classes are angles of whole quarters."""
+    wrong = [label for label in network.labels or () if label not in ("0", "90", "180", "270")]
+    if wrong:
+        raise SourceError(
+            f"{network.name}: its classes are {', '.join(map(repr, network.labels or ()))}; for pages a classifier of "
+            "the angles 0, 90, 180, 270 is wanted"
+        )
+    return network
+
+
+def _turned_back(corners: np.ndarray, quarters: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Where corners (N, 2) of a page that was turned lie in the page as it was given.
+
+    Args:
+        quarters: by which it was turned, against the clock.
+        shape: (H, W, …) of the page as it was given.
+    """
+    height, width, x, y = shape[0], shape[1], corners[:, 0], corners[:, 1]
+    sides = [(x, y), (width - 1 - y, x), (width - 1 - x, height - 1 - y), (y, height - 1 - x)]
+    return np.stack(sides[quarters % 4], axis=1)
 
 
 def _points(corners: np.ndarray) -> tuple[Point, ...]:

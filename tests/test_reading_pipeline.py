@@ -26,6 +26,7 @@ from support.reading_samples import (
     COLOURS,
     DETECTOR,
     LABELS,
+    LINE,
     PAGE,
     RECOGNISER,
     bars,
@@ -252,3 +253,40 @@ def test_the_mirror_of_the_environment_is_used(tmp_path: Path, monkeypatch: pyte
 def test_any_callable_is_a_network() -> None:
     constant = Network("constant", "rec", lambda inputs: np.float32([[[0, 1], [0, 1]]] * len(inputs)), PAGE, LABELS[:2])
     assert texts(Reader(det=None, rec=constant).read(np.zeros((32, 32, 3), np.uint8))) == ["red"]
+
+
+# ---- pages that are turned ----------------------------------------------------------------------------------------
+
+
+def pages(turned: int) -> Network:
+    """A classifier of pages that takes every page for turned, by so many quarters clockwise."""
+    return Network(
+        "pages", "cls", lambda inputs: np.eye(4, dtype=np.float32)[[turned] * len(inputs)], LINE, ["0", "90", "180", "270"]
+    )
+
+
+@pytest.mark.parametrize("turned", range(4))
+def test_a_turned_page_is_read_upright_and_its_boxes_lie_in_the_page_as_it_was(turned: int) -> None:
+    upright = bars(("red", 300), ("green", 200), ("blue", 150))
+    page = np.ascontiguousarray(np.rot90(upright, -turned))
+    expected = Reader(DETECTOR, None, RECOGNISER).read(upright)
+    found = Reader(DETECTOR, None, RECOGNISER, doc=pages(turned)).read(page)
+    assert [line.text for line in found] == [line.text for line in expected] == ["red", "green", "blue"]
+    for line, colour in zip(found, ("red", "green", "blue"), strict=True):
+        (left, top), (right, bottom) = np.min(line.box, 0), np.max(line.box, 0)
+        bar, inside = (page == COLOURS[colour]).all(2), np.s_[top : bottom + 1, left : right + 1]
+        assert bar[inside].sum() == bar.sum() > 0.3 * bar[inside].size
+        # The first side of a box is that above the text.
+        along = np.array(line.box[1]) - np.array(line.box[0])
+        assert np.array_equal(np.sign(np.round(along / 20)), [(1, 0), (0, 1), (-1, 0), (0, -1)][turned])
+
+
+def test_a_page_that_is_taken_for_upright_stays_as_it_is() -> None:
+    image = bars(("red", 300))
+    assert Reader(DETECTOR, None, RECOGNISER, doc=pages(0)).read(image) == Reader(DETECTOR, None, RECOGNISER).read(image)
+
+
+def test_a_classifier_of_other_classes_cannot_turn_pages() -> None:
+    other = Network("kinds", "cls", lambda inputs: inputs, LINE, ["letter", "bill"])
+    with pytest.raises(SourceError, match="kinds: its classes are 'letter', 'bill'; for pages a classifier of the angles"):
+        Reader(DETECTOR, None, RECOGNISER, doc=other)
