@@ -261,7 +261,11 @@ def test_any_callable_is_a_network() -> None:
 def pages(turned: int) -> Network:
     """A classifier of pages that takes every page for turned, by so many quarters clockwise."""
     return Network(
-        "pages", "cls", lambda inputs: np.eye(4, dtype=np.float32)[[turned] * len(inputs)], LINE, ["0", "90", "180", "270"]
+        "pages",
+        "cls",
+        lambda inputs: np.eye(4, dtype=np.float32)[[turned] * len(inputs)],
+        LINE,
+        ["0", "90", "180", "270"],
     )
 
 
@@ -283,10 +287,14 @@ def test_a_turned_page_is_read_upright_and_its_boxes_lie_in_the_page_as_it_was(t
 
 def test_a_page_that_is_taken_for_upright_stays_as_it_is() -> None:
     image = bars(("red", 300))
-    assert Reader(DETECTOR, None, RECOGNISER, doc=pages(0)).read(image) == Reader(DETECTOR, None, RECOGNISER).read(image)
+    assert Reader(DETECTOR, None, RECOGNISER, doc=pages(0)).read(image) == Reader(DETECTOR, None, RECOGNISER).read(
+        image
+    )
 
 
 def test_a_classifier_of_other_classes_cannot_turn_pages() -> None:
     other = Network("kinds", "cls", lambda inputs: inputs, LINE, ["letter", "bill"])
-    with pytest.raises(SourceError, match="kinds: its classes are 'letter', 'bill'; for pages a classifier of the angles"):
+    with pytest.raises(
+        SourceError, match="kinds: its classes are 'letter', 'bill'; for pages a classifier of the angles"
+    ):
         Reader(DETECTOR, None, RECOGNISER, doc=other)
