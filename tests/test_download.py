@@ -597,7 +597,7 @@ server: https://zoo.example/
 dictionaries: ["https://zoo.example/{{file}}"]
 groups:
   one:
-    release: v2.0
+    generation: v2.0
     task: det
     architecture: det_mobilenet_v3_rsefpn
     languages: [English]

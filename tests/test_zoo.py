@@ -27,7 +27,7 @@ def zoo() -> Zoo:
 
 def listed(zoo: Zoo) -> list:
     """The models of upstream's list, without our own."""
-    return [model for model in zoo.models.values() if model.release != "embedded"]
+    return [model for model in zoo.models.values() if model.generation != "embedded"]
 
 
 # ---- what the file lists -----------------------------------------------------------------------------------------
@@ -41,7 +41,7 @@ def test_every_model_and_url_of_the_list_is_there(zoo: Zoo) -> None:
 
 
 def test_models_by_task_and_release(zoo: Zoo) -> None:
-    counts = Counter((model.release, model.task) for model in listed(zoo))
+    counts = Counter((model.generation, model.task) for model in listed(zoo))
     assert counts == {
         ("PP-OCRv3", "det"): 3,
         ("PP-OCRv3", "rec"): 2,
@@ -60,7 +60,7 @@ def test_models_by_task_and_release(zoo: Zoo) -> None:
 
 def test_a_plain_entry(zoo: Zoo) -> None:
     model = zoo.get("ch_PP-OCRv3_det")
-    assert (model.task, model.release, model.size) == ("det", "PP-OCRv3", "3.8M")
+    assert (model.task, model.generation, model.size) == ("det", "PP-OCRv3", "3.8M")
     assert model.languages == ("Chinese", "English", "multilingual")
     assert model.architecture == "det_mobilenet_v3_rsefpn"
     assert model.artifacts["trained"].url == (
@@ -136,9 +136,9 @@ def test_an_unknown_name_brings_suggestions(zoo: Zoo) -> None:
 
 def test_filters_narrow_each_other(zoo: Zoo) -> None:
     assert len(zoo.filter()) == 45
-    names = [model.name for model in zoo.filter(task="rec", release="v2.0", language="serbian")]
+    names = [model.name for model in zoo.filter(task="rec", generation="v2.0", language="serbian")]
     assert names == ["rs_latin_mobile_v2.0_rec", "rs_cyrillic_mobile_v2.0_rec"]
-    assert zoo.filter(task="cls", release="PP-OCRv3") == ()
+    assert zoo.filter(task="cls", generation="PP-OCRv3") == ()
 
 
 # ---- mistakes ----------------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ server: https://server.example/
 dictionaries: ["https://dictionaries.example/{file}"]
 groups:
   a group:
-    release: v2.0
+    generation: v2.0
     task: rec
     architecture: some_network
     languages: [English]
@@ -172,11 +172,11 @@ def test_the_small_zoo_is_right() -> None:
     [
         ("size: 3M", "size: 3", "first, size: expected a size such as 3.8M, found 3"),
         ("size: 3M", "size: 3M\n        sise: 3M", "first, sise: unknown key; did you mean size?"),
-        ("size: 3M", "size: 3M\n        colour: red", "first, colour: unknown key; known are release"),
+        ("size: 3M", "size: 3M\n        colour: red", "first, colour: unknown key; known are generation"),
         ("        size: 3M\n", "", "first, size: missing; expected a size such as 3.8M"),
         ("size: 3M", "size: 3M\n        size: 4M", "line 15, size: stands a second time (first in line 14)"),
         ("task: rec", "task: ocr", "group a group, task: expected one of det, rec, cls, found 'ocr'"),
-        ("release: v2.0", "release: 2.0", "group a group, release: expected one of PP-OCRv3"),
+        ("generation: v2.0", "generation: 2.0", "group a group, generation: expected one of PP-OCRv3"),
         ("languages: [English]", "languages: English", "group a group, languages: expected a list of texts"),
         ("space: true", "space: yes please", "group a group, space: expected true or false, found 'yes please'"),
         ("    space: true\n", "", "first, space: missing; a recogniser needs true or false"),

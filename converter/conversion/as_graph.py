@@ -69,7 +69,8 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
     read = {name: source.tensors[name] for name in origins.values()}
     value_notes = require_sound(read, variances, source.path.name, constants=True)
     module = build_module(graph, source.path.name, source.tensors)
-    notes = ["the network is the program itself", *value_notes, *note_usage(told_by, sides, said, preprocessing)]
+    notes = [source.known.told] if source.known else []
+    notes += ["the network is the program itself", *value_notes, *note_usage(told_by, sides, said, preprocessing)]
     if told_by is None:
         notes.append(
             "the preprocessing is the usual one of its kind, which the program does not tell: compare it with the "
