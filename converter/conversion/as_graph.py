@@ -69,8 +69,7 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
     read = {name: source.tensors[name] for name in origins.values()}
     value_notes = require_sound(read, variances, source.path.name, constants=True)
     module = build_module(graph, source.path.name, source.tensors)
-    notes = [source.known.told] if source.known else []
-    notes += ["the network is the program itself", *value_notes, *note_usage(told_by, sides, said, preprocessing)]
+    notes = ["the network is the program itself", *value_notes, *note_usage(told_by, sides, said, preprocessing)]
     if told_by is None:
         notes.append(
             "the preprocessing is the usual one of its kind, which the program does not tell: compare it with the "
@@ -78,6 +77,7 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
         )
     if source.named_by is None:
         notes.append("there is no .info that names the tensors; they have the names of the program's variables")
+    notes += [source.known.told] if source.known else []
     labels = find_labels(task, parameters, source, dictionary, instructions, fetcher)
     return Conversion(
         source=source,

@@ -158,8 +158,7 @@ def convert(
         _require_taken(entry, settled, preprocessing, told_by or source.path.name)
     mapped = execute(planned)
 
-    notes = [source.known.told] if source.known else []
-    notes += _notes(source, [b.name for b in branches], chosen.name, mapped)
+    notes = _notes(source, [b.name for b in branches], chosen.name, mapped)
     notes += value_notes
     if listed and exported:
         notes += [
@@ -168,6 +167,7 @@ def convert(
             if settled.get(key, value) != value
         ]
     notes += note_usage(told_by, sides, said, preprocessing)
+    notes += [source.known.told] if source.known else []
     labels = find_labels(entry.task, settled, source, dictionary, instructions, fetcher)
     return Conversion(
         source=source,

@@ -94,7 +94,7 @@ class Finding:
     def told(self) -> str:
         """The finding for a person, one line."""
         if self.seen is None:
-            return f"{self.file} is unknown: no release of it is on record, so that nothing tells whether it is one"
+            return f"{self.file} is unknown: it is none of the released files on record"
         model = self.seen.model
         if self.status == "released":
             note = f" ({self.seen.note})" if self.seen.note else ""
