@@ -120,6 +120,15 @@ class Zoo:
         """The models by every name that they have."""
         return (model.under(name) for name, model in self._owners.items())
 
+    @cached_property
+    def tarballs(self) -> dict[Key, Artifact]:
+        """Every tarball by the name under which it was published, and its kind."""
+        found: dict[Key, Artifact] = {}
+        for model in self.models.values():
+            for name, artifacts in {model.name: model.artifacts, **model.aliases}.items():
+                found |= {(name, kind): artifact for kind, artifact in artifacts.items()}
+        return found
+
     def find(self, name: str) -> Model | None:
         """The model of that name or alias, under that name (see `Model.under`), or None."""
         owner = self._owners.get(name)
