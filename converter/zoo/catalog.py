@@ -167,7 +167,9 @@ class Zoo:
         """Which of a filter's words fit nothing, and what would fit in their place; None where some model fits all.
 
         Args:
-            task, generation, language: as for `filter`.
+            task: as for `filter`.
+            generation: as for `filter`.
+            language: as for `filter`.
         """
         if self.filter(task, generation, language):
             return None
