@@ -18,7 +18,7 @@ def description() -> str:
 
 
 # Edited at the top level; installed beside the module that reads them.
-ZOO = ("model_zoo.yaml", "model_zoo.lock.json")
+ZOO = ("model_zoo.yaml", "model_zoo.lock.json", "model_zoo.known.json")
 
 
 class BuildWithZoo(build_py):

@@ -1,11 +1,12 @@
-"""The digest of a set of tensors, by which damage to a file is told that a format does not notice."""
+"""The digests of a set of tensors: with their names, by which damage to a file is told that a format does not notice,
+and of their values alone."""
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,3 +31,15 @@ def digest_of(state: Mapping[str, Tensor]) -> str:
             # Without NumPy, which PyTorch can do without.
             digest.update((ctypes.c_char * tensor.nbytes).from_address(tensor.data_ptr()))
     return digest.hexdigest()
+
+
+def digest_of_values(tensors: Iterable[Tensor]) -> str:
+    """The sha256 of tensors whatever their names are: the same for the same types, shapes and values in any order.
+
+    It is that of the lines of their own digests (`digest_of` of each, under an empty name), sorted.
+
+    Args:
+        tensors: in memory; each may go before the next comes.
+    """
+    lines = sorted(digest_of({"": tensor}) for tensor in tensors)
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()

@@ -226,6 +226,30 @@ Postprocessing = BoxPostprocessing | TextPostprocessing
 # ---- metadata ----------------------------------------------------------------------------------------------------
 
 
+KNOWN_STATUSES = ("released", "exported again", "something else", "different", "unknown")
+
+
+@dataclass(frozen=True)
+class KnownRelease:
+    """What a file of weights is by the released files that others have seen.
+
+    Attributes:
+        status: one of `KNOWN_STATUSES`; see `paddle2torch.converter.zoo.known.Finding`.
+        model: whose file it is, or is different from; None where it is unknown.
+        seen_from: month since which that file is known, as 2025-05.
+        sources: how many have it that do not know of each other.
+    """
+
+    status: str
+    model: str | None = None
+    seen_from: str | None = None
+    sources: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the metadata."""
+        return {"status": self.status, "model": self.model, "seen_from": self.seen_from, "sources": self.sources}
+
+
 @dataclass(frozen=True)
 class Origin:
     """What was converted.
@@ -238,6 +262,7 @@ class Origin:
         branch: which network of a distilled checkpoint, if it holds several.
         named_by: what told the tensors' names: "checkpoint", "info" or "graph"; None where they have the program's.
         fine_tuned_from: name of the model from which training began, for weights that were trained after conversion.
+        known: what the file is by the released ones that others have seen; None in files of earlier versions.
     """
 
     file: str
@@ -247,6 +272,7 @@ class Origin:
     branch: str | None = None
     named_by: str | None = None
     fine_tuned_from: str | None = None
+    known: KnownRelease | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in the metadata."""
@@ -258,6 +284,7 @@ class Origin:
             "branch": self.branch,
             "named_by": self.named_by,
             **({} if self.fine_tuned_from is None else {"fine_tuned_from": self.fine_tuned_from}),
+            **({} if self.known is None else {"known": self.known.to_json()}),
         }
 
 
@@ -595,11 +622,25 @@ def _read_labels(data: object, where: str) -> tuple[str, ...]:
     return _entries(data, where, MOST_LABELS, _label)
 
 
+def _read_known(data: object, where: str) -> KnownRelease:
+    found = _object(data, where, ("status", "model", "seen_from", "sources"))
+    sources = found["sources"]
+    return KnownRelease(
+        status=_choice(found["status"], f"{where}.status", KNOWN_STATUSES),
+        model=_optional(found, "model", _text, f"{where}."),
+        seen_from=_optional(found, "seen_from", _text, f"{where}."),
+        sources=None if sources is None else _integer(sources, f"{where}.sources", MOST_TENSORS),
+    )
+
+
 def _read_origin(data: object, where: str) -> Origin:
-    found = _object(data, where, ("file", "sha256"), ("kind", "url", "branch", "named_by", "fine_tuned_from"))
-    others = {name: _optional(found, name, _text, f"{where}.") for name in found.keys() - {"file", "sha256"}}
+    texts = ("kind", "url", "branch", "named_by", "fine_tuned_from")
+    found = _object(data, where, ("file", "sha256"), (*texts, "known"))
     return Origin(
-        file=_text(found["file"], f"{where}.file"), sha256=_sha256(found["sha256"], f"{where}.sha256"), **others
+        file=_text(found["file"], f"{where}.file"),
+        sha256=_sha256(found["sha256"], f"{where}.sha256"),
+        known=_optional(found, "known", _read_known, f"{where}."),
+        **{name: _optional(found, name, _text, f"{where}.") for name in texts},
     )
 
 

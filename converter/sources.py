@@ -22,11 +22,15 @@ from paddle2torch.converter.support.blob import unchanged
 from paddle2torch.converter.support.digests import sha256_of
 from paddle2torch.converter.support.errors import FormatError, SourceError
 from paddle2torch.converter.support.names import MODEL_SUFFIXES, result_name
+from paddle2torch.converter.zoo.known import Finding, find_weights
 
 if TYPE_CHECKING:
     from paddle2torch.converter.support.blob import Blob
     from paddle2torch.converter.zoo.catalog import Model, Zoo
     from paddle2torch.converter.zoo.download import Fetcher
+
+# What upstream puts behind a model's name in the names of its tarballs and checkpoints.
+_ENDS = ("_infer", "_train", "_pretrained", "_trained", "_pre")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ class Source:
         program: the inference program, where there is one.
         variables: structured name → the program's variable; None where the names are not known.
         named_by: what told the names: "checkpoint", "info", "graph", or None.
+        names: all names of the model of the zoo that it is, or that its file is called after.
+        known: what its weights are by the released files that others have seen; None where there are none, or the model
+            is this package's own.
     """
 
     name: str
@@ -59,6 +66,8 @@ class Source:
     program: Program | None = None
     variables: dict[str, str] | None = None
     named_by: str | None = None
+    names: tuple[str, ...] = ()
+    known: Finding | None = None
 
 
 def load_source(
@@ -83,7 +92,7 @@ def load_source(
         SourceError: nothing of that name, the model has no such artifact, or a file was changed while it was read.
         DownloadError, ArchiveError, FormatError: see there.
     """
-    model = zoo.models.get(text)
+    model = zoo.find(text)
     if model is None and not os.path.exists(text):  # noqa: PTH110 (False for what no path can be)
         if "/" in text or text.endswith(MODEL_SUFFIXES):
             raise SourceError(f"{text}: there is no such file or folder; check the path")
@@ -92,7 +101,8 @@ def load_source(
         path = Path(text)
         # Each file of a folder is looked after by itself; others may be written beside them.
         with unchanged(path) if path.is_file() else nullcontext():
-            return _read(result_name(path), open_model_files(path, member), path, weights=weights)
+            source = _read(result_name(path), open_model_files(path, member), path, weights=weights)
+            return _looked_up(source, _called(source.name, zoo))
     kind = kind or "inference"
     artifact = model.artifacts.get(kind)
     if artifact is None:
@@ -100,7 +110,22 @@ def load_source(
     fetched = fetcher.fetch(artifact)
     with unchanged(fetched.path, fetched.state):
         files = open_model_files(fetched.path, member)
-        return _read(model.name, files, fetched.path, kind, model, fetched.url, fetched.sha256)
+        source = _read(model.name, files, fetched.path, kind, model, fetched.url, fetched.sha256)
+        return source if model.generation == "embedded" else _looked_up(source, model.names)
+
+
+def _called(name: str, zoo: Zoo) -> tuple[str, ...]:
+    """All names of the model of the zoo that a file is called after, as NAME_infer.tar is."""
+    stem = next((name.removesuffix(each) for each in _ENDS if name.endswith(each)), name)
+    model = zoo.find(stem)
+    return model.names if model else ()
+
+
+def _looked_up(source: Source, names: tuple[str, ...]) -> Source:
+    """The source, with what is known of the file of its weights."""
+    if not source.tensors:
+        return source
+    return replace(source, names=names, known=find_weights(source.files, names, source.tensors.values()))
 
 
 def _read(

@@ -115,7 +115,7 @@ def _is_converted(text: str) -> bool:
     from paddle2torch.architectures.hub import is_converted
     from paddle2torch.converter.zoo.catalog import load_zoo
 
-    return is_converted(text) and text not in load_zoo().models
+    return is_converted(text) and text not in load_zoo()
 
 
 def _load(path: str | Path) -> nn.Module:

@@ -19,6 +19,7 @@ from paddle2torch.architectures.loading import HEADER_KEY
 from paddle2torch.architectures.records import Size
 from paddle2torch.cli import main
 from paddle2torch.converter.conversion.as_graph import convert_graph
+from paddle2torch.converter.conversion.choice import Choice
 from paddle2torch.converter.conversion.convert import convert
 from paddle2torch.converter.formats.pdmodel import Operator
 from paddle2torch.converter.parity.reference import PaddleWorker
@@ -239,3 +240,16 @@ def test_what_was_converted_by_the_graph_is_exported_and_optimised(tmp_path: Pat
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "exported" / "embedded_rec.onnx").is_file()
+
+
+def test_what_the_zoo_lists_as_a_graph_becomes_one_by_itself(tmp_path: Path) -> None:
+    place = tmp_path / "openatom" / "openatom_rec_svtrv2_ch_infer.tar"
+    place.parent.mkdir()
+    place.write_bytes((EMBEDDED / "embedded_rec_infer.tar").read_bytes())
+    source = load_source("openatom_rec_svtrv2_ch", load_zoo(), Fetcher(mirror=tmp_path))
+    assert Choice().convert(source).network.name == "graph"
+    named = Choice(architecture="rec_mobilenet_v3_bilstm_ctc").convert(source)
+    assert (named.name, named.network.name) == ("openatom_rec_svtrv2_ch", "rec_mobilenet_v3_bilstm_ctc")
+    place.with_name("openatom_rec_svtrv2_ch_train.tar").write_bytes((EMBEDDED / "embedded_rec_train.tar").read_bytes())
+    trained = load_source("openatom_rec_svtrv2_ch", load_zoo(), Fetcher(mirror=tmp_path), "trained")
+    assert Choice().convert(trained).network.name == "rec_mobilenet_v3_bilstm_ctc"

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from paddle2torch.cli import main
+from paddle2torch.converter.cli.zoo import fitting
 from support.checkpoints import random_tensors, write_checkpoint
 
 Run = Callable[..., Result]
@@ -42,11 +43,39 @@ def test_light_commands_import_no_framework(arguments: list[str]) -> None:
 
 def test_list_shows_every_model_and_filters(run: Run) -> None:
     lines = run("list").stdout.splitlines()
-    assert lines[0].split() == ["NAME", "TASK", "RELEASE", "SIZE", "TARBALLS", "LANGUAGES"]
-    assert len(lines) == 1 + 44 + 1  # heading, the list's models, the embedded one
+    assert lines[0].split() == ["NAME", "TASK", "GENERATION", "SIZE", "LANGUAGES"]
+    assert len(lines) == 1 + 96 + 1  # heading, the released models, the embedded one
+    assert max(map(len, lines)) <= 80
     assert [line.split()[0] for line in run("list", "--task", "cls").stdout.splitlines()[1:]] == [
-        "ch_ppocr_mobile_v2.0_cls"
+        "ch_ppocr_mobile_v2.0_cls",
+        "PP-LCNet_x1_0_textline_ori",
+        "PP-LCNet_x0_25_textline_ori",
+        "PP-LCNet_x1_0_doc_ori",
     ]
+    rows = run("list", "--generation", "pp-ocrv5", "--language", "Russian").stdout.splitlines()[1:]
+    assert [row.split()[:3] for row in rows] == [
+        [f"{script}_PP-OCRv5_mobile_rec", "rec", "PP-OCRv5"] for script in ("eslav", "cyrillic")
+    ]
+
+
+def test_a_long_list_of_languages_is_cut_to_the_width_and_counted(run: Run) -> None:
+    (row,) = run("list", "--language", "Newari").stdout.splitlines()[1:]
+    assert row.endswith("Devanagari script +11")
+    assert fitting(["Chinese", "English"], 16) == "Chinese, English"
+    assert fitting(["Chinese", "English", "Thai"], 20) == "Chinese, English +1"
+    assert fitting(["Traditional Chinese", "English"], 5) == "Traditional Chinese +1"
+
+
+def test_a_filter_that_nothing_fits_says_what_it_did_not_match(run: Run) -> None:
+    result = run("list", "--generation", "PP-OCRv7")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.startswith("there is no generation 'PP-OCRv7'; there are PP-OCRv6, PP-OCRv5, PP-OCRv4,")
+    result = run("list", "--json", "--language", "frensh")
+    assert json.loads(result.stdout) == []
+    assert result.stderr == "no model names the language 'frensh'; did you mean French?\n"
+    assert "no model fits all of --task cls, --language Korean; without --task 4, without --language 4" in (
+        run("list", "--task", "cls", "--language", "Korean").stderr
+    )
 
 
 def test_list_as_json_can_be_read_back(run: Run) -> None:
@@ -60,6 +89,15 @@ def test_info_tells_urls_and_dictionary(run: Run) -> None:
     assert "https://paddleocr.bj.bcebos.com/PP-OCRv2/chinese/ch_PP-OCRv2_infer.tar" in text
     assert "or https://paddleocr.bj.bcebos.com/PP-OCRv2/chinese/ch_PP-OCRv2_rec_infer.tar" in text
     assert "ppocr_keys_v1.txt + space" in text
+
+
+def test_info_is_of_the_name_that_was_asked_for(run: Run) -> None:
+    lines = run("info", "ch_PP-OCRv4_rec").stdout.splitlines()
+    assert lines[0] == "ch_PP-OCRv4_rec"
+    assert "  also called   PP-OCRv4_mobile_rec" in lines
+    (first,) = (line for line in lines if line.startswith("  inference "))
+    assert first.endswith("/PP-OCRv4/chinese/ch_PP-OCRv4_rec_infer.tar")
+    assert "--as-graph" in run("info", "SLANet_plus").stderr
 
 
 def test_convert_prints_results_on_stdout_and_the_story_on_stderr(run: Run, checkpoint: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ NOT_RUN = {
     "make_golden": "takes released programs",
     "scripts.checks.sensitivity": "takes a minute",
 }
-MIRRORED = "|".join(re.escape(model.name) for model in load_zoo().models.values() if model.release != "embedded")
+MIRRORED = "|".join(re.escape(model.name) for model in load_zoo() if model.generation != "embedded")
 # Pages of which nothing is run here, and why.
 NOT_FOLLOWED = {"benchmarks": "takes most of an hour; test_bench and test_optimize have the parts"}
 # What needs models that a mirror has: their names, files made of them, and commands that default to them.

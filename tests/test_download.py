@@ -23,9 +23,11 @@ from click.testing import CliRunner, Result
 from paddle2torch.cli import main
 from paddle2torch.converter.support.blob import FileState
 from paddle2torch.converter.support.errors import DownloadError, OutputError, SourceError
+from paddle2torch.converter.zoo import known
 from paddle2torch.converter.zoo.cache import LOCK, PARTIAL, RECORD, Cache, default_folder
 from paddle2torch.converter.zoo.catalog import Artifact, Dictionary
 from paddle2torch.converter.zoo.download import Fetched, Fetcher
+from paddle2torch.converter.zoo.known import KnownFiles, Seen
 from paddle2torch.converter.zoo.transfer import Policy
 from support import http_server
 from support.http_server import Page, Server
@@ -295,6 +297,29 @@ def test_an_alternative_is_tried_after_404(server: Server, fetcher: Fetcher) -> 
     assert [request.path for request in server.requests] == ["/models/misspelt.tar", "/models/gone.tar", TAR]
     assert fetcher.fetch(artifact("/models/misspelt.tar", TAR)) == fetched
     assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("size", [len(BODY) - 1, len(BODY), None])
+def test_a_size_that_no_known_release_has_is_told_and_the_file_taken(
+    size: int | None, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = KnownFiles((Seen("x", "x_infer.tar", sha256="0" * 64, size=size), Seen("x", "inference.pdmodel", size=1)))
+    monkeypatch.setattr(known, "known_files", lambda: seen)
+    assert fetcher.fetch(artifact()).path.read_bytes() == BODY
+    told = f"has {len(BODY):,} bytes, and the releases of it that are known have {len(BODY) - 1:,}: replaced, or packed"
+    assert (told in caplog.text) == (size == len(BODY) - 1)
+
+
+def test_a_release_that_others_have_wins_over_what_was_seen_first(
+    server: Server, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetcher.fetch(artifact())
+    fetcher.cache.clean()
+    server.pages[TAR] = Page(OTHER)
+    with pytest.raises(DownloadError, match="changed since it was first seen"):
+        fetcher.fetch(artifact())
+    monkeypatch.setattr(known, "known_files", lambda: KnownFiles((Seen("x", "x_infer.tar", sha256=sha256(OTHER)),)))
+    assert fetcher.fetch(artifact()).sha256 == sha256(OTHER)
 
 
 def test_where_nothing_has_the_file_all_urls_are_told(server: Server, fetcher: Fetcher) -> None:
@@ -597,7 +622,7 @@ server: https://zoo.example/
 dictionaries: ["https://zoo.example/{{file}}"]
 groups:
   one:
-    release: v2.0
+    generation: v2.0
     task: det
     architecture: det_mobilenet_v3_rsefpn
     languages: [English]

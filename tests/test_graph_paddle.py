@@ -73,7 +73,7 @@ def error(expected: np.ndarray, found: np.ndarray) -> float:
 
 
 def first_case(model: str) -> Case:
-    listed = load_zoo().models.get(model, load_zoo().models["embedded_rec"])
+    listed = load_zoo().find(model) or load_zoo().get("embedded_rec")
     architecture = get(listed.architecture)
     return default_cases(find_task(architecture.task), architecture.preprocessing)[1]
 

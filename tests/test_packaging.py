@@ -21,6 +21,7 @@ PACKAGED = (
     "pyproject.toml",
     "model_zoo.yaml",
     "model_zoo.lock.json",
+    "model_zoo.known.json",
     "README.md",
     "LICENSE",
     "MANIFEST.in",
@@ -71,7 +72,8 @@ def test_there_is_one_import_name(installed: Path) -> None:
 
 def test_what_is_no_code_is_inside_too(installed: Path) -> None:
     package = installed / "paddle2torch"
-    assert (package / "converter" / "zoo" / "model_zoo.yaml").read_bytes() == (ROOT / "model_zoo.yaml").read_bytes()
+    for name in ("model_zoo.yaml", "model_zoo.lock.json", "model_zoo.known.json"):
+        assert (package / "converter" / "zoo" / name).read_bytes() == (ROOT / name).read_bytes()
     others = ("py.typed", "converter/release/card.md", "converter/parity/report.html", "converter/parity/report.css")
     assert [name for name in others if not (package / name).is_file()] == []
 

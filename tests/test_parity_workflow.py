@@ -33,13 +33,13 @@ def run_step(job: str, marker: str, folder: Path, **environment: str) -> None:
     )
 
 
-@pytest.mark.parametrize("filters", ["", "--task det --release PP-OCRv3"])
+@pytest.mark.parametrize("filters", ["", "--task det --generation PP-OCRv3"])
 def test_the_matrix_has_every_tarball_once(filters: str, tmp_path: Path) -> None:
     run_step("models", "paddle2torch list", tmp_path, FILTERS=filters, GITHUB_OUTPUT=str(tmp_path / "output"))
     name, _, value = (tmp_path / "output").read_text().partition("=")
     entries = json.loads(value)["include"]
     found = [(model, entry["kind"]) for entry in entries for model in entry["models"].split()]
-    models = load_zoo().filter(task="det", release="PP-OCRv3") if filters else load_zoo().models.values()
+    models = load_zoo().filter(task="det", generation="PP-OCRv3") if filters else load_zoo().models.values()
     assert name == "matrix"
     assert sorted(found) == sorted((model.name, kind) for model in models for kind in model.artifacts)
     assert len({(entry["architecture"], entry["kind"]) for entry in entries}) == len(entries) <= 256

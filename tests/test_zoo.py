@@ -9,13 +9,25 @@ from pathlib import Path
 
 import pytest
 
+from paddle2torch.architectures.records import GRAPH
 from paddle2torch.architectures.registry import get
 from paddle2torch.converter.support.blob import FileState
 from paddle2torch.converter.support.errors import SourceError, ZooError
-from paddle2torch.converter.zoo.catalog import EMBEDDED, Dictionary, Model, Zoo, load_zoo, parse_zoo, zoo_path
+from paddle2torch.converter.zoo.catalog import (
+    EMBEDDED,
+    GENERATIONS,
+    Dictionary,
+    Model,
+    Zoo,
+    load_zoo,
+    parse_zoo,
+    zoo_path,
+)
 from paddle2torch.converter.zoo.download import Fetched, Fetcher
 from paddle2torch.converter.zoo.lock import KnownFile, lock_path, measure, read_lock, write_lock
 
+LATER = "3bb7e3df14f4627c8a65b4338aa4e4945ed995a9256622b8d8e2df4169e577d6"
+"""sha256 over the sorted URLs of upstream's later models, of text and its direction, one a line."""
 URLS_OF_THE_LIST = "c23a657138969db07b0c1f93bf4eaf6b9e6c82dfaeee7dc8a87e472c80d32d3f"
 """sha256 over the sorted tarball URLs of upstream's list, one a line."""
 
@@ -25,9 +37,15 @@ def zoo() -> Zoo:
     return load_zoo()
 
 
-def listed(zoo: Zoo) -> list:
-    """The models of upstream's list, without our own."""
-    return [model for model in zoo.models.values() if model.release != "embedded"]
+def listed(zoo: Zoo) -> list[Model]:
+    """The models of upstream's list of 2022."""
+    found = [model for model in zoo.models.values() if model.generation in ("PP-OCRv3", "PP-OCRv2", "v2.0")]
+    return [model for model in found if "/paddle3.0.0/" not in model.artifacts["inference"].url]
+
+
+def places(model: Model) -> set[str]:
+    """All URLs of a model's files."""
+    return {url for each in model.artifacts.values() for url in (each.url, *each.alternatives)}
 
 
 # ---- what the file lists -----------------------------------------------------------------------------------------
@@ -40,8 +58,35 @@ def test_every_model_and_url_of_the_list_is_there(zoo: Zoo) -> None:
     assert hashlib.sha256("\n".join(urls).encode()).hexdigest() == URLS_OF_THE_LIST
 
 
-def test_models_by_task_and_release(zoo: Zoo) -> None:
-    counts = Counter((model.release, model.task) for model in listed(zoo))
+def test_every_later_model_and_url_is_there(zoo: Zoo) -> None:
+    """Three of the list of 2022 are released anew, under other names."""
+    old = {model.name for model in listed(zoo) if not model.aliases}
+    later = [model for model in zoo.models.values() if model.name not in old and model.generation != "embedded"]
+    assert Counter((model.generation, model.task) for model in later) == {
+        ("PP-OCRv6", "det"): 3,
+        ("PP-OCRv6", "rec"): 3,
+        ("PP-OCRv5", "det"): 2,
+        ("PP-OCRv5", "rec"): 13,
+        ("PP-OCRv4", "det"): 4,
+        ("PP-OCRv4", "rec"): 11,
+        ("PP-OCRv3", "det"): 2,
+        ("PP-OCRv3", "rec"): 12,
+        ("SVTRv2", "rec"): 2,
+        ("PP-LCNet", "cls"): 3,
+    }
+    urls = sorted(set().union(*map(places, later)))
+    assert hashlib.sha256("\n".join(urls).encode()).hexdigest() == LATER
+    assert [model.name for model in later if "trained" not in model.artifacts] == [
+        f"{language}_PP-OCRv4_rec" for language in ("korean", "japan", "ta", "te", "ka", "arabic", "devanagari")
+    ]
+
+
+def test_the_newest_generation_comes_first(zoo: Zoo) -> None:
+    assert tuple(dict.fromkeys(model.generation for model in zoo.models.values())) == GENERATIONS
+
+
+def test_models_by_task_and_generation(zoo: Zoo) -> None:
+    counts = Counter((model.generation, model.task) for model in listed(zoo))
     assert counts == {
         ("PP-OCRv3", "det"): 3,
         ("PP-OCRv3", "rec"): 2,
@@ -60,8 +105,9 @@ def test_models_by_task_and_release(zoo: Zoo) -> None:
 
 def test_a_plain_entry(zoo: Zoo) -> None:
     model = zoo.get("ch_PP-OCRv3_det")
-    assert (model.task, model.release, model.size) == ("det", "PP-OCRv3", "3.8M")
+    assert (model.task, model.generation, model.size) == ("det", "PP-OCRv3", "3.8M")
     assert model.languages == ("Chinese", "English", "multilingual")
+    assert model.names == ("ch_PP-OCRv3_det", "PP-OCRv3_mobile_det")
     assert model.architecture == "det_mobilenet_v3_rsefpn"
     assert model.artifacts["trained"].url == (
         "https://paddleocr.bj.bcebos.com/PP-OCRv3/chinese/ch_PP-OCRv3_det_distill_train.tar"
@@ -79,7 +125,7 @@ def test_group_defaults_and_patterns_are_filled_in(zoo: Zoo) -> None:
     upstream = "https://raw.githubusercontent.com/PaddlePaddle/PaddleOCR"
     assert model.dictionary == Dictionary(
         f"{upstream}/v2.6.0/ppocr/utils/dict/rs_dict.txt",
-        (f"{upstream}/release/2.6/ppocr/utils/dict/rs_dict.txt",),
+        tuple(f"{upstream}/{branch}/ppocr/utils/dict/rs_dict.txt" for branch in ("release/2.6", "main")),
         space=False,
     )
 
@@ -103,7 +149,13 @@ def test_rows_of_both_revisions_are_one_entry(zoo: Zoo) -> None:
 
 
 def test_every_architecture_is_known_and_takes_the_parameters(zoo: Zoo) -> None:
+    assert [model.name for model in zoo.models.values() if model.architecture == GRAPH] == [
+        "ch_SVTRv2_rec",
+        "ch_RepSVTR_rec",
+    ]
     for model in zoo.models.values():
+        if model.architecture == GRAPH:
+            continue
         architecture = get(model.architecture)
         assert architecture.task == model.task, model.name
         assert model.parameters.keys() <= architecture.parameters.keys(), model.name
@@ -117,8 +169,9 @@ def test_only_these_dictionaries_do_not_fit_their_released_heads(zoo: Zoo, mirro
 
     unfit = [
         model.name
-        for model in listed(zoo)
-        if model.dictionary and classes(model.dictionary) != model.parameters.get("classes", classes(model.dictionary))
+        for model in zoo.models.values()
+        if model.dictionary and model.generation != "embedded"
+        if classes(model.dictionary) != model.parameters.get("classes", classes(model.dictionary))
     ]
     assert unfit == ["german_mobile_v2.0_rec", "ru_mobile_v2.0_rec"]
     assert classes(zoo.get("ch_PP-OCRv3_rec").dictionary) == 6625
@@ -127,18 +180,47 @@ def test_only_these_dictionaries_do_not_fit_their_released_heads(zoo: Zoo, mirro
 # ---- looking models up -------------------------------------------------------------------------------------------
 
 
+def test_a_model_is_found_by_all_its_names_with_the_tarballs_of_that_name_first(zoo: Zoo) -> None:
+    new, old, rapid = map(zoo.get, ("PP-OCRv4_mobile_det", "ch_PP-OCRv4_det", "ch_PP-OCRv5_det_mobile"))
+    assert (old.name, old.names) == ("ch_PP-OCRv4_det", ("ch_PP-OCRv4_det", "PP-OCRv4_mobile_det"))
+    assert places(old) == places(new)
+    assert new.artifacts["inference"].url.endswith("/paddle3.0.0/PP-OCRv4_mobile_det_infer.tar")
+    assert new.artifacts["inference"].alternatives[-1] == old.artifacts["inference"].url
+    assert old.artifacts["inference"].alternatives[0] == new.artifacts["inference"].url
+    assert rapid == replace(zoo.get("PP-OCRv5_mobile_det"), name=rapid.name, aliases={"PP-OCRv5_mobile_det": {}})
+    assert zoo.find("PP-OCRv5_det") is None
+    assert "ch_PP-OCRv4_det" in zoo
+    assert "PP-OCRv5_det" not in zoo
+
+
+def test_names_are_unique_and_every_url_is_one(zoo: Zoo) -> None:
+    names = [name for model in zoo.models.values() for name in model.names]
+    assert len(names) == len(set(names)) == len({model.name for model in zoo})
+    for model in zoo:
+        for kind, artifact in model.artifacts.items():
+            assert artifact.kind == kind
+            assert artifact.url not in artifact.alternatives
+            for url in (artifact.url, *artifact.alternatives):
+                assert url.startswith(("https://paddle", EMBEDDED)), url
+                assert url.endswith((".tar", ".pdparams")), url
+
+
 def test_an_unknown_name_brings_suggestions(zoo: Zoo) -> None:
     with pytest.raises(SourceError, match=r"^ch_pp-ocrv3_dett: no model .* did you mean ch_PP-OCRv3_det"):
         zoo.get("ch_pp-ocrv3_dett")
-    with pytest.raises(SourceError, match="`python -m paddle2torch list` shows all"):
+    with pytest.raises(SourceError, match="`python -m paddle2torch list` shows all; others .* by its graph"):
         zoo.get("something else")
+    with pytest.raises(SourceError, match="did you mean PP-OCRv5_server_det or "):
+        zoo.get("PP-OCRv5_det")
+    with pytest.raises(SourceError, match="did you mean .*ch_PP-OCRv4_rec"):
+        zoo.get("ch_ppocrv4_rec")
 
 
 def test_filters_narrow_each_other(zoo: Zoo) -> None:
-    assert len(zoo.filter()) == 45
-    names = [model.name for model in zoo.filter(task="rec", release="v2.0", language="serbian")]
+    assert len(zoo.filter()) == 97
+    names = [model.name for model in zoo.filter(task="rec", generation="v2.0", language="serbian")]
     assert names == ["rs_latin_mobile_v2.0_rec", "rs_cyrillic_mobile_v2.0_rec"]
-    assert zoo.filter(task="cls", release="PP-OCRv3") == ()
+    assert zoo.filter(task="cls", generation="PP-OCRv3") == ()
 
 
 # ---- mistakes ----------------------------------------------------------------------------------------------------
@@ -148,7 +230,7 @@ server: https://server.example/
 dictionaries: ["https://dictionaries.example/{file}"]
 groups:
   a group:
-    release: v2.0
+    generation: v2.0
     task: rec
     architecture: some_network
     languages: [English]
@@ -172,11 +254,35 @@ def test_the_small_zoo_is_right() -> None:
     [
         ("size: 3M", "size: 3", "first, size: expected a size such as 3.8M, found 3"),
         ("size: 3M", "size: 3M\n        sise: 3M", "first, sise: unknown key; did you mean size?"),
-        ("size: 3M", "size: 3M\n        colour: red", "first, colour: unknown key; known are release"),
-        ("        size: 3M\n", "", "first, size: missing; expected a size such as 3.8M"),
+        ("size: 3M", "size: 3M\n        colour: red", "first, colour: unknown key; known are generation"),
+        ("        description: a model\n", "", "first, description: missing; expected a text"),
+        ("size: 3M", "size: 3M\n        aliases: other", "first, aliases: expected a list of names, or a mapping"),
+        ("size: 3M", "size: 3M\n        aliases: [a b]", "first, aliases, 'a b': expected a name of letters"),
+        ("size: 3M", "size: 3M\n        aliases: [a, a]", "first, aliases, a: stands a second time"),
+        ("size: 3M", "size: 3M\n        aliases: [first]", "first, aliases: first is a name of first already"),
+        (
+            "size: 3M",
+            "size: 3M\n        aliases: {other: {trained: a.tar}}",
+            "first, aliases, other, trained: the model itself has no such tarball",
+        ),
+        (
+            "size: 3M",
+            "size: 3M\n        aliases: {other: {dictionary: a.txt}}",
+            "first, aliases, other, dictionary: unknown key; known are inference, trained, pretrained",
+        ),
+        (
+            "size: 3M",
+            "size: 3M\n        aliases: {other: {inference: http://a.tar}}",
+            "other, inference, url: expected a path",
+        ),
+        (
+            "server: https",
+            "places: {models: 3}\nserver: https",
+            "the file, places, 'models': expected a name and a URL",
+        ),
         ("size: 3M", "size: 3M\n        size: 4M", "line 15, size: stands a second time (first in line 14)"),
         ("task: rec", "task: ocr", "group a group, task: expected one of det, rec, cls, found 'ocr'"),
-        ("release: v2.0", "release: 2.0", "group a group, release: expected one of PP-OCRv3"),
+        ("generation: v2.0", "generation: 2.0", "group a group, generation: expected one of PP-OCRv6"),
         ("languages: [English]", "languages: English", "group a group, languages: expected a list of texts"),
         ("space: true", "space: yes please", "group a group, space: expected true or false, found 'yes please'"),
         ("    space: true\n", "", "first, space: missing; a recogniser needs true or false"),
@@ -221,7 +327,7 @@ def test_the_small_zoo_is_right() -> None:
         (
             SMALL_ZOO,
             "- a list",
-            "the file, content: expected a mapping with server, dictionaries, groups, found ['a list']",
+            "the file, content: expected a mapping with server, places, dictionaries, groups, found ['a list']",
         ),
     ],
 )
@@ -234,15 +340,19 @@ def test_a_mistake_is_reported_with_entry_and_key(old: str, new: str, complaint:
 
 
 def test_all_mistakes_are_reported_at_once() -> None:
-    text = SMALL_ZOO.replace("size: 3M", "sise: 3M").replace("task: rec", "task: ocr").replace("folder/", "http://")
+    text = (
+        SMALL_ZOO.replace("description: a", "descriptoin: a")
+        .replace("task: rec", "task: ocr")
+        .replace("folder/", "http://")
+    )
     with pytest.raises(ZooError) as caught:
         parse_zoo(text, "small.yaml")
     first, *mistakes = str(caught.value).splitlines()
     assert first == "small.yaml: 4 mistakes in the zoo, to be corrected:"
     assert [line.split(":")[0].strip() for line in mistakes] == [
         "group a group, task",
-        "first, sise",
-        "first, size",
+        "first, descriptoin",
+        "first, description",
         "first, inference, url",
     ]
 
@@ -251,6 +361,15 @@ def test_a_model_in_two_groups_is_a_mistake() -> None:
     again = SMALL_ZOO[SMALL_ZOO.index("  a group:") :].replace("a group", "another group")
     with pytest.raises(ZooError, match=r"first, group another group: the model stands in an earlier group too"):
         parse_zoo(SMALL_ZOO + again, "small.yaml")
+
+
+def test_a_name_belongs_to_one_model() -> None:
+    second = "      second: {description: b, aliases: [first], dictionary: d.txt, inference: second.tar}\n"
+    with pytest.raises(ZooError, match="second, aliases: first is a name of first already"):
+        parse_zoo(SMALL_ZOO + second, "small.yaml")
+    third = second.replace("second", "third").replace("[first]", "[other]")
+    with pytest.raises(ZooError, match="third, aliases: other is a name of second already"):
+        parse_zoo(SMALL_ZOO + second.replace("[first]", "[other]") + third, "small.yaml")
 
 
 def test_what_is_not_yaml_is_one_error(tmp_path: Path) -> None:
@@ -285,7 +404,7 @@ def test_measuring_takes_what_comes_whatever_is_pinned(tmp_path: Path) -> None:
 def test_the_zoo_and_its_lock_file_belong_together(zoo: Zoo) -> None:
     """Every pin is that of a tarball that the zoo lists, and every tarball of this package is pinned, rightly."""
     pins = read_lock(lock_path(zoo_path()))
-    artifacts = {(model.name, kind): each for model in zoo.models.values() for kind, each in model.artifacts.items()}
+    artifacts = zoo.tarballs
     assert pins.keys() <= artifacts.keys()
     assert pins == {
         key: KnownFile(each.sha256, each.size) for key, each in artifacts.items() if each.sha256 is not None
@@ -323,6 +442,17 @@ def test_what_is_measured_is_pinned_and_the_rest_stays(tmp_path: Path, zoo: Zoo)
     before = lock.read_bytes()
     assert write_lock(lock, load_zoo(path), {}) == ()
     assert lock.read_bytes() == before
+
+
+def test_a_name_with_tarballs_of_its_own_has_pins_of_its_own(tmp_path: Path) -> None:
+    path, lock = tmp_path / "zoo.yaml", tmp_path / "zoo.lock.json"
+    path.write_text(SMALL_ZOO.replace("size: 3M", "size: 3M\n        aliases: {other: {inference: other.tar}}"))
+    own, others = fetched("own"), fetched("others")
+    write_lock(lock, load_zoo(path), {("first", "inference"): own, ("other", "inference"): others})
+    for name, file in (("first", own), ("other", others)):
+        assert load_zoo(path).get(name).artifacts["inference"].sha256 == file.sha256
+    assert write_lock(lock, load_zoo(path), {}) == ()
+    assert read_lock(lock).keys() == {("first", "inference"), ("other", "inference")}
 
 
 def test_pins_of_what_the_zoo_no_longer_lists_go(tmp_path: Path) -> None:

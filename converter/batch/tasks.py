@@ -155,7 +155,7 @@ def _map_paths(value: Any) -> Any:
 def _absolute_text(text: str) -> str:
     """A word of the user's that may be a path, and then is one from here."""
     prefix, colon, rest = text.partition(":")
-    if text in _zoo().models or "://" in text:
+    if text in _zoo() or "://" in text:
         return text
     if colon and prefix == "graph":
         return f"{prefix}:{_absolute_text(rest)}"

@@ -41,7 +41,7 @@ def export(sources: tuple[str, ...], formats: tuple[str, ...], output: Path, cho
     from paddle2torch.converter.release.export import export_model, write_export
     from paddle2torch.converter.support.names import result_names
 
-    for text, name in result_names(sources, open_zoo().models, choice.branch).items():
+    for text, name in result_names(sources, open_zoo(), choice.branch).items():
         model, metadata = open_model(text, choice, access, name)
         if metadata["task"] == "rec" and metadata["labels"] is None:
             note(f"{metadata['name']}: no labels are known, so the file will hold none; give them with --dict")

@@ -40,7 +40,7 @@ def inspect(path: str, choice: Choice, access: Access, as_json: bool) -> None:
     from paddle2torch.converter.conversion.inspection import inspect_source, inspect_weights
 
     report: Inspection | WeightsInspection
-    if is_converted(path) and path not in open_zoo().models:
+    if is_converted(path) and path not in open_zoo():
         choice.require_none(path)
         report = inspect_weights(path)
     else:
@@ -146,7 +146,7 @@ def comparable(text: str, choice: Choice, access: Access) -> dict[str, Any]:
     """Module key → array of what a file really holds."""
     from paddle2torch.architectures.hub import is_converted
 
-    if is_converted(text) and text not in open_zoo().models:
+    if is_converted(text) and text not in open_zoo():
         from paddle2torch.converter.writing.to_paddle import state_arrays
 
         return state_arrays(text)

@@ -75,10 +75,10 @@ def chosen(sources: Sequence[str], everything: bool, kind: str | None, branch: s
         raise click.UsageError("name a SOURCE, or give --all")
     from paddle2torch.converter.support.names import result_names
 
-    models = open_zoo().models
+    zoo = open_zoo()
     if everything:
-        sources = [name for name, model in models.items() if (kind or "inference") in model.artifacts]
-    return result_names(sources, models, branch)
+        sources = [name for name, model in zoo.models.items() if (kind or "inference") in model.artifacts]
+    return result_names(sources, zoo, branch)
 
 
 def finish(outcomes: Sequence[Outcome], rows: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -15,25 +16,33 @@ from paddle2torch.converter.support.table import table_lines
 if TYPE_CHECKING:
     from paddle2torch.converter.zoo.catalog import Model
 
+COLUMNS = 80
+"""Of a terminal that is not wide; the table of the models fits."""
+
 
 @click.command("list")
 @click.option("--task", type=click.Choice(TASKS), help="Only detectors, recognisers or classifiers.")
-@click.option("--release", help="Only one release: PP-OCRv3, PP-OCRv2, v2.0 or embedded.")
-@click.option("--language", help="Only models for that language.")
+@click.option("--generation", "--release", help="Only one generation, such as PP-OCRv5.")
+@click.option("--language", help="Only models for that language, or part of its name.")
 @as_json
-def list_command(task: str | None, release: str | None, language: str | None, as_json: bool) -> None:
-    """List the models of the zoo."""
-    models = open_zoo().filter(task=task, release=release, language=language)
+def list_command(task: str | None, generation: str | None, language: str | None, as_json: bool) -> None:
+    """List the models of the zoo, the newest generation first."""
+    zoo = open_zoo()
+    models = zoo.filter(task, generation, language)
+    nothing = zoo.explain_nothing(task, generation, language)
+    if nothing:
+        note(nothing)
     if as_json:
         print_json([asdict(model) for model in models])
         return
-    rows = [("NAME", "TASK", "RELEASE", "SIZE", "TARBALLS", "LANGUAGES")]
-    rows += [
-        (m.name, m.task, m.release, m.size, ", ".join(sorted(m.artifacts, key=KINDS.index)), ", ".join(m.languages))
-        for m in models
-    ]
-    listing(table_lines(rows))
-    note(f"{len(models)} models")
+    if nothing:
+        return
+    rows = [("NAME", "TASK", "GENERATION", "SIZE", "LANGUAGES")]
+    rows += [(model.name, model.task, model.generation, model.size or "-", "") for model in models]
+    room = COLUMNS - len(table_lines([*rows, ("", "", "", "", "|")])[-1]) + 1
+    told = ["LANGUAGES", *(fitting(model.languages, room) for model in models)]
+    listing(table_lines([(*row[:-1], languages) for row, languages in zip(rows, told, strict=True)]))
+    note(f"{len(models)} models; `info NAME` tells all of one, its other names too")
 
 
 @click.command()
@@ -48,15 +57,30 @@ def info(name: str, as_json: bool) -> None:
     listing(describe(model))
 
 
+def fitting(words: Sequence[str], room: int) -> str:
+    """As many words as there is room for, one at least, and the number of the others.
+
+    Args:
+        words: in order of importance.
+        room: characters.
+    """
+    for count in range(len(words), 0, -1):
+        text = ", ".join(words[:count]) + (f" +{len(words) - count}" if count < len(words) else "")
+        if len(text) <= room:
+            break
+    return text
+
+
 def describe(model: Model) -> list[str]:
     """A model's entry, for a person."""
     parameters = ", ".join(f"{key} = {value}" for key, value in model.parameters.items())
     facts = [
         ("task", model.task),
-        ("release", ", ".join([model.release, *(f"list {revision}" for revision in model.revisions)])),
+        *([("also called", ", ".join(model.aliases))] if model.aliases else []),
+        ("generation", ", ".join([model.generation, *(f"list {revision}" for revision in model.revisions)])),
         ("languages", ", ".join(model.languages)),
         ("description", model.description),
-        ("listed size", model.size),
+        *([("listed size", model.size)] if model.size else []),
         ("architecture", model.architecture + (f" ({parameters})" if parameters else "")),
     ]
     for kind in sorted(model.artifacts, key=KINDS.index):

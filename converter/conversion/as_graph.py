@@ -77,6 +77,7 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
         )
     if source.named_by is None:
         notes.append("there is no .info that names the tensors; they have the names of the program's variables")
+    notes += [source.known.told] if source.known else []
     labels = find_labels(task, parameters, source, dictionary, instructions, fetcher)
     return Conversion(
         source=source,

@@ -80,9 +80,9 @@ class Choice:
         from paddle2torch.architectures.hub import is_converted
         from paddle2torch.converter.sources import load_source
 
-        if self.kind is not None and text not in zoo.models and os.path.exists(text):  # noqa: PTH110
+        if self.kind is not None and text not in zoo and os.path.exists(text):  # noqa: PTH110
             raise SourceError(f"{text}: is no model of the zoo, for which alone --kind {self.kind} means something")
-        if text not in zoo.models and is_converted(text) and os.path.exists(text):  # noqa: PTH110
+        if text not in zoo and is_converted(text) and os.path.exists(text):  # noqa: PTH110
             raise SourceError(
                 f"{text}: holds PyTorch weights already: paddle2torch.load_model loads them, `paddle2torch inspect "
                 f"{text}` says what they are, `verify SOURCE --weights {text}` compares them with what they were "
@@ -93,8 +93,11 @@ class Choice:
 
     def convert(self, source: Source, fetcher: Fetcher | None = None) -> Conversion:
         """Convert a model in memory; without a fetcher the zoo's dictionary is left alone. See
-        `paddle2torch.converter.conversion.convert.convert` for errors."""
-        if self.as_graph:
+        `paddle2torch.converter.conversion.convert.convert` for errors. What the zoo lists as a graph becomes one."""
+        from paddle2torch.architectures.records import GRAPH
+
+        listed = source.model.architecture if source.model and not (self.architecture or self.config) else None
+        if self.as_graph or (listed == GRAPH and source.program is not None):
             from paddle2torch.converter.conversion.as_graph import convert_graph
 
             return convert_graph(source, dictionary=self.dictionary, fetcher=fetcher)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paddle2torch.architectures.matching import Fit, Shape, empty_network, infer_parameters
-from paddle2torch.architectures.records import Postprocessing, Preprocessing
+from paddle2torch.architectures.records import GRAPH, Postprocessing, Preprocessing
 from paddle2torch.architectures.registry import Architecture
 from paddle2torch.converter.conversion.network import NamedNetwork, Network
 from paddle2torch.converter.conversion.usage import (
@@ -123,7 +123,7 @@ def convert(
         SourceError: the dictionary cannot be read.
     """
     listed = source.model
-    told = architecture or (listed.architecture if listed and not config else None)
+    told = architecture or (listed.architecture if listed and listed.architecture != GRAPH and not config else None)
     told_network = find_architecture(told) if told else config.architecture if config else None
     source = named(source, told_network)
     branches = census(source.tensors)
@@ -167,6 +167,7 @@ def convert(
             if settled.get(key, value) != value
         ]
     notes += note_usage(told_by, sides, said, preprocessing)
+    notes += [source.known.told] if source.known else []
     labels = find_labels(entry.task, settled, source, dictionary, instructions, fetcher)
     return Conversion(
         source=source,

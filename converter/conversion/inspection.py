@@ -15,6 +15,7 @@ from paddle2torch.converter.mapping.branches import census, choose
 from paddle2torch.converter.mapping.recognition import describe, find_architecture, identify, rank
 from paddle2torch.converter.sources import Source
 from paddle2torch.converter.support.errors import MappingError
+from paddle2torch.converter.zoo.known import find_others
 
 NEAREST = 3
 
@@ -36,6 +37,8 @@ class Inspection:
         findings: lines: what tells the architecture, or why nothing fits and what is near.
         operators: type → count, of an inference program.
         named_by: what told the tensors' names: "checkpoint", "info", "graph", or None.
+        known: what the file of the weights is by the released ones that others have seen, and what those beside it are;
+            lines.
     """
 
     file: str
@@ -50,9 +53,10 @@ class Inspection:
     findings: tuple[str, ...]
     operators: dict[str, int]
     named_by: str | None
+    known: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        return {**self.__dict__, "findings": list(self.findings)}
+        return {**self.__dict__, "findings": list(self.findings), "known": list(self.known)}
 
     def lines(self) -> list[str]:
         """The same for a person."""
@@ -61,6 +65,7 @@ class Inspection:
         if len(self.branches) > 1 or self.branch:
             counts = ", ".join(f"{name or '(no prefix)'} ({count} tensors)" for name, count in self.branches.items())
             lines.append(f"  networks      {counts}; looked at {self.branch or '(no prefix)'}")
+        lines += [f"  {'' if place else 'known files':<12}  {text}" for place, text in enumerate(self.known)]
         if self.named_by == "graph":
             lines.append("  names         by the places in the graph; there is no .info")
         if self.operators:
@@ -126,6 +131,9 @@ def inspect_source(source: Source, branch: str | None = None, architecture: str 
         if source.program
         else {},
         named_by=source.named_by,
+        known=(source.known.told, *(each.told for each in find_others(source.files, source.names)))
+        if source.known
+        else (),
     )
 
 

@@ -114,9 +114,11 @@ def _same_architecture(conversion: Conversion, zoo: Zoo) -> Iterator[Model]:
         for model in zoo.models.values()
         if model.architecture == conversion.network.name and "inference" in model.artifacts
     ]
-    released = [model for model in models if model.release != "embedded"]
-    released.sort(key=lambda model: own is None or model.name != own.name)
-    embedded = [model for model in models if model.release == "embedded"]
+    released = [model for model in models if model.generation != "embedded"]
+    released.sort(key=lambda model: own is None or own.name not in model.names)
+    if own is not None and released and own.name in released[0].names:
+        released[0] = own  # under the name that it was asked for by
+    embedded = [model for model in models if model.generation == "embedded"]
     yield from [*released[:2], *embedded, *released[2:]]
 
 

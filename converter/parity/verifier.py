@@ -93,7 +93,7 @@ class Verifier:
         task, record = find_task(conversion.network.task), conversion.network.preprocessing
         cases = default_cases(task, record)
         model = conversion.source.model
-        if model is not None and model.release == "embedded":
+        if model is not None and model.generation == "embedded":
             with resources.as_file(resources.files(zoo) / "embedded" / SAMPLE) as path:
                 cases.insert(0, image_cases(task, record, [path])[0])
         return cases

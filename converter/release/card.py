@@ -24,7 +24,10 @@ LIBRARY = "paddle2torch"
 LANGUAGES = {
     "Arabic": "ar",
     "Arabic script": "und-Arab",
+    "Balochi": "bal",
     "Belarusian": "be",
+    "Bhojpuri": "bho",
+    "Bihari": "bh",
     "Bulgarian": "bg",
     "Chinese": "zh",
     "Cyrillic script": "und-Cyrl",
@@ -32,27 +35,45 @@ LANGUAGES = {
     "English": "en",
     "French": "fr",
     "German": "de",
+    "Greek": "el",
+    "Haryanvi": "bgc",
     "Hindi": "hi",
     "Italian": "it",
     "Japanese": "ja",
     "Kannada": "kn",
+    "Kazakh": "kk",
+    "Konkani": "kok",
     "Korean": "ko",
+    "Kurdish": "ku",
+    "Latin": "la",
     "Latin script": "und-Latn",
+    "Maithili": "mai",
     "Marathi": "mr",
+    "Mongolian": "mn",
     "Nepali": "ne",
+    "Newari": "new",
     "Occitan": "oc",
+    "Pashto": "ps",
     "Persian": "fa",
+    "Polish": "pl",
     "Portuguese": "pt",
+    "Romanian": "ro",
     "Russian": "ru",
+    "Sanskrit": "sa",
     "Serbian (Cyrillic)": "sr-Cyrl",
     "Serbian (Latin)": "sr-Latn",
+    "Sindhi": "sd",
     "Spanish": "es",
     "Tamil": "ta",
+    "Tatar": "tt",
     "Telugu": "te",
+    "Thai": "th",
     "Traditional Chinese": "zh-Hant",
+    "Turkish": "tr",
     "Ukrainian": "uk",
     "Urdu": "ur",
     "Uyghur": "ug",
+    "Vietnamese": "vi",
     "multilingual": "und",
 }
 """The zoo's languages as BCP 47 tags; `und` (undetermined) where there are several."""
@@ -127,7 +148,7 @@ def metadata(conversion: Conversion, model: Model) -> dict[str, Any]:
         "library_name": LIBRARY,
         "pipeline_tag": find_task(model.task).pipeline,
         **({"base_model": base} if base else {}),
-        "tags": ["OCR", "PaddleOCR", model.release, find_task(model.task).tag, "pytorch"],
+        "tags": ["OCR", "PaddleOCR", model.generation, find_task(model.task).tag, "pytorch"],
     }
 
 
@@ -139,7 +160,7 @@ def _parameters_sha256(conversion: Conversion) -> str | None:
 def _summary(conversion: Conversion, model: Model) -> str:
     entry = conversion.network
     settled = ", ".join(f"`{key} = {value}`" for key, value in conversion.network.parameters.items())
-    origin = "" if model.release == "embedded" else f" PaddleOCR's {model.release} weights, converted to PyTorch."
+    origin = "" if model.generation == "embedded" else f" PaddleOCR's {model.generation} weights, converted to PyTorch."
     return (
         f"{model.description}.{origin}\n\n"
         f"{entry.summary[0].upper()}{entry.summary[1:]}. The package knows it as `{entry.name}` with {settled};"

@@ -299,7 +299,7 @@ def _entry(folder: Path, files: Mapping[str, tuple[int, str]]) -> dict[str, Any]
     return {
         "name": folder.name,
         "task": model.task,
-        "release": model.release,
+        "generation": model.generation,
         "languages": list(model.languages),
         "licence": LICENCE,
         "architecture": metadata["architecture"],

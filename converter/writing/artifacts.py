@@ -27,10 +27,10 @@ def metadata(conversion: Conversion) -> dict[str, Any]:
 
     Keys: schema_version, name, task, architecture, graph (only where that is the architecture), parameters,
     preprocessing, labels (None where unknown), postprocessing (but for classifiers), source (kind, file, url, sha256,
-    branch, named_by), ignored (structured name → reason), initialised (module keys), widened (module key → stored data
-    type), narrowed (the same of wider types; only where there are any), folded (module key → structured names that went
-    into it; only in a folded layout), digest (of the tensors, see `paddle2torch.architectures.digest`), converter
-    (version).
+    branch, named_by, known), ignored (structured name → reason), initialised (module keys), widened (module key →
+    stored data type), narrowed (the same of wider types; only where there are any), folded (module key → structured
+    names that went into it; only in a folded layout), digest (of the tensors, see
+    `paddle2torch.architectures.digest`), converter (version).
     """
     source = conversion.source
     return {
@@ -50,6 +50,7 @@ def metadata(conversion: Conversion) -> dict[str, Any]:
             "sha256": source.sha256,
             "branch": conversion.branch or None,
             "named_by": source.named_by,
+            **({"known": source.known.record.to_json()} if source.known else {}),
         },
         "ignored": conversion.mapped.ignored,
         "initialised": list(conversion.mapped.initialised),

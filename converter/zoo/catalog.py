@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from paddle2torch.converter.support.errors import SourceError, ZooError
 from paddle2torch.converter.zoo.lock import Key, KnownFile, lock_path, read_lock
 
 TASKS = ("det", "rec", "cls")
-RELEASES = ("PP-OCRv3", "PP-OCRv2", "v2.0", "embedded")
+GENERATIONS = ("PP-OCRv6", "PP-OCRv5", "PP-OCRv4", "PP-OCRv3", "PP-OCRv2", "v2.0", "SVTRv2", "PP-LCNet", "embedded")
 KINDS = ("inference", "trained", "pretrained")
 EMBEDDED = "embedded:"
 """The scheme of URLs that name a file of this package."""
@@ -36,7 +37,8 @@ class Artifact:
         alternatives: URLs to try in order where `url` has nothing.
         sha256: its hash in lower-case hex, where the lock file has it.
         size: its length in bytes, where the lock file has it.
-        known: its releases that are known; one of them is taken whatever was there before, and others may be, too.
+        known: revisions of it that others have seen; one of them is taken whatever was there before, and others may be,
+            too. What is known besides is looked up by the file's name, see `paddle2torch.converter.zoo.known`.
     """
 
     kind: str
@@ -45,6 +47,13 @@ class Artifact:
     sha256: str | None = None
     size: int | None = None
     known: tuple[KnownFile, ...] = ()
+
+    def behind(self, first: Artifact | None) -> Artifact:
+        """The same tarball, with another's URLs tried before its own."""
+        if first is None:
+            return self
+        urls = dict.fromkeys((first.url, *first.alternatives, self.url, *self.alternatives))
+        return replace(first, alternatives=tuple(urls)[1:])
 
 
 @dataclass(frozen=True)
@@ -67,48 +76,128 @@ class Model:
     """One entry of the zoo; `model_zoo.yaml` explains the fields."""
 
     name: str
+    aliases: dict[str, dict[str, Artifact]]
     task: str
-    release: str
+    generation: str
     revisions: tuple[str, ...]
     languages: tuple[str, ...]
     description: str
-    size: str
+    size: str | None
     architecture: str
     parameters: dict[str, object]
     artifacts: dict[str, Artifact]
     dictionary: Dictionary | None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that it is called, its own name first."""
+        return (self.name, *self.aliases)
+
+    def under(self, name: str) -> Model:
+        """The model as one asks for it by another of its names: called so, with that name's own tarballs first."""
+        if name == self.name:
+            return self
+        others = {self.name: {}, **{alias: own for alias, own in self.aliases.items() if alias != name}}
+        own = self.aliases[name]
+        artifacts = {kind: artifact.behind(own.get(kind)) for kind, artifact in self.artifacts.items()}
+        return replace(self, name=name, aliases=others, artifacts=artifacts)
+
 
 @dataclass(frozen=True)
 class Zoo:
-    """All models by name, in the file's order."""
+    """The models by their names, in the file's order. `name in zoo` says whether there is one of that name or alias."""
 
     models: dict[str, Model]
 
+    @cached_property
+    def _owners(self) -> dict[str, Model]:
+        return {name: model for model in self.models.values() for name in model.names}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._owners
+
+    def __iter__(self) -> Iterator[Model]:
+        """The models by every name that they have."""
+        return (model.under(name) for name, model in self._owners.items())
+
+    @cached_property
+    def tarballs(self) -> dict[Key, Artifact]:
+        """Every tarball by the name under which it was published, and its kind."""
+        found: dict[Key, Artifact] = {}
+        for model in self.models.values():
+            for name, artifacts in {model.name: model.artifacts, **model.aliases}.items():
+                found |= {(name, kind): artifact for kind, artifact in artifacts.items()}
+        return found
+
+    def find(self, name: str) -> Model | None:
+        """The model of that name or alias, under that name (see `Model.under`), or None."""
+        owner = self._owners.get(name)
+        return None if owner is None else owner.under(name)
+
     def get(self, name: str) -> Model:
-        """The model of that name.
+        """The model of that name or alias, under that name (see `Model.under`).
 
         Raises:
             SourceError: there is none; the message offers names that look alike.
         """
-        if name in self.models:
-            return self.models[name]
-        folded = {known.casefold(): known for known in self.models}
-        alike = [folded[match] for match in difflib.get_close_matches(name.casefold(), folded, n=3, cutoff=0.75)]
-        hint = f"did you mean {' or '.join(alike)}?" if alike else "`python -m paddle2torch list` shows all"
-        raise SourceError(f"{name}: no model of that name in the zoo; {hint}")
+        if model := self.find(name):
+            return model
+        alike = _alike(name, self._owners)
+        hint = f"did you mean {' or '.join(alike)}?" if alike else "`python -m paddle2torch list` shows all;"
+        raise SourceError(
+            f"{name}: no model of that name in the zoo; {hint} others are converted from their tarball, folder or "
+            "file, and any inference model by its graph (--as-graph)"
+        )
 
     def filter(
-        self, task: str | None = None, release: str | None = None, language: str | None = None
+        self, task: str | None = None, generation: str | None = None, language: str | None = None
     ) -> tuple[Model, ...]:
-        """The models that fit all that is given; a language fits where it is part of a language's name, in any case."""
+        """The models that fit all that is given, in any case; a language fits where it is part of a language's name."""
         return tuple(
             model
             for model in self.models.values()
-            if (task is None or model.task == task)
-            and (release is None or model.release == release)
+            if (task is None or model.task == task.casefold())
+            and (generation is None or model.generation.casefold() == generation.casefold())
             and (language is None or any(language.casefold() in known.casefold() for known in model.languages))
         )
+
+    def explain_nothing(
+        self, task: str | None = None, generation: str | None = None, language: str | None = None
+    ) -> str | None:
+        """Which of a filter's words fit nothing, and what would fit in their place; None where some model fits all.
+
+        Args:
+            task: as for `filter`.
+            generation: as for `filter`.
+            language: as for `filter`.
+        """
+        if self.filter(task, generation, language):
+            return None
+        reasons = []
+        if generation is not None and not self.filter(generation=generation):
+            known = tuple(dict.fromkeys(model.generation for model in self.models.values()))
+            reasons.append(f"there is no generation {generation!r}; there are {', '.join(known)}")
+        if language is not None and not self.filter(language=language):
+            known = tuple(sorted({each for model in self.models.values() for each in model.languages}))
+            alike = _alike(language, known)
+            there_are = f"did you mean {' or '.join(alike)}?" if alike else f"there are {', '.join(known)}"
+            reasons.append(f"no model names the language {language!r}; {there_are}")
+        if reasons:
+            return "; ".join(reasons)
+        given = {"task": task, "generation": generation, "language": language}
+        said = {key: value for key, value in given.items() if value is not None}
+        rest = {key: len(self.filter(**{**said, key: None})) for key in said}
+        without = ", ".join(f"without --{key} {count}" for key, count in rest.items())
+        return f"no model fits all of {', '.join(f'--{key} {value}' for key, value in said.items())}; {without}"
+
+
+def _alike(word: str, known: Iterable[str]) -> list[str]:
+    """Up to three of some words that look like one: those that only say more than it does, then the nearest."""
+    folded = {each.casefold(): each for each in known}
+    parts = set(word.casefold().split("_"))
+    fuller = [each for each in folded if len(parts) > 1 and parts < set(each.split("_"))]
+    near = difflib.get_close_matches(word.casefold(), folded, n=3, cutoff=0.75)
+    return [folded[each] for each in dict.fromkeys((*fuller, *near))][:3]
 
 
 def zoo_path() -> Path:
@@ -218,18 +307,25 @@ _TARBALL = _Key(
     lambda value: _is_text(value) or (bool(value) and isinstance(value, dict)),
 )
 
+_ALIASES = _Key(
+    "a list of names, or a mapping of name → {inference, trained}",
+    lambda value: _is_texts(value) or (isinstance(value, dict) and value != {}),
+)
+
 _TOP_KEYS = {
     "server": _TEXT._replace(required=True),
+    "places": _MAPPING,
     "dictionaries": _TEXTS._replace(required=True),
     "groups": _MAPPING._replace(required=True),
 }
 _MODEL_KEYS = {
-    "release": _one_of(RELEASES, required=True),
+    "generation": _one_of(GENERATIONS, required=True),
     "revisions": _TEXTS,
+    "aliases": _ALIASES,
     "task": _one_of(TASKS, required=True),
     "description": _TEXT._replace(required=True),
     "languages": _TEXTS._replace(required=True),
-    "size": _Key("a size such as 3.8M", _matches(r"\d+(\.\d+)?[kMG]"), required=True),
+    "size": _Key("a size such as 3.8M", _matches(r"\d+(\.\d+)?[kMG]")),
     "architecture": _TEXT._replace(required=True),
     "parameters": _MAPPING,
     "inference": _TARBALL._replace(required=True),
@@ -238,7 +334,7 @@ _MODEL_KEYS = {
     "dictionary": _TEXT,
     "space": _Key("true or false", lambda value: isinstance(value, bool)),
 }
-_GROUP_KEYS = {key: rule._replace(required=False) for key, rule in _MODEL_KEYS.items()} | {
+_GROUP_KEYS = {key: rule._replace(required=False) for key, rule in _MODEL_KEYS.items() if key != "aliases"} | {
     "models": _MAPPING._replace(required=True)
 }
 _ARTIFACT_KEYS = {
@@ -259,12 +355,18 @@ class _Reader:
         self.mistakes = mistakes
         self.pins = pins
         self.server = ""
+        self.places: dict[str, str] = {}
         self.dictionaries: tuple[str, ...] = ()
 
     def zoo(self, content: object) -> Zoo:
         top = self._checked("the file", content, _TOP_KEYS)
         self.server = top.get("server", "https://missing")  # stands in, so that its absence is one mistake
         self.dictionaries = tuple(top.get("dictionaries", ()))
+        for name, place in top.get("places", {}).items():
+            if _is_text(place) and _matches(_NAME)(name):
+                self.places[name] = place
+            else:
+                self.mistakes.add("the file, places", repr(name), f"expected a name and a URL, found {place!r:.60}")
         models: dict[str, Model] = {}
         for title, group in top.get("groups", {}).items():
             where = f"group {title}"
@@ -278,6 +380,11 @@ class _Reader:
                     self.mistakes.add(name, where, "the model stands in an earlier group too")
                 elif model := self._model(name, defaults, entry, mentioned=_keys(group) | _keys(entry)):
                     models[name] = model
+        owners = {name: name for name in models}
+        for model in models.values():
+            for alias in model.aliases:
+                if owners.setdefault(alias, model.name) != model.name or alias == model.name:
+                    self.mistakes.add(model.name, "aliases", f"{alias} is a name of {owners[alias]} already")
         return Zoo(models)
 
     def _checked(self, where: str, content: object, keys: Mapping[str, _Key]) -> dict[str, Any]:
@@ -321,7 +428,15 @@ class _Reader:
             if key in defaults and key in own:
                 entry[key] = {**defaults[key], **own[key]}
         dictionary = self._dictionary(name, entry, mentioned)
-        artifacts = {kind: self._artifact(name, kind, entry[kind]) for kind in KINDS if kind in entry}
+        aliases = self._aliases(name, own.get("aliases", {}))
+        artifacts = {
+            kind: self._artifact(name, kind, entry[kind], [each[kind] for each in aliases.values() if kind in each])
+            for kind in KINDS
+            if kind in entry
+        }
+        for alias, others in aliases.items():
+            for kind in others.keys() - artifacts.keys():
+                self.mistakes.add(f"{name}, aliases, {alias}", kind, "the model itself has no such tarball")
         languages = tuple(entry.get("languages", ()))
         description = self._fill(name, "description", entry.get("description", ""), languages=", ".join(languages))
         complete = all(key in entry for key, rule in _MODEL_KEYS.items() if rule.required)
@@ -329,19 +444,45 @@ class _Reader:
             return None
         return Model(
             name=name,
+            aliases=aliases,
             task=entry["task"],
-            release=entry["release"],
+            generation=entry["generation"],
             revisions=tuple(entry.get("revisions", ())),
             languages=languages,
             description=description,
-            size=entry["size"],
+            size=entry.get("size"),
             architecture=entry["architecture"],
             parameters=dict(entry.get("parameters", {})),
             artifacts=artifacts,
             dictionary=dictionary,
         )
 
-    def _artifact(self, name: str, kind: str, entry: Mapping[str, Any]) -> Artifact:
+    def _aliases(self, name: str, content: Any) -> dict[str, dict[str, Artifact]]:
+        """A model's other names, with the tarballs that were published under each."""
+        aliases: dict[str, dict[str, Artifact]] = {}
+        for alias in content:
+            where = f"{name}, aliases"
+            own = content[alias] if isinstance(content, dict) else {}
+            if not _matches(_NAME)(alias):
+                self.mistakes.add(where, repr(alias), "expected a name of letters, digits, dots, dashes, underscores")
+            elif alias in aliases:
+                self.mistakes.add(where, alias, "stands a second time")
+            else:
+                entry = self._entry(
+                    f"{where}, {alias}", own, {kind: _MODEL_KEYS[kind]._replace(required=False) for kind in KINDS}
+                )
+                aliases[alias] = {kind: self._artifact(alias, kind, entry[kind]) for kind in KINDS if kind in entry}
+        return aliases
+
+    def _artifact(self, name: str, kind: str, entry: Mapping[str, Any], others: Sequence[Artifact] = ()) -> Artifact:
+        """One tarball.
+
+        Args:
+            name: of the model, or an alias of it.
+            kind: of the tarball.
+            entry: its keys.
+            others: the same as it was published under other names, to be tried after all that is its own.
+        """
         where = f"{name}, {kind}"
         if "url" not in entry:
             self.mistakes.add(where, "url", "missing; expected the tarball's URL or its path on the server")
@@ -349,6 +490,7 @@ class _Reader:
         alternatives = tuple(
             self._url(where, "alternatives", other, name=name) for other in entry.get("alternatives", ())
         )
+        alternatives += tuple(place for other in others for place in (other.url, *other.alternatives))
         pin = self.pins.get((name, kind))
         return Artifact(kind, url, alternatives, pin.sha256 if pin else None, pin.size if pin else None)
 
@@ -368,7 +510,7 @@ class _Reader:
 
     def _url(self, where: str, key: str, pattern: str, **values: str) -> str:
         """The whole URL that a pattern stands for."""
-        filled = self._fill(where, key, pattern, **values)
+        filled = self._fill(where, key, pattern, **values, **self.places)
         url = filled if _is_whole(filled) else self.server.rstrip("/") + "/" + filled
         if not _is_usable(url):
             self.mistakes.add(where, key, f"expected a path, an https:// URL or {EMBEDDED}FILE, found {filled!r:.120}")

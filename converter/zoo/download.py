@@ -23,6 +23,7 @@ from paddle2torch.converter.zoo.opening import LARGEST_DICTIONARY, unfit
 
 if TYPE_CHECKING:
     from paddle2torch.converter.support.progress import Overall
+    from paddle2torch.converter.zoo.known import Seen
     from paddle2torch.converter.zoo.transfer import Policy, Session, Transfer
 
 WAYS_ON = (
@@ -248,6 +249,8 @@ class Fetcher:
         if objection := self._objection(artifact, fetched, place, transfer):
             transfer.discard()
             raise DownloadError(f"{place}: {objection}")
+        if odd := _odd_size(fetched, url):
+            logger.warning("%s: %s", place, odd)
         # Not before: what a network's log-in page answers must not be what the URL held when it was first seen.
         self.cache.remember(place, fetched.sha256, fetched.size)
         with writing(path):
@@ -342,7 +345,27 @@ def _measured(path: Path, url: str) -> Fetched:
 def _is_known(artifact: Artifact | Dictionary, fetched: Fetched) -> bool:
     """Whether the file is one that the zoo pins, or that others have seen."""
     known = {release.sha256 for release in getattr(artifact, "known", ())} | {getattr(artifact, "sha256", None)}
-    return fetched.sha256 in known
+    return fetched.sha256 in known or any(fetched.sha256 == each.sha256 for each in _seen(fetched.url))
+
+
+def _seen(url: str) -> tuple[Seen, ...]:
+    """The known revisions of a tarball or checkpoint that is named so."""
+    from paddle2torch.converter.zoo.known import known_files
+
+    return known_files().called(_label(url))
+
+
+def _odd_size(fetched: Fetched, url: str) -> str | None:
+    """Why the size of a downloaded file is not what others have seen, if it is not.
+
+    That alone is no reason to refuse it, for tarballs are packed anew; what is in them is looked up by itself.
+    """
+    seen = _seen(url)
+    sizes = sorted({each.size for each in seen if each.size is not None})
+    if not sizes or fetched.size in sizes or any(each.sha256 == fetched.sha256 for each in seen):
+        return None
+    known = " or ".join(f"{size:,}" for size in sizes)
+    return f"has {fetched.size:,} bytes, and the releases of it that are known have {known}: replaced, or packed anew"
 
 
 def _difference(artifact: Artifact | Dictionary, fetched: Fetched) -> str | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from paddle2torch.converter.zoo.download import Fetched, Fetcher
 
 Key = tuple[str, str]
-"""A tarball of the zoo: the model's name, and the kind."""
+"""A tarball of the zoo: the name of the model under which it was published, and the kind."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,12 @@ def write_lock(path: Path, zoo: Zoo, measured: Mapping[Key, Fetched]) -> tuple[K
     """
     content: dict[str, dict[str, dict[str, object]]] = {}
     changed = []
-    for model in zoo.models.values():
-        for kind, artifact in model.artifacts.items():
-            found = measured.get((model.name, kind), artifact)
-            if (found.size, found.sha256) != (artifact.size, artifact.sha256):
-                changed.append((model.name, kind))
-            if found.sha256 is not None:
-                content.setdefault(model.name, {})[kind] = {"size": found.size, "sha256": found.sha256}
+    for (name, kind), artifact in zoo.tarballs.items():
+        found = measured.get((name, kind), artifact)
+        if (found.size, found.sha256) != (artifact.size, artifact.sha256):
+            changed.append((name, kind))
+        if found.sha256 is not None:
+            content.setdefault(name, {})[kind] = {"size": found.size, "sha256": found.sha256}
     with atomic_write(path) as stream:
         stream.write((json.dumps(content, indent=1) + "\n").encode())
     return tuple(changed)
@@ -108,7 +107,7 @@ def measure(
     Args:
         zoo: the zoo.
         fetcher: where to get them from.
-        names: of which models; all where None.
+        names: of which models, under all their names; all where None.
         jobs: downloads at a time.
 
     Returns:
@@ -117,11 +116,11 @@ def measure(
     Raises:
         SourceError: a name that the zoo does not have.
     """
-    models = zoo.models.values() if names is None else map(zoo.get, names)
+    wanted = None if names is None else {each for name in names for each in zoo.get(name).names}
     artifacts = {
-        (model.name, kind): replace(artifact, size=None, sha256=None)
-        for model in models
-        for kind, artifact in model.artifacts.items()
+        key: replace(artifact, size=None, sha256=None)
+        for key, artifact in zoo.tarballs.items()
+        if wanted is None or key[0] in wanted
     }
     outcomes = dict(zip(artifacts, fetcher.try_all(list(artifacts.values()), jobs), strict=True))
     errors = [outcome for outcome in outcomes.values() if isinstance(outcome, ConverterError)]

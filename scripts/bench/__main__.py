@@ -322,7 +322,7 @@ def bench_conversion(bench: Bench, everything: bool = True) -> dict[str, Any]:
 
 def _is_there(mirror: Path, model: Model) -> bool:
     """Whether the mirror has a model's inference tarball."""
-    return "inference" in model.artifacts and model.release != "embedded" and tarball(mirror, model).is_file()
+    return "inference" in model.artifacts and model.generation != "embedded" and tarball(mirror, model).is_file()
 
 
 def tabulate_conversion(results: Mapping[str, Any]) -> list[Table]:

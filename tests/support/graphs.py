@@ -70,7 +70,7 @@ def tarballs() -> dict[str, Path]:
 
 def families() -> dict[str, Path]:
     """One tarball for each architecture, the embedded one first."""
-    architectures = {name: model.architecture for name, model in load_zoo().models.items()}
+    architectures = {model.name: model.architecture for model in load_zoo()}
     found = {"rec_mobilenet_v3_bilstm_ctc": EMBEDDED / "embedded_rec_infer.tar"}
     for model, path in tarballs().items():
         found.setdefault(architectures[model], path)

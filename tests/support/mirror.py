@@ -39,7 +39,7 @@ def tarballs() -> tuple[Tarball, ...]:
     index = folder / "mirror.json"
     if not os.environ.get(MIRROR_VARIABLE) or not index.is_file():
         return ()
-    known = load_zoo().models
+    known = load_zoo()
     return tuple(
         Tarball(entry["model"], entry["kind"], entry["weights"].startswith("released"), folder / path)
         for path, entry in sorted(json.loads(index.read_text(encoding="utf-8")).items())
@@ -50,8 +50,8 @@ def tarballs() -> tuple[Tarball, ...]:
 @cache
 def smallest() -> tuple[Tarball, ...]:
     """The smallest tarball of each architecture and kind, released weights first."""
-    models = load_zoo().models
+    zoo = load_zoo()
     found: dict[tuple[str, str], Tarball] = {}
     for each in sorted(tarballs(), key=lambda each: (not each.released, each.path.stat().st_size, each.model)):
-        found.setdefault((models[each.model].architecture, each.kind), each)
+        found.setdefault((zoo.get(each.model).architecture, each.kind), each)
     return tuple(found.values())
