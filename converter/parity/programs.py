@@ -11,6 +11,7 @@ import numpy as np
 
 from paddle2torch.architectures.graph.form import Graph
 from paddle2torch.architectures.graph.module import module_keys
+from paddle2torch.architectures.registry import Size
 from paddle2torch.converter.conversion.fold import Folded, fold
 from paddle2torch.converter.conversion.network import GraphNetwork, NamedNetwork
 from paddle2torch.converter.graph.trace import trace_graph
@@ -106,8 +107,9 @@ def has_program(source: Source) -> bool:
 
 
 def _same_architecture(conversion: Conversion, zoo: Zoo) -> Iterator[Model]:
-    """Models of the zoo with an inference tarball of this architecture: the conversion's own, a released one, then the
-    embedded one, which no network is needed for, before the other released ones are asked for one by one."""
+    """Models of the zoo with an inference tarball of this architecture: the conversion's own, then those of the same
+    widths and class count. After two the embedded one comes, which no network is needed for, before all others are
+    asked for one by one."""
     own = conversion.source.model
     models = [
         model
@@ -115,11 +117,21 @@ def _same_architecture(conversion: Conversion, zoo: Zoo) -> Iterator[Model]:
         if model.architecture == conversion.network.name and "inference" in model.artifacts
     ]
     released = [model for model in models if model.generation != "embedded"]
-    released.sort(key=lambda model: own is None or own.name not in model.names)
+    released.sort(key=lambda model: (own is None or own.name not in model.names, _differing(conversion, model)))
     if own is not None and released and own.name in released[0].names:
         released[0] = own  # under the name that it was asked for by
     embedded = [model for model in models if model.generation == "embedded"]
     yield from [*released[:2], *embedded, *released[2:]]
+
+
+def _differing(conversion: Conversion, model: Model) -> int:
+    """How many sizes of a model of the zoo are not those of a conversion of the same architecture."""
+    network = conversion.network
+    assert isinstance(network, NamedNetwork)  # a graph has a program of its own
+    entry = network.architecture
+    sizes = [name for name, parameter in entry.parameters.items() if isinstance(parameter.told_by, Size)]
+    settled = entry.settle(model.parameters)
+    return sum(settled[name] != network.parameters[name] for name in sizes)
 
 
 def prepare_program(conversion: Conversion, reference: Source) -> PreparedProgram:
