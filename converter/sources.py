@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from paddle2torch.architectures.records import spelled_out
 from paddle2torch.converter.containers.archive import ModelFiles, open_model_files
 from paddle2torch.converter.formats.info import read_info
 from paddle2torch.converter.formats.pdiparams import read_pdiparams
@@ -22,6 +24,8 @@ from paddle2torch.converter.support.blob import unchanged
 from paddle2torch.converter.support.digests import sha256_of
 from paddle2torch.converter.support.errors import FormatError, SourceError
 from paddle2torch.converter.support.names import MODEL_SUFFIXES, result_name
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from paddle2torch.converter.support.blob import Blob
@@ -60,6 +64,11 @@ class Source:
     variables: dict[str, str] | None = None
     named_by: str | None = None
 
+    @property
+    def file(self) -> str:
+        """What records call the tarball, folder or file: its name, and printable."""
+        return spelled_out(self.path.name)
+
 
 def load_source(
     text: str,
@@ -92,7 +101,9 @@ def load_source(
         path = Path(text)
         # Each file of a folder is looked after by itself; others may be written beside them.
         with unchanged(path) if path.is_file() else nullcontext():
-            return _read(result_name(path), open_model_files(path, member), path, weights=weights)
+            source = _read(result_name(path), open_model_files(path, member), path, weights=weights)
+        _tell_of_other_bytes(source, zoo)
+        return source
     kind = kind or "inference"
     artifact = model.artifacts.get(kind)
     if artifact is None:
@@ -101,6 +112,23 @@ def load_source(
     with unchanged(fetched.path, fetched.state):
         files = open_model_files(fetched.path, member)
         return _read(model.name, files, fetched.path, kind, model, fetched.url, fetched.sha256)
+
+
+def _tell_of_other_bytes(source: Source, zoo: Zoo) -> None:
+    """Warn of a file that is called like a tarball whose hash the zoo knows, and has another."""
+    named = [
+        artifact
+        for model in zoo.models.values()
+        for artifact in model.artifacts.values()
+        if artifact.url.rpartition("/")[2].rpartition(":")[2] == source.path.name
+    ]
+    known = {each.sha256 for artifact in named for each in (artifact, *artifact.known)} - {None}
+    if known and source.sha256 not in known:
+        logger.warning(
+            "%s: is not the file of that name that the zoo knows, whose sha256 is %s; it may be damaged",
+            source.path,
+            " or ".join(sorted(filter(None, known))),
+        )
 
 
 def _read(
