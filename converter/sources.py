@@ -122,12 +122,13 @@ def _tell_of_other_bytes(source: Source, zoo: Zoo) -> None:
         for artifact in model.artifacts.values()
         if artifact.url.rpartition("/")[2].rpartition(":")[2] == source.path.name
     ]
-    known = {each.sha256 for artifact in named for each in (artifact, *artifact.known)} - {None}
+    known = {artifact.sha256 for artifact in named if artifact.sha256}
+    known.update(release.sha256 for artifact in named for release in artifact.known)
     if known and source.sha256 not in known:
         logger.warning(
             "%s: is not the file of that name that the zoo knows, whose sha256 is %s; it may be damaged",
             source.path,
-            " or ".join(sorted(filter(None, known))),
+            " or ".join(sorted(known)),
         )
 
 
