@@ -36,7 +36,7 @@ Shapes = dict[str, tuple[int, ...]]
 COUNTER = "num_batches_tracked"
 # How the names of all tensors of the registry's networks begin, or those of one part.
 ROOT = "backbone"
-LONGEST_METADATA = 64 << 20  # bytes
+LONGEST_METADATA = 16 << 20  # bytes; those of released models have up to half a million
 # As `publish` names a `.pth`.
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8})\.pth")
 
@@ -158,7 +158,10 @@ def _telling(file: str) -> Iterator[None]:
 def _metadata(file: StateFile, sidecar: Path) -> Metadata | None:
     """Of the header, or of the file beside; None where there are none, or others'."""
     if file.header is not None:
-        return Metadata.from_json(_parsed(file.header.encode(), str(file.path)), str(file.path))
+        header = file.header.encode()
+        if len(header) > LONGEST_METADATA:
+            raise ValueError(f"{file.path}: its metadata are larger than those of any model; convert the model again")
+        return Metadata.from_json(_parsed(header, str(file.path)), str(file.path))
     if not sidecar.is_file():
         return None
     if sidecar.stat().st_size > LONGEST_METADATA:

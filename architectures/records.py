@@ -82,6 +82,11 @@ def is_printable(character: str) -> bool:
     return character not in _BIDIRECTIONAL and unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")
 
 
+def spelled_out(text: str) -> str:
+    """A text of others, the name of a file say, as a record takes it: what is not printable is spelled, as `\\x1b`."""
+    return "".join(each if is_printable(each) else each.encode("unicode_escape").decode("ascii") for each in text)
+
+
 # ---- preprocessing -----------------------------------------------------------------------------------------------
 
 # How an image comes to its size → the fields of `Size` that say so, in the order of the JSON.

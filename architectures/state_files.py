@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 import logging
-import pickletools
 import re
 import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from .pickles import OverwhelmingError, look_through
 from .records import is_printable
 
 if TYPE_CHECKING:
@@ -40,9 +40,8 @@ DEEPEST = 4  # dictionaries in dictionaries that are looked into
 MOST_PREFIXES = 16  # that are tried on the names of one set
 LONGEST_NAME = 120  # characters of a tensor's name in a message
 MOST_SHOWN = 3
-MOST_OPCODES = 200_000  # of a pickle that is looked through for what it refers to
-# What the pickle of a state dict refers to.
-_HARMLESS = re.compile(r"(torch|torch\._utils|torch\.storage|torch\.serialization|collections)\.\w+")
+ZIP = b"PK\x03\x04"  # how a file begins that torch.save has written since PyTorch 1.6
+OLD_PICKLES = 5  # that an older one has, one behind the other
 
 
 @dataclass(frozen=True)
@@ -212,18 +211,38 @@ def _read_torch(path: Path, check: bool) -> StateFile:
 
     with path.open("rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on storages of old files, for example
-        if zipfile.is_zipfile(file):
+        packed = file.read(len(ZIP)) == ZIP
+        if packed:
             _check_archive(path, file, check)
+        try:
+            foreign = _foreign_objects(file, packed)
+        except OverwhelmingError as problem:
+            raise ValueError(f"{path}: {problem}; do not trust it") from None
         file.seek(0)
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            # An old file from memory: of one on disk PyTorch first tries whether it is a tar.
+            content = torch.load(file if packed else BytesIO(file.read()), map_location="cpu", weights_only=True)
         except Exception:  # a broken file makes torch's unpickler raise nearly anything
             # Without its cause, in which PyTorch recommends to execute what is in the file.
-            raise ValueError(f"{path}: {_what_it_is(path, file)}") from None
+            raise ValueError(f"{path}: {_what_it_is(path, file, packed, foreign)}") from None
     found = tuple(_state_dicts(content, (), set()))
     if not found:
         raise ValueError(f"{path}: not a state dict, that is, a dict of tensors; save `model.state_dict()`")
     return StateFile(path, found)
+
+
+def _foreign_objects(file: BinaryIO, packed: bool) -> list[str]:
+    """What the pickles of a file refer to besides tensors; see `look_through`."""
+    if packed:
+        with zipfile.ZipFile(file) as archive:
+            found = []
+            for name in archive.namelist():
+                if name.casefold().endswith("data.pkl"):
+                    with archive.open(name) as stream:
+                        found += look_through(stream)
+            return found
+    file.seek(0)
+    return [name for _ in range(OLD_PICKLES) for name in look_through(file)]
 
 
 def _check_archive(path: Path, file: BinaryIO, check: bool) -> None:
@@ -239,7 +258,7 @@ def _check_archive(path: Path, file: BinaryIO, check: bool) -> None:
 
 def _problem_of(archive: zipfile.ZipFile, size: int, check: bool) -> str | None:
     members = archive.infolist()
-    twice = [name for name, times in Counter(member.filename for member in members).items() if times > 1]
+    twice = [name for name, times in Counter(member.filename.casefold() for member in members).items() if times > 1]
     if twice:
         return f"has two members called {printable(twice[0])}; torch.save writes each once, so do not trust it"
     if sum(member.file_size for member in members) > size:
@@ -268,50 +287,26 @@ def _state_dicts(content: object, place: tuple[str, ...], seen: set[int]) -> Ite
         yield from _state_dicts(value, (*place, key), seen)
 
 
-def _what_it_is(path: Path, file: BinaryIO) -> str:
+def _what_it_is(path: Path, file: BinaryIO, packed: bool, foreign: list[str]) -> str:
     """Why PyTorch does not read a file, and what to do with it."""
     if path.name.endswith(PADDLE_SUFFIXES):
         return f"a file of Paddle's, not of PyTorch's; convert it first: paddle2torch convert {path}"
-    file.seek(0)
-    if not file.read(1):
+    if not file.seek(0, 2):
         return "is empty; get it again"
-    file.seek(0)
-    if zipfile.is_zipfile(file):
+    if packed:
         with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-            pickles = [name for name in names if name.endswith("/data.pkl")]
-            if any(name.endswith("/constants.pkl") for name in names):
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
                 return "a TorchScript program, not a state dict; torch.jit.load reads it"
-            objects = _foreign_objects(archive.read(pickles[0])) if pickles else []
-    else:
-        file.seek(0)
-        objects = _foreign_objects(file.read())
-    if any(name.startswith("numpy.") for name in objects) and not zipfile.is_zipfile(file):
+    elif any(name.startswith("numpy.") for name in foreign):
         return (
             "a pickle of NumPy arrays, as Paddle's checkpoints are, and no file of PyTorch's; name it .pdparams and "
             "convert it: paddle2torch convert NAME.pdparams"
         )
-    if objects:
+    if foreign:
+        shown = ", ".join(map(printable, foreign[:MOST_SHOWN]))
         return (
-            f"not a file that torch.load(weights_only=True) takes: it refers to {', '.join(objects[:MOST_SHOWN])}, as "
-            "the pickle of a whole module or of a training's settings does, and reading it would run code; save "
-            "`model.state_dict()` where it was made"
+            f"not a file that torch.load(weights_only=True) takes: it refers to {shown}, as the pickle of a whole "
+            "module or of a training's settings does, and reading it would run code; save `model.state_dict()` where "
+            "it was made"
         )
     return "not a file that torch.load(weights_only=True) takes, or a damaged one; save `model.state_dict()` again"
-
-
-def _foreign_objects(data: bytes) -> list[str]:
-    """What a pickle refers to besides tensors: MODULE.NAME, as far as it can be read."""
-    found: dict[str, None] = {}
-    texts = ["", ""]
-    try:
-        for opcode, argument, _ in islice(pickletools.genops(data), MOST_OPCODES):
-            if isinstance(argument, str) and opcode.name != "GLOBAL":
-                texts = [texts[1], argument]
-            if opcode.name in ("GLOBAL", "STACK_GLOBAL"):
-                name = ".".join(str(argument).split(" ") if opcode.name == "GLOBAL" else texts)
-                if not _HARMLESS.fullmatch(name):
-                    found[printable(name)] = None
-    except Exception:  # it is cut or no pickle at all; what was found until there counts
-        return list(found)
-    return list(found)

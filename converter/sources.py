@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from paddle2torch.architectures.records import spelled_out
 from paddle2torch.converter.containers.archive import ModelFiles, open_model_files
 from paddle2torch.converter.formats.info import read_info
 from paddle2torch.converter.formats.pdiparams import read_pdiparams
@@ -23,6 +25,8 @@ from paddle2torch.converter.support.digests import sha256_of
 from paddle2torch.converter.support.errors import FormatError, SourceError
 from paddle2torch.converter.support.names import MODEL_SUFFIXES, result_name
 from paddle2torch.converter.zoo.known import Finding, find_weights
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from paddle2torch.converter.support.blob import Blob
@@ -69,6 +73,11 @@ class Source:
     names: tuple[str, ...] = ()
     known: Finding | None = None
 
+    @property
+    def file(self) -> str:
+        """What records call the tarball, folder or file: its name, and printable."""
+        return spelled_out(self.path.name)
+
 
 def load_source(
     text: str,
@@ -102,7 +111,10 @@ def load_source(
         # Each file of a folder is looked after by itself; others may be written beside them.
         with unchanged(path) if path.is_file() else nullcontext():
             source = _read(result_name(path), open_model_files(path, member), path, weights=weights)
-            return _looked_up(source, _called(source.name, zoo))
+            source = _looked_up(source, _called(source.name, zoo))
+        if source.known is None or source.known.status not in ("released", "exported again"):
+            _tell_of_other_bytes(source, zoo)
+        return source
     kind = kind or "inference"
     artifact = model.artifacts.get(kind)
     if artifact is None:
@@ -126,6 +138,24 @@ def _looked_up(source: Source, names: tuple[str, ...]) -> Source:
     if not source.tensors:
         return source
     return replace(source, names=names, known=find_weights(source.files, names, source.tensors.values()))
+
+
+def _tell_of_other_bytes(source: Source, zoo: Zoo) -> None:
+    """Warn of a file that is called like a tarball whose hash the zoo knows, and has another."""
+    named = [
+        artifact
+        for model in zoo.models.values()
+        for artifact in model.artifacts.values()
+        if artifact.url.rpartition("/")[2].rpartition(":")[2] == source.path.name
+    ]
+    known = {artifact.sha256 for artifact in named if artifact.sha256}
+    known.update(release.sha256 for artifact in named for release in artifact.known)
+    if known and source.sha256 not in known:
+        logger.warning(
+            "%s: is not the file of that name that the zoo knows, whose sha256 is %s; it may be damaged",
+            source.path,
+            " or ".join(sorted(known)),
+        )
 
 
 def _read(

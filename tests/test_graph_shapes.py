@@ -271,6 +271,8 @@ BOMBS = {
     "places": graph(*(node("transpose", f"v{n - 1}" if n else "x", to=f"v{n}", axes=[0, 1, 3, 2]) for n in range(5000))),
     "cells": graph(Node("lstm", {"x": ("x",), "weights": ("p",) * 4}, ("y",), {
         "hidden_size": 1, "num_layers": 10**9, "bidirectional": False}), p=(4,)),
+    "operands": graph(node("concat", *["x"] * 100_000, axis=1)),
+    "operands of a stack": graph(node("stack", *["x"] * 100_000, axis=0)),
     "an input": graph(node("relu", "x"), shape=(1, 3, 10**6, 10**6)),
 }  # fmt: skip
 

@@ -133,6 +133,7 @@ ODD = {
     "a negative chunk": (CHUNKED + b"-5\r\nabcde\r\n0\r\n\r\n", "the answer is malformed"),
     "a chunk of words": (CHUNKED + b"zz\r\nabcde\r\n0\r\n\r\n", "gave up"),
     "a chunk without end": (CHUNKED + b"fffffffffffffffffff\r\nabcde", "gave up"),
+    "other answers first, without end": (b"HTTP/1.1 100 Continue\r\n\r\n" * 20_000, "262144 bytes before the body"),
     "no HTTP": (b"\x00\x01\x02\x1b[2J" * 50, "gave up"),
     "a thousand headers": (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 1000 + b"\r\n", "gave up"),
     "a header without end": (b"HTTP/1.1 200 OK\r\nA: " + b"b" * 100_000 + b"\r\n\r\n", "gave up"),
@@ -362,7 +363,17 @@ def test_no_message_tells_a_password(answer: bytes, tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize(
     "mirror",
-    [f"http://me:{SECRET}/x@host", f"http://me:{SECRET}#@host", f"ftp://me:{SECRET}@host", f"http://a:{SECRET}@"],
+    [
+        f"http://me:{SECRET}/x@host",
+        f"http://me:{SECRET}#@host",
+        f"ftp://me:{SECRET}@host",
+        f"http://a:{SECRET}@",
+        f"http://host/?token={SECRET}",
+        f"http://host/#{SECRET}",
+        f"me:{SECRET}@host",
+        f"//me:{SECRET}@host",
+        f"http:me:{SECRET}@host",
+    ],
 )
 def test_a_mirror_that_is_refused_is_not_shown_with_its_password(mirror: str) -> None:
     with pytest.raises(SourceError) as caught:
@@ -454,6 +465,33 @@ def test_a_pipe_in_the_cache_holds_nobody_up(fetch: Callable[..., Path], tmp_pat
         for suffix in (PARTIAL, STATE, RECORD):
             os.mkfifo(target.with_name(target.name + suffix))
         assert fetch(server).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("suffix", ["", PARTIAL, STATE, RECORD, LOCK])
+def test_a_folder_where_a_file_belongs_in_the_cache_is_one_line(
+    suffix: str, fetch: Callable[..., Path], tmp_path: Path
+) -> None:
+    with answering(http(BODY)) as server:
+        target = Cache(tmp_path / "cache").path(server.url + "/models/x_infer.tar")
+        target.with_name(target.name + suffix).mkdir(parents=True)
+        with pytest.raises(OutputError, match="cannot be written"):
+            fetch(server)
+
+
+def test_many_unfinished_downloads_are_removed_without_looking_at_all_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(200):
+        (tmp_path / f"{number}.tar{PARTIAL}").touch()
+        (tmp_path / f"{number}.tar{LOCK}").touch()
+    part = tmp_path / f".7.tar{STATE}.abcdefgh.part"
+    part.mkdir()
+    looks: list[object] = []
+    glob = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: looks.append(pattern) or glob(path, pattern))
+    assert len(Cache(tmp_path).clean()) == 200
+    assert len(looks) < 10
+    assert list(tmp_path.iterdir()) == []
 
 
 GOOD = {"sha256": sha256(BODY), "size": len(BODY), "first_seen": "2026-01-01T00:00:00+00:00"}

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -195,6 +196,47 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_unpacked(
         return
     with pytest.raises(SourceError, match=r"bomb\.png: has more pixels than are read at once \(200\)"):
         load_image(path)
+
+
+def test_formats_that_take_more_memory_have_fewer_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(images.MOST_PIXELS_OF, "WEBP", 100)
+    assert load_image(saved(Image.new("RGB", (101, 1)), tmp_path / "a.png")).shape == (1, 101, 3)
+    with pytest.raises(SourceError, match=r"a\.webp: has more pixels than are read at once \(100\)"):
+        load_image(saved(Image.new("RGB", (101, 1)), tmp_path / "a.webp"))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I"])
+def test_strips_make_up_the_image(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(1).integers(0, 256, (40, 30, 4), np.uint8)
+    if mode.startswith("I"):
+        image = Image.fromarray(values[..., :2].copy().view(np.uint16)[..., 0])
+        image = image.convert("I") if mode == "I" else image
+    else:
+        image = Image.fromarray(values).convert("RGB" if mode == "P" else "RGBA").convert(mode)
+    path = saved(image, tmp_path / "image.tif")
+    whole = load_image(path)
+    monkeypatch.setattr(images, "STRIP", 100)
+    assert load_image(path).tolist() == whole.tolist()
+    assert whole.std() > 10
+
+
+MEMORY = """
+import resource, sys
+from paddle2torch.converter.ocr.images import load_image
+load_image(sys.argv[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+pixels = load_image(sys.argv[2])
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / pixels.shape[0] / pixels.shape[1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere memory is told in other units")
+def test_an_image_takes_its_decoded_pixels_and_the_array(tmp_path: Path) -> None:
+    small = saved(Image.new("RGBA", (9, 9)), tmp_path / "small.png")
+    large = saved(Image.new("RGBA", (4000, 4000)), tmp_path / "large.png")
+    command = [sys.executable, "-P", "-c", MEMORY, str(small), str(large)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert float(run.stdout) < 9  # bytes a pixel: 4 in Pillow, 3 in the array, and a strip
 
 
 def encoded(file_format: str) -> bytes:

@@ -74,6 +74,9 @@ def test_json_stays_what_it_says() -> None:
         ("http://token@host", "http://host"),
         ("see http://a:b@c@host/d@e, https://f:g@h", "see http://host/d@e, https://h"),
         ("mail me@host", "mail me@host"),
+        ("http:/me:s3cr3t@host/p.png: not there", "http:/host/p.png: not there"),
+        (r"HTTP:\\me:s3cr3t@host", r"HTTP:\\host"),
+        (r"C:\me@host", r"C:\me@host"),
     ],
 )
 def test_urls_tell_no_user(url: str, shown: str) -> None:

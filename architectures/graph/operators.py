@@ -517,7 +517,9 @@ def stack(x: list[Tensor], *, axis: int) -> Value:
 
 
 def _all_tensors(values: Sequence[Value]) -> list[Tensor]:
-    return [as_tensor(value, *values) for value in values]
+    few(len(values))
+    first = next(value for value in values if isinstance(value, Tensor))
+    return [as_tensor(value, first) for value in values]
 
 
 def split(x: Tensor, *, axis: int, parts: int | None = None, sizes: list[int] | None = None) -> tuple[Tensor, ...]:

@@ -117,7 +117,7 @@ def write_json(value: Any, path: Path) -> None:
     from paddle2torch.converter.support.files import atomic_write
 
     with atomic_write(path) as file:
-        file.write((json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode())
+        file.write((clean_json(json.dumps(value, ensure_ascii=False, indent=1)) + "\n").encode())
 
 
 def listing(lines: Iterable[str]) -> None:

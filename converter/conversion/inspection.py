@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from paddle2torch.architectures.records import Metadata
@@ -18,6 +20,7 @@ from paddle2torch.converter.support.errors import MappingError
 from paddle2torch.converter.zoo.known import find_others
 
 NEAREST = 3
+MOST_LISTED = 100  # branches, or kinds of operators; released models have up to 60
 
 
 @dataclass(frozen=True)
@@ -122,12 +125,12 @@ def inspect_source(source: Source, branch: str | None = None, architecture: str 
         tensors=len(tensors),
         values=sum(array.size for array in tensors.values()),
         dtypes=dict(Counter(str(array.dtype) for array in tensors.values()).most_common()),
-        branches={b.name: len(b.names) for b in branches},
+        branches=_most({b.name: len(b.names) for b in branches}),
         branch=chosen.name,
         architecture=found,
         parameters=parameters,
         findings=tuple(findings),
-        operators=dict(Counter(operator.type for operator in source.program.operators).most_common())
+        operators=_most(dict(Counter(operator.type for operator in source.program.operators).most_common()))
         if source.program
         else {},
         named_by=source.named_by,
@@ -135,6 +138,13 @@ def inspect_source(source: Source, branch: str | None = None, architecture: str 
         if source.known
         else (),
     )
+
+
+def _most(counts: Mapping[str, int]) -> dict[str, int]:
+    """The first of some counts, and the sum of the others as one more."""
+    listed = dict(islice(counts.items(), MOST_LISTED))
+    others = len(counts) - len(listed)
+    return listed | ({f"{others} more": sum(counts.values()) - sum(listed.values())} if others else {})
 
 
 @dataclass(frozen=True)

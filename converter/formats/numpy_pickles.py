@@ -11,14 +11,23 @@ from typing import Literal, TypeGuard
 
 import numpy as np
 
-from paddle2torch.converter.formats.restricted import PLAIN, Constructor, Global, Refused, bytes_of, kind_of, text_of
+from paddle2torch.converter.formats.restricted import (
+    PLAIN,
+    Buildable,
+    Constructor,
+    Global,
+    Refused,
+    bytes_of,
+    kind_of,
+    text_of,
+)
 from paddle2torch.converter.formats.tensors import byte_count, is_possible
 
 _ELEMENTS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 _BYTE_ORDERS = ("<", ">", "|", "=")
 
 
-class _ElementType:
+class _ElementType(Buildable):
     """`numpy.dtype('f4', False, True)`, followed by a state that has the byte order."""
 
     def __init__(self, code: object, align: object = False, copy: object = True) -> None:
@@ -44,7 +53,7 @@ class _ElementType:
         return np.dtype((">" if self.order == ">" else "<") + self.code)
 
 
-class PickledArray:
+class PickledArray(Buildable):
     """An array or a NumPy scalar of a pickle.
 
     Attributes:

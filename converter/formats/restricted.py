@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import pickle as op  # for the names of its opcodes alone
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import Any, NoReturn
 
 from paddle2torch.converter.support.blob import Blob
 from paddle2torch.converter.support.errors import FormatError
@@ -40,10 +41,10 @@ class Refused(Exception):  # noqa: N818 - it is an answer, raised by constructor
     """What a constructor raises when its arguments are not what the genuine writer gives it."""
 
 
-@runtime_checkable
-class Buildable(Protocol):
+class Buildable(ABC):
     """A stand-in that takes its state from the pickle after it was made (the BUILD opcode)."""
 
+    @abstractmethod
     def set_state(self, state: tuple) -> None:
         """Take the state, or raise Refused."""
 

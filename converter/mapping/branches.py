@@ -50,8 +50,10 @@ def choose(branches: list[Branch], wanted: str | None, file: str) -> Branch:
         file: the checkpoint's name, for messages.
 
     Raises:
-        MappingError: there is no such branch, or several of which none is known as the exported one.
+        MappingError: there is no such branch, or several of which none is known as the exported one, or none at all.
     """
+    if not branches:
+        raise MappingError(f"{file}: holds no tensors, so there is nothing to recognise; is it the whole model?")
     names = ", ".join(branch.name or "(no prefix)" for branch in branches)
     if wanted is not None:
         for branch in branches:

@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from paddle2torch.architectures import matching
@@ -91,7 +91,8 @@ def identify(
             return _settled(matching.fit(architecture, module_shapes(shapes, architecture), parameters), tells)
         except ValueError as error:
             raise MappingError(str(error)) from error
-    exact = matching.exact_fits(_having(parameters), partial(module_shapes, shapes), parameters)
+    shapes_for = cache(partial(module_shapes, shapes))  # a file may have many names that fit nothing
+    exact = matching.exact_fits(_having(parameters), shapes_for, parameters)
     if len(exact) > 1 and tells is not None:
         exact = [each for each in exact if tells(each)] or exact
     if len(exact) == 1:
@@ -100,7 +101,8 @@ def identify(
         raise MappingError(
             f"{file}: {' and '.join(each.architecture.name for each in exact)} fit alike; say which with --architecture"
         )
-    raise MappingError(_no_fit(shapes, file, next(iter(rank(shapes, parameters)), None)))
+    ranked = matching.rank(_having(parameters), shapes_for, parameters)
+    raise MappingError(_no_fit(shapes, file, next(iter(ranked), None)))
 
 
 def _settled(fit: Fit, tells: Callable[[Fit], bool] | None) -> Fit:

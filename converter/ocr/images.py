@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,12 @@ from paddle2torch.converter.support.errors import SourceError
 
 # What is read, by Pillow's names. Others start programs (EPS), or are nothing that text is photographed in.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "PPM", "WEBP", "JPEG2000")
-# Of one image, with what is made of them a gigabyte; a page of 30 × 42 cm at 600 dots per inch has 70 million.
-MOST_PIXELS = 80_000_000
+# Of one image: with all that is made of them less than a gigabyte. A page of 30 × 42 cm at 600 dots per inch has 70
+# million. The decoders of some formats take more memory than others.
+MOST_PIXELS = 72_000_000
+MOST_PIXELS_OF = {"WEBP": 48_000_000, "JPEG2000": 36_000_000}
+STRIP = 1 << 20  # pixels that are converted at a time
+ORIENTATION = 0x0112  # in EXIF
 EIGHT_BITS, SIXTEEN_BITS = 0xFF, 0xFFFF
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)  # what a transparent image is laid on
 # Of the pixels that can be seen, those that are darker than all others: where they are light, letters are too.
@@ -58,51 +63,67 @@ def load_image(source: str | os.PathLike[str] | Image.Image) -> np.ndarray:
     except UnidentifiedImageError as error:
         raise SourceError(f"{path}: is not an image of a format that is read ({', '.join(FORMATS)})") from error
     except Image.DecompressionBombError as error:
-        raise _too_large(str(path)) from error
+        raise _too_large(str(path), MOST_PIXELS) from error
     except SourceError:
         raise
     except Exception as error:  # on broken files decoders raise nearly anything
         raise SourceError(f"{path}: cannot be read as an image ({error}); check the path and the file") from error
 
 
-def _too_large(name: str) -> SourceError:
-    return SourceError(
-        f"{name}: has more pixels than are read at once ({MOST_PIXELS:,}); scale it down or cut it into pieces"
-    )
+def _too_large(name: str, most: int) -> SourceError:
+    return SourceError(f"{name}: has more pixels than are read at once ({most:,}); scale it down or cut it into pieces")
 
 
 def _to_array(image: Image.Image, name: str) -> np.ndarray:
-    if image.width * image.height > MOST_PIXELS:
-        raise _too_large(name)
-    image = ImageOps.exif_transpose(image)
+    most = min(MOST_PIXELS, MOST_PIXELS_OF.get(image.format or "", MOST_PIXELS))
+    if image.width * image.height > most:
+        raise _too_large(name, most)
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    result = np.empty((image.height, image.width, 3), np.uint8)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return np.repeat(_eight_bits(image, name)[..., None], 3, axis=2)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        visible = image.getchannel("A")
-        paper = Image.new("RGB", image.size, BLACK if _is_light(image, visible) else WHITE)
-        paper.paste(image, mask=visible)
-        return np.asarray(paper)
-    return np.asarray(image.convert("RGB"))
+        shift = _shift(image, name)
+        for rows, strip in _strips(image):
+            result[rows] = (np.asarray(strip) >> shift)[..., None]
+        return result
+    paper = (BLACK if _is_light(image) else WHITE) if image.has_transparency_data else None
+    for rows, strip in _strips(image):
+        result[rows] = np.asarray(strip.convert("RGB") if paper is None else _laid_on(paper, strip.convert("RGBA")))
+    return result
 
 
-def _eight_bits(image: Image.Image, name: str) -> np.ndarray:
-    """Grey values of more than 8 bits as uint8, (H, W)."""
-    values = np.asarray(image)
-    lowest, highest = (int(values.min()), int(values.max())) if image.mode == "I" else (0, SIXTEEN_BITS)
+def _strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """An image in parts as wide as itself, each with its rows; several times a part takes less memory than twice it."""
+    height = max(1, STRIP // max(1, image.width))
+    for top in range(0, image.height, height):
+        bottom = min(top + height, image.height)
+        yield slice(top, bottom), image.crop((0, top, image.width, bottom))
+
+
+def _laid_on(paper: tuple[int, int, int], image: Image.Image) -> Image.Image:
+    """An RGBA image as RGB."""
+    whole = Image.new("RGB", image.size, paper)
+    whole.paste(image, mask=image.getchannel("A"))
+    return whole
+
+
+def _shift(image: Image.Image, name: str) -> int:
+    """By how many bits the grey values of an image of more than 8 are to be moved to be of 8."""
+    lowest, highest = (0, SIXTEEN_BITS)
+    if image.mode in ("I", "F"):
+        # 32 bits are nobody's range: there it is that of the values.
+        lowest, highest = image.getextrema()  # type: ignore[assignment]
     if image.mode == "F" or lowest < 0 or highest > SIXTEEN_BITS:
         raise SourceError(f"{name}: its pixels are numbers of unknown range; save it as a PNG with 8 bits per channel")
-    # 32 bits are nobody's range: there it is that of the values.
-    return (values if highest <= EIGHT_BITS else values >> 8).astype(np.uint8)
+    return 0 if highest <= EIGHT_BITS else 8
 
 
-def _is_light(image: Image.Image, visible: Image.Image) -> bool:
-    """Whether nothing of an image would be seen on white.
-
-    Args:
-        image: RGBA.
-        visible: its alpha channel.
-    """
-    counts = np.asarray(image.convert("L").histogram(visible.point(lambda alpha: 255 if alpha >= LIGHT else 0)))
+def _is_light(image: Image.Image) -> bool:
+    """Whether nothing of an image with transparency would be seen on white."""
+    counts = np.zeros(256, np.int64)
+    for _, strip in _strips(image):
+        coloured = strip.convert("RGBA")
+        visible = coloured.getchannel("A").point(lambda alpha: 255 if alpha >= LIGHT else 0)
+        counts += coloured.convert("L").histogram(visible)
     darker = np.searchsorted(np.cumsum(counts), DARKEST * counts.sum(), side="right")
     return bool(counts.sum() and darker >= LIGHT)

@@ -244,7 +244,7 @@ def write_report(result: ParityResult, folder: Path, command: str | None = None)
     }
     for name, text in content.items():
         with atomic_write(folder / name) as file:
-            file.write(text.encode())
+            file.write(text.encode("utf-8", "backslashreplace"))
     return [folder / name for name in content]
 
 

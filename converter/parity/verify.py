@@ -26,6 +26,7 @@ import numpy as np
 
 from paddle2torch.architectures.circulating import own_tensors
 from paddle2torch.architectures.matching import COUNTER, Expected, match, shorten
+from paddle2torch.architectures.records import spelled_out
 from paddle2torch.converter import __version__
 from paddle2torch.converter.conversion.fold import Folded, fold, fold_weights
 from paddle2torch.converter.conversion.network import NamedNetwork
@@ -114,8 +115,8 @@ def verify(
             parameters=dict(conversion.network.parameters),
             tolerance=tolerance,
             cases=results,
-            source=WeightFile(conversion.source.path.name, conversion.source.sha256),
-            reference=WeightFile(session.reference.path.name, session.reference.sha256),
+            source=WeightFile(conversion.source.file, conversion.source.sha256),
+            reference=WeightFile(session.reference.file, session.reference.sha256),
             weights=_digest_of_conversion(conversion) if weights is None else _digest(weights),
             versions=_versions(worker),
             engine=session.engine,
@@ -393,7 +394,7 @@ def _with_state_of(path: Path, conversion: Conversion) -> Any:
 
 
 def _digest(path: Path) -> WeightFile:
-    return WeightFile(path.name, sha256_of(path))
+    return WeightFile(spelled_out(path.name), sha256_of(path))
 
 
 def _digest_of_conversion(conversion: Conversion) -> WeightFile:

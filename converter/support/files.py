@@ -7,7 +7,6 @@ no longer locked; whoever writes the same target next takes it away.
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 import tempfile
@@ -119,12 +118,21 @@ def remove_folder(path: Path) -> None:
         path.rename(part.with_name(_OLD))
 
 
-def sweep(path: Path) -> None:
-    """Remove what killed processes left of attempts to write `path`; what a living one is writing stays."""
-    for part in path.parent.glob(f".{glob.escape(path.name)}.????????{_PART}"):
-        if fcntl is not None:
-            with suppress(OSError), _locked(part, wait=False):  # an OSError while its writer lives
-                shutil.rmtree(part, ignore_errors=True)
+def sweep(*paths: Path) -> None:
+    """Remove what killed processes left of attempts to write these; what a living one is writing stays."""
+    names: dict[Path, set[str]] = {}
+    for path in paths:
+        names.setdefault(path.parent, set()).add(path.name)
+    for folder, wanted in names.items() if fcntl is not None else ():
+        for part in folder.glob(f".*.????????{_PART}"):
+            if _target(part) in wanted:
+                with suppress(OSError), _locked(part, wait=False):  # an OSError while its writer lives
+                    shutil.rmtree(part, ignore_errors=True)
+
+
+def _target(part: Path) -> str:
+    """The name of what is written in such a folder."""
+    return part.name.removesuffix(_PART)[1:].rpartition(".")[0]
 
 
 @contextmanager

@@ -25,7 +25,8 @@ MOST_CHARACTERS = 48_000
 _HARMFUL = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 _IN_A_LINE = re.compile(f"[{_HARMFUL}]")
 _IN_A_TEXT = re.compile(rf"(?![\n\t])[{_HARMFUL}]")
-_USER = re.compile(r"(?<=://)[^/\s?#]*@")
+# A path made of a URL has one slash.
+_USER = re.compile(r"([a-z][a-z0-9+.-]+:[/\\]+)[^/\\\s?#]*@", re.IGNORECASE)
 
 
 def clean(text: str) -> str:
@@ -45,7 +46,7 @@ def clean_json(text: str) -> str:
 
 def without_users(text: str) -> str:
     """A text whose URLs tell no user and no password (`https://me:secret@host/x` becomes `https://host/x`)."""
-    return _USER.sub("", text)
+    return _USER.sub(r"\1", text)
 
 
 def message(text: str) -> str:

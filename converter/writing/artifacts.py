@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from paddle2torch.architectures.digest import digest_of
 from paddle2torch.architectures.graph.form import graph_to_json
 from paddle2torch.architectures.loading import GRAPH, HEADER_KEY
+from paddle2torch.architectures.records import Metadata
 from paddle2torch.converter import __version__
 from paddle2torch.converter.conversion.convert import Conversion
+from paddle2torch.converter.support.errors import MappingError
 from paddle2torch.converter.support.files import write_together
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def metadata(conversion: Conversion) -> dict[str, Any]:
         **({"postprocessing": conversion.postprocessing.to_json()} if conversion.postprocessing else {}),
         "source": {
             "kind": source.kind,
-            "file": source.path.name,
+            "file": source.file,
             "url": source.url,
             "sha256": source.sha256,
             "branch": conversion.branch or None,
@@ -63,8 +65,15 @@ def metadata(conversion: Conversion) -> dict[str, Any]:
 
 
 def write(conversion: Conversion, folder: Path) -> list[Path]:
-    """Write a conversion's three files; see `write_files`."""
-    return _write(conversion.state, metadata(conversion), folder)
+    """Write a conversion's three files; see `write_files`.
+
+    Raises:
+        MappingError: the metadata would hold what is refused when they are read, such as a label of 5,000 characters.
+        OutputError: see `write_files`.
+    """
+    record = metadata(conversion)
+    _require_readable(record)
+    return _write(conversion.state, record, folder)
 
 
 def write_files(state: Mapping[str, Tensor], record: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -95,6 +104,17 @@ def _write(state: Mapping[str, Tensor], record: Mapping[str, Any], folder: Path)
     )
     write_together(dict(zip(paths, contents, strict=True)))
     return paths
+
+
+def _require_readable(record: Mapping[str, Any]) -> None:
+    """See that what others put into the metadata, such as labels, is what will be taken back."""
+    try:
+        Metadata.from_json(json.loads(json.dumps(record)), record["name"])
+    except ValueError as error:
+        raise MappingError(
+            f"{record['name']}: its metadata would be refused when they are read: {error.__cause__ or error}; nothing "
+            "was written"
+        ) from error
 
 
 def safetensors_bytes(state: Mapping[str, Tensor], record: Mapping[str, Any]) -> bytes:

@@ -152,7 +152,8 @@ class Cache:
                 lock.acquire()
         self._locked[lock] = path
         try:
-            _sweep(path)
+            with writing(path):
+                _sweep(path)
             yield
         finally:
             if self._locked.pop(lock, None):
@@ -161,18 +162,15 @@ class Cache:
 
     def tidy(self, path: Path) -> None:
         """Remove what a killed process left beside a cached file, unless another is at work there right now."""
-        from filelock import Timeout
-
-        if beside(path, LOCK).exists():
-            with suppress(OSError, Timeout), _file_lock(path, timeout=0):
-                _sweep(path)
-                _drop(path)
+        if _drop_left(path):
+            _sweep_parts(path)
 
     def abandon(self) -> None:
         """Remove the lock files of threads that are not waited for, because the program is to end."""
         while self._locked:
             _, path = self._locked.popitem()
-            _sweep(path)
+            with suppress(OSError):
+                _sweep(path)
             _drop(path)
 
     def entries(self) -> tuple[CacheEntry, ...]:
@@ -206,12 +204,13 @@ class Cache:
             OutputError: a file cannot be removed.
         """
         removed = tuple(entry for entry in self.entries() if wanted(entry) and self._remove(entry, forget))
-        for entry in self._remembered() if forget else ():
-            if wanted(entry):
-                self._remove(entry, forget)
-        for lock in tuple(self.folder.rglob(f"*{LOCK}")):
-            self.tidy(lock.with_name(lock.name.removesuffix(LOCK)))
-            self._prune(lock.parent)
+        known = self._remembered() if forget else ()
+        forgotten = [entry for entry in known if wanted(entry) and self._remove(entry, forget)]
+        locks = [file.with_name(file.name.removesuffix(LOCK)) for file in self.folder.rglob(f"*{LOCK}")]
+        swept = [*map(_file_of, (*removed, *forgotten)), *filter(_drop_left, locks)]
+        _sweep_parts(*swept)
+        for folder in {path.parent for path in (*swept, *locks)}:
+            self._prune(folder)
         return removed
 
     def _remembered(self) -> tuple[CacheEntry, ...]:
@@ -223,19 +222,18 @@ class Cache:
     def _remove(self, entry: CacheEntry, forget: bool) -> bool:
         from filelock import Timeout
 
-        path = entry.path if entry.record else entry.path.with_name(entry.path.name.removesuffix(PARTIAL))
+        path = _file_of(entry)
         suffixes = ("", *((RECORD,) if forget else ())) if entry.record else (PARTIAL, STATE)
         with writing(path):
             try:
                 with _file_lock(path, timeout=0):
                     for suffix in suffixes:
                         beside(path, suffix).unlink(missing_ok=True)
-                    _sweep(path)
+                    _drop_state(path)
                     _drop(path)
             except Timeout:
                 logger.warning("%s: being downloaded by another process; left in place", path)
                 return False
-        self._prune(path.parent)
         return True
 
     def _prune(self, folder: Path) -> None:
@@ -327,12 +325,38 @@ def _file_lock(path: Path, timeout: float = -1) -> BaseFileLock:
     return FileLock(lock, timeout=timeout)
 
 
+def _file_of(entry: CacheEntry) -> Path:
+    """The path of an entry's file, there or to be."""
+    return entry.path if entry.record else entry.path.with_name(entry.path.name.removesuffix(PARTIAL))
+
+
 def _sweep(path: Path) -> None:
     """Remove what a killed process left half-written beside a file; the caller has the file's lock."""
-    for suffix in (RECORD, STATE):
-        sweep(beside(path, suffix))
+    _sweep_parts(path)
+    _drop_state(path)
+
+
+def _sweep_parts(*paths: Path) -> None:
+    """Remove what killed processes left half-written of the records of files."""
+    sweep(*(beside(path, suffix) for path in paths for suffix in (RECORD, STATE)))
+
+
+def _drop_state(path: Path) -> None:
+    """Remove what is known of a partial file that is not there."""
     if not beside(path, PARTIAL).exists():
         beside(path, STATE).unlink(missing_ok=True)
+
+
+def _drop_left(path: Path) -> bool:
+    """Remove a file's lock file and state that a killed process left; False where there is none, or one is at work."""
+    from filelock import Timeout
+
+    if beside(path, LOCK).exists():
+        with suppress(OSError, Timeout), _file_lock(path, timeout=0):
+            _drop_state(path)
+            _drop(path)
+            return True
+    return False
 
 
 def _drop(path: Path) -> None:

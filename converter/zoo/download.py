@@ -293,6 +293,8 @@ def _mirror(given: str | Path | None) -> tuple[Path | str | None, tuple[str, str
         try:
             parts = urlsplit(given)
             usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            if parts.query or parts.fragment:  # perhaps a password, too
+                raise SourceError("--mirror: paths are put behind the URL, so it cannot have a ? or # in it")
         except ValueError:  # perhaps because of the password, so it is not shown
             raise SourceError(
                 "--mirror: the URL is malformed; expected http(s)://HOST/PATH, with %XX for the special characters of "
@@ -306,7 +308,9 @@ def _mirror(given: str | Path | None) -> tuple[Path | str | None, tuple[str, str
         return None, None
     folder = Path(given)
     if given == "" or not folder.is_dir():
-        raise SourceError(f"{given or '--mirror'}: no such folder for a mirror; give a folder or an http(s) URL")
+        # Without what may be a user and password, in what may be a URL.
+        shown = str(given).rpartition("@")[2] or "--mirror"
+        raise SourceError(f"{shown}: no such folder for a mirror; give a folder or an http(s) URL")
     return folder, None
 
 

@@ -7,6 +7,7 @@ before it was checked, and it cannot keep a download going without sending the f
 from __future__ import annotations
 
 import email.utils
+import http.client
 import json
 import logging
 import os
@@ -21,10 +22,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import BinaryIO, TypeGuard, TypeVar
+from typing import Any, BinaryIO, TypeGuard, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
+import urllib3
+from requests.adapters import HTTPAdapter
 
 from paddle2torch.converter import __version__
 from paddle2torch.converter.support.errors import DownloadError, OutputError, UnknownHostError
@@ -39,6 +42,7 @@ _CHUNK = 16 * 1024
 _MAX_REDIRECTS = 10
 _MOST_DIGITS = 18
 """Of a number of bytes that can be meant."""
+_LONGEST_HEAD = 256 * 1024
 _LONGEST_VALIDATOR = 500
 _LONGEST_WORDS = 200
 """Characters of a server's own words in a message."""
@@ -78,7 +82,7 @@ class Policy:
         attempts: failures in a row after which to give up; a failure after new bytes arrived counts as the first.
         backoff: seconds to wait after the first failure; twice as long after each further one, with jitter.
         longest_wait: seconds to wait between tries at most; a server that asks for more is given up.
-        largest: bytes that no file may exceed.
+        largest: bytes that no file may exceed; released ones have up to 125 million.
     """
 
     connect_timeout: float = 10.0
@@ -88,7 +92,7 @@ class Policy:
     attempts: int = 5
     backoff: float = 0.5
     longest_wait: float = 60.0
-    largest: int = 8 << 30
+    largest: int = 2 << 30
 
 
 class MissingError(DownloadError):
@@ -196,6 +200,62 @@ class _Apart:
                 future.set_exception(error)
 
 
+class _Head:
+    """An answer's lines before its body, as many as there may be.
+
+    The standard library bounds each line and the lines of each head, and then passes over any number of heads that only
+    announce another one (100 Continue).
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._left = stream, _LONGEST_HEAD
+
+    def readline(self, limit: int) -> bytes:
+        line = self._stream.readline(limit)
+        self._left -= len(line)
+        if self._left < 0:
+            raise http.client.HTTPException(f"more than {_LONGEST_HEAD} bytes before the body")
+        return line
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _Answer(http.client.HTTPResponse):
+    def begin(self) -> None:
+        stream = self.fp
+        head = self.fp = _Head(stream)  # type: ignore[assignment]
+        try:
+            super().begin()
+        finally:
+            if self.fp is head:  # it has none any more where the head made no sense
+                self.fp = stream
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    response_class = _Answer
+
+
+class _SecureConnection(urllib3.connection.HTTPSConnection):
+    response_class = _Answer
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+class _Adapter(HTTPAdapter):
+    """Connections whose answers begin after a bounded number of bytes."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+
+
 class Session(requests.Session):
     """A session for transfers; one per thread.
 
@@ -209,6 +269,8 @@ class Session(requests.Session):
         self.credentials = dict(credentials or {})
         # Bodies as they are stored: lengths can be checked and downloads resumed.
         self.headers.update({"User-Agent": f"paddle2torch/{__version__}", "Accept-Encoding": "identity"})
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, _Adapter())
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """None: a redirect is followed by who asked for it, and its body, which may be endless, is not read."""
