@@ -31,7 +31,7 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # o
     default=AUTO,
     help=f"Angle classifier, or none.  [default: {CLASSIFIER} where there is a detector]",
 )
-@click.option("--no-cls", "cls", flag_value=NONE, help="Take every line to be upright.")
+@click.option("--no-cls", is_flag=True, help="Take every line to be upright.")
 @click.option("--rec", metavar="MODEL", default=RECOGNISER, show_default=True, help="Recogniser.")
 @click.option("--dict", "dictionary", type=click.Path(path_type=Path, dir_okay=False), help="Its characters.")
 @click.option(
@@ -51,6 +51,7 @@ def read(
     images: tuple[Path, ...],
     det: str,
     cls: str,
+    no_cls: bool,
     rec: str,
     dictionary: Path | None,
     engine: str,
@@ -70,12 +71,14 @@ def read(
       paddle2torch read sign.jpg --rec french_mobile_v2.0_rec --draw sign.png
       paddle2torch read line.png --det none --rec output/best_accuracy.pdparams --dict my_dict.txt
     """
+    if no_cls and cls not in (AUTO, NONE):
+        raise click.UsageError(f"--no-cls and --cls {cls} contradict each other; leave one of them out")
     targets = drawings(images, drawing) if drawing else {}
     results: list[dict[str, Any]] = []
     failed = 0
     with ExitStack() as stack:
         reader = open_reader(
-            None if det == NONE else det, None if cls == NONE else cls, rec, dictionary, engine, access, stack
+            None if det == NONE else det, None if no_cls or cls == NONE else cls, rec, dictionary, engine, access, stack
         )
         for path in images:
             try:

@@ -161,5 +161,10 @@ def test_a_line_alone_asks_for_no_classifier_and_a_page_does(
     assert "ch_PP-OCRv3_det" in run(SAMPLE, "--no-cls").stderr
 
 
+def test_a_classifier_and_none_are_not_both_to_be_had(run: Run) -> None:
+    result = run(SAMPLE, *LINE, "--cls", "ch_ppocr_mobile_v2.0_cls", "--no-cls")
+    assert (result.exit_code, "contradict each other" in result.stderr) == (2, True)
+
+
 def test_the_first_line_of_the_help_says_what_it_does() -> None:
     assert "Read the text in images" in CliRunner().invoke(main, ["--help"]).stdout
