@@ -11,7 +11,7 @@ import click
 from paddle2torch.converter.cli.common import as_json, fetching, listing, note, print_json
 from paddle2torch.converter.conversion.choice import Access
 from paddle2torch.converter.support.errors import ConverterError, SourceError
-from paddle2torch.reading.defaults import AUTO, CLASSIFIER, DETECTOR, RECOGNISER
+from paddle2torch.reading.defaults import AUTO, CLASSIFIER, DETECTOR, RECOGNISER, classifier
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -115,8 +115,13 @@ def open_reader(
 
         return stack.enter_context(PaddleSession(fetcher)).reader(det, cls, rec, dictionary=dictionary)
     from paddle2torch.reading import Reader
+    from paddle2torch.reading.network import open_network
 
-    return Reader(det, cls, rec, dictionary=dictionary, fetcher=fetcher)
+    # Opened here: errors are to name the options of this command, where those of `Reader` name its arguments.
+    cls = classifier(cls, det is not None)
+    recogniser = open_network(rec, "rec", dictionary=dictionary, fetcher=fetcher)
+    detector = None if det is None else open_network(det, "det", fetcher=fetcher)
+    return Reader(detector, None if cls is None else open_network(cls, "cls", fetcher=fetcher), recogniser)
 
 
 def drawings(images: tuple[Path, ...], out: Path) -> dict[Path, Path]:

@@ -186,7 +186,7 @@ class Session:
         if worker is None and conversion.network.graph is not None:
             raise ParityError(
                 f"{conversion.name}: a model converted by its graph cannot be verified by the same graph; compare it "
-                "with Paddle (leave out --reference graph)"
+                "with Paddle (leave out --reference)"
             )
         self.reference = reference
         self._conversion = conversion
