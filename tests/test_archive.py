@@ -213,6 +213,7 @@ def test_a_file_of_a_model_brings_its_siblings(tmp_path: Path, name: str) -> Non
 RENAMED = {
     "PaddleOCR 1": ("model", "params"),
     "older tools": ("__model__", "__params__"),
+    "Paddle 1.8": ("__model__", "__variables__"),
     "program and parameters by other stems": ("model.pdmodel", "params.pdiparams"),
     "downloaded twice": ("inference.pdmodel", "inference (1).pdiparams"),
     "Paddle 3, by other stems": ("program.json", "weights.pdiparams"),

@@ -150,6 +150,8 @@ REFUSED: dict[str, tuple[Make, int, str]] = {
     "two unknown networks": (checkpoint(two_unknown_networks), 8, r"several networks \(A, B\); say which with --branch"),
     "a tarball without a model": (lambda folder: archive(folder, "readme.txt"), 6, "model"),
     "a tarball with two checkpoints": (lambda folder: archive(folder, "a.pdparams", "b.pdparams"), 3, r"holds 2 models; pick one with --member:\n.*a\.pdparams"),
+    "a program alone": (raw(b"program", "inference.pdmodel"), 3, "has a program, but no .pdiparams .* with its parameters"),
+    "parameters alone": (raw(b"weights", "inference.pdiparams"), 3, r"has no program \(inference.pdmodel or .json\)"),
     "a folder without a model": (lambda folder: folder, 3, "holds no model; expected"),
 }  # fmt: skip
 

@@ -27,6 +27,7 @@ _NAMES = {
     "__model__": "program",
     "params": "parameters",
     "__params__": "parameters",
+    "__variables__": "parameters",
 }
 _SETTINGS = "inference.yml"
 """What upstream calls the settings, whatever the other files are called."""
