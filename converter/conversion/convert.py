@@ -21,6 +21,7 @@ from paddle2torch.converter.conversion.usage import (
     instructions_of,
     note_usage,
     postprocessing_of,
+    require_height,
     stated_sides,
     with_sides,
 )
@@ -152,6 +153,7 @@ def convert(
     instructions = instructions_of(source, config)
     said, told_by = instructions.preprocessing(entry.preprocessing, entry.task)
     sides = (None, None) if graph is None else stated_sides(next(iter(graph.inputs.values())), source)
+    require_height(said, told_by, entry.task, sides)
     preprocessing = with_sides(said, entry.task, sides)
     if graph is not None:
         require_same_graph(source, graph, entry, settled, planned.origins, _shape(entry, sides))
