@@ -36,7 +36,11 @@ def test_every_option_that_chooses_a_model_has_an_argument() -> None:
     options = {name for each in command.__click_params__ for name in each.opts}
     assert options == {f"--{name}" for name in (*ARGUMENTS, *SAME)} & options
     taken = paddle2torch.convert.__kwdefaults__
-    assert {each.partition("=")[0] for each in ARGUMENTS.values()} | set(SAME) - {"reference", "weights"} <= set(taken)
+    assert {each.partition("=")[0] for each in ARGUMENTS.values()} | set(SAME) - {
+        "reference",
+        "tolerance",
+        "weights",
+    } <= set(taken)
 
 
 CALLS: dict[str, tuple[Callable[[str, Path], object], str]] = {

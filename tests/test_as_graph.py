@@ -198,7 +198,7 @@ def test_paddle_proves_it_layer_by_layer(text: str) -> None:
 
 
 def test_a_graph_is_no_proof_of_itself() -> None:
-    with pytest.raises(ParityError, match="cannot be proved by the same graph"):
+    with pytest.raises(ParityError, match="cannot be verified by the same graph"):
         verify(convert_graph(source()), without_paddle=True)
 
 

@@ -124,7 +124,7 @@ def test_one_image_may_be_drawn_into_a_folder_that_is_there(tmp_path: Path) -> N
         pytest.param(
             [SAMPLE, "--det", EMBEDDED / "embedded_rec_infer.tar"],
             3,
-            "embedded_rec_infer: is a recogniser; a detector is wanted",
+            "embedded_rec_infer: is for another task (recogniser); wanted here: detector",
             id="wrong task",
         ),
         pytest.param([SAMPLE, *LINE, "--draw", "o.png", "--font", "f.ttf"], 3, "f.ttf: cannot be read", id="no font"),

@@ -10,7 +10,7 @@ from paddle2torch.converter.support.errors import ConverterError
 
 # Options whose names are not those of the arguments, and those that are switched on.
 ARGUMENTS = {"dict": "dictionary", "as-graph": "as_graph=True", "offline": "offline=True"}
-SAME = ("architecture", "branch", "cache", "config", "kind", "member", "mirror", "reference", "weights")
+SAME = ("architecture", "branch", "cache", "config", "kind", "member", "mirror", "reference", "tolerance", "weights")
 # Commands are quoted with backticks; what is in them is not translated.
 _OPTION = re.compile(rf"`[^`]*`|(?<![\w-])--({'|'.join((*ARGUMENTS, *SAME))})(?![\w-])")
 
