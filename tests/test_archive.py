@@ -331,6 +331,14 @@ def test_files_that_are_not_weights_are_explained(tmp_path: Path, name: str, rea
         open_model_files(tmp_path)
 
 
+def test_a_file_of_pytorch_s_under_another_name_is_told(save: Callable[..., Path]) -> None:
+    path = save(zip_bytes({"best/data.pkl": b"", "best/data/0": b""}), "best.pth.tar")
+    with pytest.raises(
+        ArchiveError, match=r"it is a file of PyTorch's, .*load_model loads it, there is nothing to conv"
+    ):
+        open_model_files(path)
+
+
 def test_an_archive_without_a_model_says_what_it_holds(write: Callable[[dict[str, bytes]], Path]) -> None:
     with pytest.raises(ArchiveError, match=r"holds no model; expected .*; found a.txt, config.json$"):
         open_model_files(write({"a.txt": b"", "config.json": b"{}"}))

@@ -37,11 +37,13 @@ _WINNER = "best_accuracy.pdparams"
 _NOT_WEIGHTS = {
     ".pdopt": "holds the optimizer's state, not weights; give the .pdparams file beside it",
     ".states": "holds training progress (epoch, best metric), not weights; give the .pdparams file beside it",
-    ".pth": "is PyTorch's format already; there is nothing to convert",
-    ".pt": "is PyTorch's format already; there is nothing to convert",
+    ".pth": "is PyTorch's format already: paddle2torch.load_model loads it, there is nothing to convert",
+    ".pt": "is PyTorch's format already: paddle2torch.load_model loads it, there is nothing to convert",
     ".safetensors": "is no Paddle format; there is nothing to convert",
     ".onnx": "is an ONNX graph, not a Paddle model; give the model that it was made from",
 }
+_TORCH = "data.pkl"
+"""What torch.save calls the outermost object in its archives."""
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 _EXPECTED = ".pdmodel + .pdiparams, .json + .pdiparams (Paddle 3), model + params (PaddleOCR 1), or .pdparams"
 
@@ -261,6 +263,9 @@ def _nothing_found(container: Container) -> ConverterError:
     names = [name for name in container.sizes if not _is_companion(name)]
     hint = f"found {', '.join(names[:5])}{', …' if len(names) > 5 else ''}" if names else "it is empty"
     for name in names:
+        if PurePosixPath(name).name == _TORCH:
+            hint = f"it is a file of PyTorch's, and {_NOT_WEIGHTS['.pth'].removeprefix('is ')}"
+            break
         if reason := _NOT_WEIGHTS.get(PurePosixPath(name).suffix):
             hint = f"its {name} {reason}"
             break
