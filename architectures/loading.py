@@ -37,6 +37,7 @@ COUNTER = "num_batches_tracked"
 # How the names of all tensors of the registry's networks begin, or those of one part.
 ROOT = "backbone"
 LONGEST_METADATA = 16 << 20  # bytes; those of released models have up to half a million
+EPSILON = 1e-5  # of batch norms; a variance below its negative has no root
 # As `publish` names a `.pth`.
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8})\.pth")
 
@@ -114,6 +115,7 @@ def read_weights(path: str | PathLike[str], *, check: bool = True) -> Weights:
         metadata = _metadata(file, place.sidecar)
         weights = _recognised(file) if metadata is None else _described(file, metadata)
         require_plain(place.weights, weights.state)
+        _tell_of_values(place.weights, weights)
         if check:
             _check_name(place.weights)
             _check_digest(file, weights)
@@ -272,6 +274,24 @@ def _expected_by_graph(path: Path, graph: Graph) -> dict[str, Expected]:
     return {key: Expected(shape, "") for key, shape in (shapes | counters).items()}
 
 
+def _tell_of_values(path: Path, weights: Weights) -> None:
+    """Warn of values with which a network answers NaN, as training leaves them where it diverges."""
+    graph = weights.metadata is not None and weights.metadata.graph is not None  # in which infinity may be a mask
+    found: dict[str, list[str]] = {}
+    for name, tensor in weights.state.items():
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        if tensor.isnan().any():
+            found.setdefault("NaN", []).append(name)
+        elif not graph and tensor.isinf().any():
+            found.setdefault("infinity", []).append(name)
+        elif name.endswith("running_var") and tensor.min() < -EPSILON:
+            found.setdefault("negative variances", []).append(name)
+    for what, names in found.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        logger.warning("%s: holds %s (%s%s), so that the network answers NaN", path, what, printable(names[0]), more)
+
+
 def _check_name(path: Path) -> None:
     """Of a published `.pth`, whose name has the beginning of its sha256."""
     named = _HASH_IN_NAME.search(path.name)
@@ -370,9 +390,9 @@ def build_model(weights: Weights, dtype: torch.dtype | None = None) -> nn.Module
     """The network of weights that were read, on the CPU; see `load_model` for what it is, `dtype` and errors."""
     import torch
 
-    dtype = dtype or torch.float32
-    if not dtype.is_floating_point:
-        raise ValueError(f"dtype: a type of floating-point numbers is wanted, not {dtype}")
+    dtype = torch.float32 if dtype is None else dtype
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"dtype: a type of floating-point numbers is wanted, such as torch.float16, not {dtype!r}")
     with _telling(str(weights.file)):
         model = _network(weights)
         model.load_state_dict(_assignable(str(weights.file), model, weights.state, dtype), strict=True, assign=True)

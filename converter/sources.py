@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 _ENDS = ("_infer", "_train", "_pretrained", "_trained", "_pre")
 
 
+logger = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class Source:
     """A Paddle model that was found and read.
@@ -106,6 +109,10 @@ def load_source(
         if "/" in text or text.endswith(MODEL_SUFFIXES):
             raise SourceError(f"{text}: there is no such file or folder; check the path")
         model = zoo.get(text)  # raises, with names that are near
+    elif model is not None and os.path.exists(text):  # noqa: PTH110
+        logger.warning(
+            "%s: a model of the zoo is called so, and is taken; for the file or folder here give ./%s", text, text
+        )
     if model is None:
         path = Path(text)
         # Each file of a folder is looked after by itself; others may be written beside them.
@@ -173,10 +180,15 @@ def _read(
         sha256 = sha256 or _sha256(path, files.checkpoint.data)
         return Source(name, kind or "trained", path, files, model, url, sha256, tensors, named_by="checkpoint")
     program_file = files.program or files.pir
-    if program_file is None or (files.parameters is None and weights):
+    if program_file is None:
         raise SourceError(
-            f"{path}: has no program (inference.pdmodel or .json) with its .pdiparams, and no .pdparams; it does not "
+            f"{path}: has no program (inference.pdmodel or .json) for its .pdiparams, and no .pdparams; it does not "
             "hold a model"
+        )
+    if files.parameters is None and weights:
+        raise SourceError(
+            f"{path}: has a program, but no .pdiparams (params, in PaddleOCR 1) with its parameters; one with a file "
+            "for each parameter has to be saved again by Paddle, with params_filename"
         )
     program = read_pdmodel(program_file) if files.program is not None else read_pir(program_file)
     arrays = read_pdiparams(files.parameters, program.parameters) if files.parameters else {}

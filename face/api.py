@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddle2torch.converter.conversion.choice import Access, Choice
+from paddle2torch.converter.support.arguments import in_python
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -59,7 +60,8 @@ class Converted:
         """
         from paddle2torch.converter.writing.artifacts import write
 
-        return write(self.conversion, Path(folder))
+        with in_python():
+            return write(self.conversion, Path(folder))
 
     def verify(self, reference: str | None = None, images: Sequence[File] = ()) -> ParityResult:
         """Compare with Paddle, layer by layer; see `verify` for arguments, result and errors."""
@@ -104,9 +106,10 @@ def convert(
 
     access = _access(mirror, cache, offline)
     choice = Choice(kind, member, branch, architecture, _path(dictionary), _path(config), as_graph)
-    fetcher = access.fetcher()
-    conversion = choice.convert(choice.load(os.fspath(source), load_zoo(), fetcher), fetcher)
-    return Converted(_fold(conversion) if fold else conversion, access)
+    with in_python():
+        fetcher = access.fetcher()
+        conversion = choice.convert(choice.load(os.fspath(source), load_zoo(), fetcher), fetcher)
+        return Converted(_fold(conversion) if fold else conversion, access)
 
 
 def verify(
@@ -156,8 +159,9 @@ def export(source: File, folder: File = "exported", formats: Iterable[str] = ("o
     """
     from paddle2torch.converter.release.export import export_model, open_converted, write_export
 
-    model, metadata = open_converted(source)
-    return [write_export(export_model(model, metadata, each), Path(folder)) for each in formats]
+    with in_python():
+        model, metadata = open_converted(source)
+        return [write_export(export_model(model, metadata, each), Path(folder)) for each in formats]
 
 
 def _access(mirror: str | None, cache: File | None, offline: bool) -> Access:
@@ -186,7 +190,7 @@ def _compare(
     from paddle2torch.converter.parity.verifier import Verifier
     from paddle2torch.converter.zoo.catalog import load_zoo
 
-    with Verifier(load_zoo(), access.fetcher(), reference) as verifier:
+    with in_python(), Verifier(load_zoo(), access.fetcher(), reference) as verifier:
         return verifier.verify(
             conversion, weights=_path(weights), images=[Path(image) for image in images], tolerance=tolerance
         )

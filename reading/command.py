@@ -11,7 +11,7 @@ import click
 from paddle2torch.converter.cli.common import as_json, fetching, listing, note, print_json
 from paddle2torch.converter.conversion.choice import Access
 from paddle2torch.converter.support.errors import ConverterError, SourceError
-from paddle2torch.reading.defaults import AUTO, CLASSIFIER, DETECTOR, RECOGNISER
+from paddle2torch.reading.defaults import AUTO, CLASSIFIER, DETECTOR, RECOGNISER, classifier
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,7 +31,7 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # o
     default=AUTO,
     help=f"Angle classifier, or none.  [default: {CLASSIFIER} where there is a detector]",
 )
-@click.option("--no-cls", "cls", flag_value=NONE, help="Take every line to be upright.")
+@click.option("--no-cls", is_flag=True, help="Take every line to be upright.")
 @click.option("--doc", metavar="MODEL", help="Classifier of pages, by which each is turned upright first.")
 @click.option("--rec", metavar="MODEL", default=RECOGNISER, show_default=True, help="Recogniser.")
 @click.option("--dict", "dictionary", type=click.Path(path_type=Path, dir_okay=False), help="Its characters.")
@@ -52,6 +52,7 @@ def read(
     images: tuple[Path, ...],
     det: str,
     cls: str,
+    no_cls: bool,
     doc: str | None,
     rec: str,
     dictionary: Path | None,
@@ -72,13 +73,15 @@ def read(
       paddle2torch read sign.jpg --rec french_mobile_v2.0_rec --draw sign.png
       paddle2torch read line.png --det none --rec output/best_accuracy.pdparams --dict my_dict.txt
     """
+    if no_cls and cls not in (AUTO, NONE):
+        raise click.UsageError(f"--no-cls and --cls {cls} contradict each other; leave one of them out")
     targets = drawings(images, drawing) if drawing else {}
     results: list[dict[str, Any]] = []
     failed = 0
     with ExitStack() as stack:
         reader = open_reader(
             None if det == NONE else det,
-            None if cls == NONE else cls,
+            None if no_cls or cls == NONE else cls,
             None if doc == NONE else doc,
             rec,
             dictionary,
@@ -122,8 +125,14 @@ def open_reader(
 
         return stack.enter_context(PaddleSession(fetcher)).reader(det, cls, rec, doc=doc, dictionary=dictionary)
     from paddle2torch.reading import Reader
+    from paddle2torch.reading.network import open_network
 
-    return Reader(det, cls, rec, doc=doc, dictionary=dictionary, fetcher=fetcher)
+    # Opened here: errors are to name the options of this command, where those of `Reader` name its arguments.
+    cls = classifier(cls, det is not None)
+    recogniser = open_network(rec, "rec", dictionary=dictionary, fetcher=fetcher)
+    detector = None if det is None else open_network(det, "det", fetcher=fetcher)
+    turner, page = (None if each is None else open_network(each, "cls", fetcher=fetcher) for each in (cls, doc))
+    return Reader(detector, turner, recogniser, doc=page)
 
 
 def drawings(images: tuple[Path, ...], out: Path) -> dict[Path, Path]:

@@ -95,7 +95,8 @@ def open_network(
     network = model if isinstance(model, Network) else _opened(model, dictionary, fetcher)
     if network.task != task:
         raise SourceError(
-            f"{network.name}: is a {find_task(network.task).title}; a {find_task(task).title} is wanted here"
+            f"{network.name}: is for another task ({find_task(network.task).title}); "
+            f"wanted here: {find_task(task).title}"
         )
     if find_task(task).labelled and network.labels is None:
         raise SourceError(f"{network.name}: nothing tells what its classes stand for; give its dictionary (--dict)")

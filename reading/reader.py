@@ -13,6 +13,7 @@ from paddle2torch.architectures.records import BoxPostprocessing
 from paddle2torch.converter.ocr.ctc import Reading, decode
 from paddle2torch.converter.ocr.images import load_image
 from paddle2torch.converter.ocr.preprocess import pad_tiny, prepare
+from paddle2torch.converter.support.arguments import in_python
 from paddle2torch.converter.support.errors import SourceError
 from paddle2torch.reading.crops import cut_out
 from paddle2torch.reading.defaults import AUTO, BATCH_SIZE, DETECTOR, DROP_SCORE, RECOGNISER, classifier
@@ -86,10 +87,11 @@ class Reader:
         drop_score: float = DROP_SCORE,
     ) -> None:
         cls = classifier(cls, det is not None)
-        self._rec = open_network(rec, "rec", dictionary=dictionary, fetcher=fetcher)
-        self._det = None if det is None else open_network(det, "det", fetcher=fetcher)
-        self._cls = None if cls is None else open_network(cls, "cls", fetcher=fetcher)
-        self._doc = None if doc is None else _telling_angles(open_network(doc, "cls", fetcher=fetcher))
+        with in_python():
+            self._rec = open_network(rec, "rec", dictionary=dictionary, fetcher=fetcher)
+            self._det = None if det is None else open_network(det, "det", fetcher=fetcher)
+            self._cls = None if cls is None else open_network(cls, "cls", fetcher=fetcher)
+            self._doc = None if doc is None else _telling_angles(open_network(doc, "cls", fetcher=fetcher))
         said = self._det.boxes if self._det is not None else PUBLISHED
         self._detection, self._batch_size, self._drop_score = detection or said, batch_size, drop_score
 

@@ -210,6 +210,63 @@ def test_a_file_of_a_model_brings_its_siblings(tmp_path: Path, name: str) -> Non
     }
 
 
+RENAMED = {
+    "PaddleOCR 1": ("model", "params"),
+    "older tools": ("__model__", "__params__"),
+    "Paddle 1.8": ("__model__", "__variables__"),
+    "program and parameters by other stems": ("model.pdmodel", "params.pdiparams"),
+    "downloaded twice": ("inference.pdmodel", "inference (1).pdiparams"),
+    "Paddle 3, by other stems": ("program.json", "weights.pdiparams"),
+    "upper case": ("INFERENCE.PDMODEL", "INFERENCE.PDIPARAMS"),
+}
+
+
+@pytest.mark.parametrize(("program", "parameters"), RENAMED.values(), ids=RENAMED)
+@pytest.mark.parametrize("given", ["folder", "program", "parameters"])
+def test_one_program_and_one_file_of_parameters_are_a_model(
+    tmp_path: Path, program: str, parameters: str, given: str
+) -> None:
+    others = {
+        "inference.pdiparams.info": b"names",
+        "inference.yml": b"settings",
+        "readme.txt": b"",
+        "deploy.yml": b"no",
+    }
+    lay_out(tmp_path, {program: b"program", parameters: b"weights", **others})
+    path = tmp_path / {"folder": ".", "program": program, "parameters": parameters}[given]
+    files = open_model_files(path)
+    role = "pir" if program.endswith(".json") else "program"
+    assert contents(files) == {role: b"program", "parameters": b"weights", "info": b"names"}
+    assert bytes(files.settings.data) == b"settings"
+    assert files.others == ()
+
+
+def test_an_info_brings_the_model_of_another_stem(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"model": b"program", "params": b"weights", "names.pdiparams.info": b"names"})
+    files = open_model_files(tmp_path / "names.pdiparams.info")
+    assert contents(files) == {"program": b"program", "parameters": b"weights", "info": b"names"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("model", "params", "other.pdiparams"),
+        ("model", "__model__", "params"),
+        ("a.pdmodel", "b.pdmodel", "c.pdiparams"),
+        ("a/a.pdmodel", "b/b.pdiparams"),
+    ],
+)
+def test_what_belongs_together_is_not_guessed(tmp_path: Path, names: tuple[str, ...]) -> None:
+    lay_out(tmp_path, dict.fromkeys(names, b"x"))
+    with pytest.raises(SourceError, match=f"holds {len(names)} models; pick one with --member"):
+        open_model_files(tmp_path)
+
+
+def test_settings_of_another_name_are_not_taken_for_the_model_s(tmp_path: Path) -> None:
+    lay_out(tmp_path, {"m.pdmodel": b"program", "m.pdiparams": b"weights", "train.yml": b"training"})
+    assert open_model_files(tmp_path).settings is None
+
+
 def test_a_checkpoint_file_stands_alone(tmp_path: Path) -> None:
     folder = lay_out(tmp_path, STUDENT | TRAINED) / "x_train"
     files = open_model_files(folder / "student.pdparams")
@@ -272,6 +329,14 @@ def test_files_that_are_not_weights_are_explained(tmp_path: Path, name: str, rea
         open_model_files(tmp_path / name)
     with pytest.raises(SourceError, match=f"holds no model; expected .*; its {name} .*{reason}"):
         open_model_files(tmp_path)
+
+
+def test_a_file_of_pytorch_s_under_another_name_is_told(save: Callable[..., Path]) -> None:
+    path = save(zip_bytes({"best/data.pkl": b"", "best/data/0": b""}), "best.pth.tar")
+    with pytest.raises(
+        ArchiveError, match=r"it is a file of PyTorch's, .*load_model loads it, there is nothing to conv"
+    ):
+        open_model_files(path)
 
 
 def test_an_archive_without_a_model_says_what_it_holds(write: Callable[[dict[str, bytes]], Path]) -> None:

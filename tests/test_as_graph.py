@@ -199,7 +199,7 @@ def test_paddle_proves_it_layer_by_layer(text: str) -> None:
 
 
 def test_a_graph_is_no_proof_of_itself() -> None:
-    with pytest.raises(ParityError, match="cannot be proved by the same graph"):
+    with pytest.raises(ParityError, match="cannot be verified by the same graph"):
         verify(convert_graph(source()), without_paddle=True)
 
 
@@ -235,7 +235,7 @@ def test_what_was_converted_by_the_graph_is_exported_and_optimised(tmp_path: Pat
     _, weights, _ = artifacts.write(convert_graph(source(), fetcher=Fetcher(offline=True)), tmp_path)
     model = load_model(weights)
     with torch.inference_mode():
-        assert torch.allclose(optimize(model)(IMAGES), model(IMAGES), rtol=0, atol=1e-5)
+        assert torch.allclose(optimize(model)(IMAGES), model(IMAGES), rtol=0, atol=1e-4)
     arguments = ["export", str(weights), "--format", "onnx", "--output", str(tmp_path / "exported")]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output

@@ -24,6 +24,23 @@ def run() -> Run:
     return lambda *arguments: CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
+def test_a_folder_with_the_name_of_a_model_of_the_zoo_is_told_of(
+    run: Run, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("embedded_rec").mkdir()
+    checkpoint.rename("embedded_rec/best_accuracy.pdparams")
+    words = (
+        "embedded_rec: a model of the zoo is called so, and is taken; for the file or folder here give ./embedded_rec"
+    )
+    for command in (("inspect",), ("verify", "--reference", "graph"), ("convert", "--output", "out")):
+        result = run(command[0], "embedded_rec", *command[1:])
+        assert (result.exit_code, words in result.stderr) == (0, True), result.stderr
+    result = run("convert", "./embedded_rec", "--output", "here")
+    assert (result.exit_code, words in result.stderr) == (0, False)
+    assert json.loads(Path("here/embedded_rec.json").read_text())["architecture"] == "cls_mobilenet_v3"
+
+
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     return write_checkpoint(tmp_path / "angle.pdparams", random_tensors("cls_mobilenet_v3"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -204,7 +204,7 @@ def test_absent_keys_mean_what_upstream_takes_then(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("strides", "height"), [([1, 2, 2, 2], 32), ([2, 2, 2, 2], 64), ([1, 2, 1, 2], 16)])
 def test_strides_are_those_of_the_height(tmp_path: Path, strides: list[int], height: int) -> None:
     """Along the line the network is the same: 320 pixels to 80 steps."""
-    content = put(without(LITE.content(), "Train"), "Architecture.Backbone.small_stride", strides)
+    content = put(without(without(LITE.content(), "Train"), "Global"), "Architecture.Backbone.small_stride", strides)
     content = put(content, f"{EVALUATION}.2.RecResizeImg.image_shape", [3, height, 320])
     conversion = convert_random(tmp_path, content, "rec_mobilenet_v3_bilstm_ctc", classes=11)
     assert conversion.network.parameters["strides"] == tuple(strides)
@@ -230,7 +230,8 @@ def test_a_wider_network_converts_with_its_configuration_only(tmp_path: Path) ->
     source = load_source(str(path), load_zoo(), Fetcher())
     with pytest.raises(MappingError, match="another width"):
         convert(source)
-    config = read_config(write(tmp_path, put(LITE.content(), "Architecture.Backbone.scale", 1.0)))
+    content = put(without(LITE.content(), "Global"), "Architecture.Backbone.scale", 1.0)
+    config = read_config(write(tmp_path, content))
     parameters = convert(source, config=config).network.parameters
     assert parameters == {
         "scale": 1.0, "strides": (1, 2, 2, 2), "disable_se": False, "hidden_size": 48, "classes": 11,
@@ -260,8 +261,8 @@ def test_keys_that_contradict_the_weights_are_refused(
 
 def test_what_upstream_says_of_small_networks_goes_with_their_weights(tmp_path: Path) -> None:
     for described in (LITE, TINY_REC, BY_FILE["PP-OCRv3/en_PP-OCRv3_rec.yml"]):
-        conversion = convert_random(tmp_path, described.content(), described.name, classes=11)
-        assert conversion.network.parameters["classes"] == 11
+        content = without(described.content(), "Global")
+        assert convert_random(tmp_path, content, described.name, classes=11).network.parameters["classes"] == 11
 
 
 def test_the_absence_of_a_key_can_contradict_the_weights(tmp_path: Path) -> None:
@@ -406,11 +407,32 @@ def test_dictionary_is_found_from_the_configurations_folder_up(tmp_path: Path) -
     assert conversion.labels.labels == ["blank", *"abcdefghi", " "]
 
 
-def test_an_absent_dictionary_is_told_and_conversion_goes_on(tmp_path: Path) -> None:
+def test_a_dictionary_that_is_not_there_or_of_another_length_is_an_error(tmp_path: Path) -> None:
     content = {**LITE.content(), "Global": {"character_dict_path": "ppocr/gone.txt"}}
-    conversion = convert_random(tmp_path, content, "rec_mobilenet_v3_bilstm_ctc", classes=11)
-    assert conversion.labels.labels is None
-    assert "train.yml names ppocr/gone.txt, which is not there; give it with --dict" in conversion.labels.note
+    with pytest.raises(
+        SourceError, match=r"train\.yml: Global\.character_dict_path is 'ppocr/gone\.txt', which is not th"
+    ):
+        convert_random(tmp_path, content, "rec_mobilenet_v3_bilstm_ctc", classes=11)
+    (tmp_path / "mine.txt").write_text("\n".join("abcdefghij"))
+    content["Global"] = {"character_dict_path": "mine.txt", "use_space_char": True}
+    with pytest.raises(
+        MappingError, match=r"use_space_char true\) does not go with the weights: .* 12 classes.* has 11;"
+    ):
+        convert_random(tmp_path, content, "rec_mobilenet_v3_bilstm_ctc", classes=11)
+    path = write_checkpoint(tmp_path / "m.pdparams", random_tensors("rec_mobilenet_v3_bilstm_ctc", classes=11))
+    source, config = load_source(str(path), load_zoo(), Fetcher(offline=True)), read_config(write(tmp_path, content))
+    given = convert(source, config=config, dictionary=tmp_path / "mine.txt")
+    assert given.labels.labels == ["blank", *"abcdefghij"]
+
+
+def test_a_released_model_s_dictionary_need_not_be_there(tmp_path: Path) -> None:
+    source, fetcher = load_source("embedded_rec", load_zoo(), Fetcher(offline=True)), Fetcher(offline=True)
+    config = read_config(write(tmp_path, put(LITE.content(), "Global.character_dict_path", "gone.txt")))
+    with pytest.raises(SourceError, match=r"is 'gone\.txt', which is not there"):
+        convert(source, config=config, fetcher=fetcher)
+    url = PurePosixPath(source.model.dictionary.url)
+    named = replace(config, dictionary=f"./{'/'.join(url.parts[-2:])}", space=False)
+    assert convert(source, config=named, fetcher=fetcher).labels.labels[:3] == ["blank", "0", "1"]
 
 
 def test_no_dictionary_means_upstreams_characters(tmp_path: Path) -> None:
@@ -426,9 +448,11 @@ def test_names_of_classes_are_labels(tmp_path: Path) -> None:
     content = put(CLASSIFIER.content(), "Global.label_list", ["0", 180])
     assert convert_random(tmp_path, content, "cls_mobilenet_v3").labels.labels == ["0", "180"]
     content["Global"]["label_list"] = ["0", "90", "180"]
-    labels = convert_random(tmp_path, content, "cls_mobilenet_v3").labels
-    assert labels.labels is None
-    assert labels.note == "no labels bundled: train.yml names 3 classes, the head has 2"
+    message = (
+        r"train\.yml: Global\.label_list does not go with the weights: train\.yml names 3 classes, the head has 2; "
+    )
+    with pytest.raises(MappingError, match=message):
+        convert_random(tmp_path, content, "cls_mobilenet_v3")
     content["Global"]["label_list"] = {"0": 180}
     with pytest.raises(FormatError, match=r"Global\.label_list is .*; expected a list of names"):
         read_config(write(tmp_path, content))

@@ -72,8 +72,8 @@ def record(name: str, **changes: Any) -> dict[str, Any]:
 
 def exported(name: str, format: str, model: nn.Module | None = None, **changes: Any) -> Exported:
     """A new export, compared on the small cases."""
-    task, record = get(name).task, get(name).preprocessing
-    cases = [text_case(find_task(task), record, batch) for batch in SMALL_CASES[task]]
+    task, preprocessing = get(name).task, get(name).preprocessing
+    cases = [text_case(find_task(task), preprocessing, batch) for batch in SMALL_CASES[task]]
     return export_model(model or network(name), record(name, **changes), format, cases)
 
 

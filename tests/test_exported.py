@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from paddle2torch.converter.support.blob import Blob
 from paddle2torch.converter.support.errors import FormatError
 from paddle2torch.converter.zoo.catalog import load_zoo
 from paddle2torch.converter.zoo.download import Fetcher
-from test_as_graph import unpacked
+from test_as_graph import EMBEDDED, unpacked
 
 RECOGNISER = """\
 Global:
@@ -146,6 +147,22 @@ def test_a_converted_model_has_what_the_file_says(tmp_path: Path, way: Callable[
     assert conversion.labels.labels[:3] == ["blank", "c0", "c1"]
     assert conversion.network.preprocessing.size == Size("height", 32, 256)
     assert "the preprocessing is that of inference.yml" in conversion.notes
+
+
+@pytest.mark.parametrize("way", [convert, convert_graph])
+def test_lines_of_another_height_than_the_program_s_are_refused(
+    tmp_path: Path, way: Callable[[Source], Conversion]
+) -> None:
+    with tarfile.open(EMBEDDED / "embedded_rec_pir.tar") as archive:  # whose program takes 32 rows
+        archive.extractall(tmp_path, filter="data")
+    (model,) = tmp_path.iterdir()
+    settings = RECOGNISER.replace("CHARACTERS", ", ".join(f"c{i}" for i in range(62)))
+    (model / "inference.yml").write_text(settings.replace("[3, 32, 256]", "[3, 48, 256]"), encoding="utf-8")
+    source = load_source(str(model), load_zoo(), Fetcher(offline=True))
+    with pytest.raises(
+        FormatError, match=r"inference\.yml: lines are 48 pixels high .* but the program takes 32 alone"
+    ):
+        way(source)
 
 
 def test_a_configuration_is_read_as_carefully(tmp_path: Path) -> None:

@@ -20,6 +20,18 @@ def test_one_character_a_line(data: bytes, characters: list[str]) -> None:
     assert read_dictionary(data, "d.txt") == characters
 
 
+def test_text_in_two_bytes_a_character_is_refused() -> None:
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        with pytest.raises(FormatError, match=r"d\.txt at byte [01]: a dictionary is UTF-8 text"):
+            read_dictionary("a\nb\n".encode(encoding), "d.txt")
+
+
+def test_empty_lines_count_and_are_told() -> None:
+    characters = read_dictionary(b"a\n\nb\n\n", "d.txt")
+    assert characters == ["a", "", "b", ""]
+    assert "d.txt with 4 characters (2 of them empty lines) makes 5" in match_labels(characters, 3, False, "d.txt").note
+
+
 def test_other_encodings_are_refused_with_the_offset() -> None:
     with pytest.raises(FormatError, match="d.txt at byte 1: a dictionary is UTF-8"):
         read_dictionary("aé".encode("latin-1"), "d.txt")

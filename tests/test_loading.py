@@ -217,6 +217,28 @@ def test_a_type_that_cannot_hold_the_values_is_refused(state: State, tmp_path: P
     assert load_model(tmp_path / "large.pth", dtype=torch.float64).head.fc.bias[0] == 1e300
     with pytest.raises(ValueError, match="a type of floating-point numbers is wanted"):
         load_model(tmp_path / "large.pth", dtype=torch.int8)
+    with pytest.raises(ValueError, match=r"is wanted, such as torch\.float16, not 'float16'"):
+        load_model(tmp_path / "large.pth", dtype="float16")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("head.fc.bias", float("nan"), "holds NaN (head.fc.bias), so that"),
+        ("head.fc.bias", float("-inf"), "holds infinity (head.fc.bias), so that"),
+        ("backbone.conv1.bn.running_var", -0.5, "holds negative variances (backbone.conv1.bn.running_var), so that"),
+        ("backbone.conv1.bn.running_var", -1e-9, None),
+        ("head.fc.bias", -0.5, None),
+    ],
+)
+def test_values_that_lead_to_nan_are_told(
+    key: str, value: float, told: str | None, state: State, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = {name: tensor.clone() for name, tensor in state.items()}
+    wrong[key][1] = value
+    torch.save(wrong, tmp_path / "wrong.pth")
+    load_model(tmp_path / "wrong.pth")
+    assert caplog.messages == ([f"{tmp_path / 'wrong.pth'}: {told} the network answers NaN"] if told else [])
 
 
 def test_a_device_can_be_named(folder: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from paddle2torch.architectures.records import Size
 from paddle2torch.architectures.registry import architectures, get, list_models
 from paddle2torch.converter.parity.inputs import default_cases, image_cases
 from paddle2torch.converter.parity.verify import blank
@@ -68,3 +71,22 @@ def test_a_blank_image_has_the_mean_colour_of_its_own() -> None:
     assert (blanked.shape, blanked.dtype) == (array.shape, array.dtype)
     np.testing.assert_allclose(blanked.std((2, 3)), 0, atol=1e-7)
     np.testing.assert_allclose(blanked.mean((2, 3)), array.mean((2, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("task", "size"),
+    [
+        ("det", Size("multiple_at_least", multiple=32, short_side=736, long_side=4000)),
+        ("det", Size("multiple_long_up", multiple=128, long_side=960)),
+        ("det", Size("stretch", 736, 1280)),
+        ("rec", Size("height", 48, 320)),
+        ("rec", Size("height_padded", 32, 100)),
+        ("cls", Size("crop", 224, 224, short_side=256)),
+    ],
+)
+def test_they_have_the_size_of_the_input_without_opencv(task: str, size: Size, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    record = replace(next(entry for entry in architectures() if entry.task == task).preprocessing, size=size)
+    for case in default_cases(find_task(task), record):
+        assert [image.shape for image in case.images] == [(*case.array.shape[2:], 3)] * len(case.array)
+        assert not size.height or case.array.shape[2] == size.height

@@ -124,7 +124,7 @@ def test_one_image_may_be_drawn_into_a_folder_that_is_there(tmp_path: Path) -> N
         pytest.param(
             [SAMPLE, "--det", EMBEDDED / "embedded_rec_infer.tar"],
             3,
-            "embedded_rec_infer: is a recogniser; a detector is wanted",
+            "embedded_rec_infer: is for another task (recogniser); wanted here: detector",
             id="wrong task",
         ),
         pytest.param([SAMPLE, *LINE, "--draw", "o.png", "--font", "f.ttf"], 3, "f.ttf: cannot be read", id="no font"),
@@ -159,6 +159,11 @@ def test_a_line_alone_asks_for_no_classifier_and_a_page_does(
     assert run(SAMPLE, *LINE, "--no-cls").exit_code == 0
     assert "ch_ppocr_mobile_v2.0_cls" in run(SAMPLE, *LINE, "--cls", "ch_ppocr_mobile_v2.0_cls").stderr
     assert "ch_PP-OCRv3_det" in run(SAMPLE, "--no-cls").stderr
+
+
+def test_a_classifier_and_none_are_not_both_to_be_had(run: Run) -> None:
+    result = run(SAMPLE, *LINE, "--cls", "ch_ppocr_mobile_v2.0_cls", "--no-cls")
+    assert (result.exit_code, "contradict each other" in result.stderr) == (2, True)
 
 
 def test_the_first_line_of_the_help_says_what_it_does() -> None:

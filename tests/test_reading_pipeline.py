@@ -217,7 +217,7 @@ def refused(tmp_path: Path, role: str) -> Callable[[], object]:
         ("no such name", SourceError, "did you mean embedded_rec"),
         ("no such file", SourceError, r"gone\.pth: there is no such file"),
         ("broken file", SourceError, r"broken\.safetensors: not a safetensors file"),
-        ("another task", SourceError, "bars: is a detector; a recogniser is wanted here"),
+        ("another task", SourceError, r"bars: is for another task \(detector\); wanted here: recogniser"),
         ("no labels", SourceError, r"foreign\.pth: nothing tells what its classes stand for; give its dictionary"),
         ("unfit labels", MappingError, r"short\.txt with 2 characters makes 3 or 4 classes, the head has 63"),
         ("no dictionary", SourceError, r"gone\.txt: the dictionary cannot be read"),

@@ -87,6 +87,14 @@ def test_sound_values_are_not_spoken_of(tmp_path: Path) -> None:
     assert not any(word in words for word in ("hold", "float64", "widened", "denormal"))
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_all_widths_are_looked_at(dtype: type[np.floating]) -> None:
+    found = look_at(
+        {name: np.array([1, value], dtype) for name, value in {"a": np.inf, "b": np.nan, "c": 1}.items()}, ()
+    )
+    assert set(found.fatal) == {"1 tensors hold infinity (a)", "1 tensors hold NaN (b)"}
+
+
 @pytest.mark.parametrize(("constants", "place"), [(False, FATAL), (True, NOTES)])
 def test_infinity_may_be_a_mask_of_a_program(constants: bool, place: str) -> None:
     found = look_at({"mask": np.array([0, -np.inf], np.float32)}, (), constants)

@@ -142,6 +142,8 @@ REFUSED: dict[str, tuple[Make, int, str]] = {
     "STAR-Net": (named("transform.loc_net.fc1.weight", "backbone.x.weight", "head.fc.weight"), 8, "rectifies its input"),
     "an attention recogniser": (named("backbone.conv1.conv.weight", "head.attention_cell.i2h.weight"), 8, "academic"),
     "EAST": (named("backbone.conv1_1._conv.weight", "head.f_score_conv.weight"), 8, "academic"),
+    "SRN": (named("backbone.conv1._conv.weight", "head.pvam.emb.weight", "head.gsrm.wrap_encoder0.emb0.weight"), 8, "academic"),
+    "PSE": (named("backbone.conv1_1._conv.weight", "neck.toplayer_.weight", "head.conv1.weight"), 8, "academic"),
     "a network of another kind": (named("backbone.patch_embed.weight", "head.tail.weight"), 8, "fits no architecture"),
     "a lost tensor": (checkpoint(drop("head.fc.bias")), 8, "nearest is cls_mobilenet_v3.*\n.*missing: head.fc.bias"),
     "a stray tensor": (checkpoint(lambda t: t.update({"head.extra": t["head.fc.bias"]})), 8, "left over: head.extra"),
@@ -150,6 +152,8 @@ REFUSED: dict[str, tuple[Make, int, str]] = {
     "two unknown networks": (checkpoint(two_unknown_networks), 8, r"several networks \(A, B\); say which with --branch"),
     "a tarball without a model": (lambda folder: archive(folder, "readme.txt"), 6, "model"),
     "a tarball with two checkpoints": (lambda folder: archive(folder, "a.pdparams", "b.pdparams"), 3, r"holds 2 models; pick one with --member:\n.*a\.pdparams"),
+    "a program alone": (raw(b"program", "inference.pdmodel"), 3, "has a program, but no .pdiparams .* with its parameters"),
+    "parameters alone": (raw(b"weights", "inference.pdiparams"), 3, r"has no program \(inference.pdmodel or .json\)"),
     "a folder without a model": (lambda folder: folder, 3, "holds no model; expected"),
 }  # fmt: skip
 

@@ -18,21 +18,34 @@ _ROLES = {
     ".pdiparams.info": "info",
     ".json": "pir",
     ".yml": "settings",
+    ".yaml": "settings",
     ".pdparams": "checkpoint",
 }
+# Files without a suffix, as PaddleOCR 1 exported them, and what older tools of Paddle called them.
+_NAMES = {
+    "model": "program",
+    "__model__": "program",
+    "params": "parameters",
+    "__params__": "parameters",
+    "__variables__": "parameters",
+}
+_SETTINGS = "inference.yml"
+"""What upstream calls the settings, whatever the other files are called."""
 _WINNER = "best_accuracy.pdparams"
 """The checkpoint that is meant where a training tarball holds several: upstream's trainer calls its best one so."""
 
 _NOT_WEIGHTS = {
     ".pdopt": "holds the optimizer's state, not weights; give the .pdparams file beside it",
     ".states": "holds training progress (epoch, best metric), not weights; give the .pdparams file beside it",
-    ".pth": "is PyTorch's format already; there is nothing to convert",
-    ".pt": "is PyTorch's format already; there is nothing to convert",
+    ".pth": "is PyTorch's format already: paddle2torch.load_model loads it, there is nothing to convert",
+    ".pt": "is PyTorch's format already: paddle2torch.load_model loads it, there is nothing to convert",
     ".safetensors": "is no Paddle format; there is nothing to convert",
     ".onnx": "is an ONNX graph, not a Paddle model; give the model that it was made from",
 }
+_TORCH = "data.pkl"
+"""What torch.save calls the outermost object in its archives."""
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
-_EXPECTED = ".pdmodel + .pdiparams, .json + .pdiparams (Paddle 3), or .pdparams"
+_EXPECTED = ".pdmodel + .pdiparams, .json + .pdiparams (Paddle 3), model + params (PaddleOCR 1), or .pdparams"
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,8 @@ def open_model_files(path: Path, member: str | None = None) -> ModelFiles:
 
     Args:
         path: a .tar, .tar.gz or .zip, a folder (the model may lie at any depth), or a file of the model
-            (.pdparams; or .pdmodel, .pdiparams, .json with their siblings of the same name beside them).
+            (.pdparams; or any other, with what belongs to it beside it: files of the same stem, and where a folder has
+            one program and one file of parameters, these whatever they are called).
         member: which model is meant where there are several: the name of one of its files, with as much of the path
             as it takes. Without it, a single `best_accuracy.pdparams` wins over other checkpoints.
 
@@ -144,24 +158,52 @@ def require_model(path: Path) -> None:
 
 
 def _role(name: str) -> tuple[str, str] | None:
-    """(name without its suffix, role) of a model's file; None for any other."""
+    """(what files of one model share, role) of a model's file; None for any other."""
+    if role := _NAMES.get(PurePosixPath(name).name):
+        return name, role
     for suffix, role in _ROLES.items():
-        if name.endswith(suffix):
-            return name.removesuffix(suffix), role
+        if name.casefold().endswith(suffix):
+            return name[: -len(suffix)], role
     return None
 
 
 def _candidates(names: Iterable[str]) -> list[_Candidate]:
-    """The models among some files: files of one folder and one stem belong together, a checkpoint stands alone."""
-    found: dict[str, _Candidate] = {}
+    """The models among some files."""
+    return [candidate for candidate in _grouped(names) if candidate.complete]
+
+
+def _grouped(names: Iterable[str]) -> list[_Candidate]:
+    """What belongs together: files of one folder and one stem, and where a folder has one program and one file of
+    parameters, these whatever they are called. A checkpoint stands alone.
+    """
+    folders: dict[str, dict[str, _Candidate]] = {}
     for name in names:
         if _is_companion(name):
             continue
         if split := _role(name):
             stem, role = split
             key = name if role == "checkpoint" else stem
-            found.setdefault(key, _Candidate()).files[role] = name
-    return [candidate for candidate in found.values() if candidate.complete]
+            folder = folders.setdefault(str(PurePosixPath(name).parent), {})
+            folder.setdefault(key, _Candidate()).files[role] = name
+    return [candidate for folder in folders.values() for candidate in _joined(list(folder.values()))]
+
+
+def _joined(candidates: list[_Candidate]) -> list[_Candidate]:
+    """The same with the parts of the only model of a folder as one."""
+
+    def having(*roles: str) -> list[_Candidate]:
+        return [each for each in candidates if not each.files.keys().isdisjoint(roles)]
+
+    programs = having("program") or having("pir")
+    if len(programs) != 1 or len(having("parameters")) != 1:
+        return candidates
+    named = [each for each in having("settings") if PurePosixPath(each.files["settings"]).name == _SETTINGS]
+    model, gone = programs[0], []
+    for role, parts in (("parameters", having("parameters")), ("info", having("info")), ("settings", named)):
+        if role not in model.files and len(parts) == 1:
+            model.files[role] = parts[0].files[role]
+            gone += [part for part in parts if part.files.keys() == {role}]
+    return [each for each in candidates if each not in gone]
 
 
 def _is_companion(name: str) -> bool:
@@ -195,11 +237,12 @@ def _opened(container: Container, chosen: _Candidate, others: tuple[str, ...]) -
 
 def _from_siblings(path: Path) -> ModelFiles:
     """The model that a single file belongs to."""
-    stem, role = _role(path.name) or ("", "")
+    _, role = _role(path.name) or ("", "")
     if role == "checkpoint":
         return _model_files(path, {role: Blob.open(path)})
-    siblings = {role: path.with_name(stem + suffix) for suffix, role in _ROLES.items() if role != "checkpoint"}
-    return _model_files(path, {role: Blob.open(file) for role, file in siblings.items() if file.is_file()})
+    beside = _grouped(each.name for each in path.parent.iterdir() if each.is_file())
+    model = next(each for each in beside if path.name in each.files.values())
+    return _model_files(path, {role: Blob.open(path.with_name(name)) for role, name in model.files.items()})
 
 
 def _model_files(location: Path, by_role: Mapping[str, Blob], others: tuple[str, ...] = ()) -> ModelFiles:
@@ -220,6 +263,9 @@ def _nothing_found(container: Container) -> ConverterError:
     names = [name for name in container.sizes if not _is_companion(name)]
     hint = f"found {', '.join(names[:5])}{', …' if len(names) > 5 else ''}" if names else "it is empty"
     for name in names:
+        if PurePosixPath(name).name == _TORCH:
+            hint = f"it is a file of PyTorch's, and {_NOT_WEIGHTS['.pth'].removeprefix('is ')}"
+            break
         if reason := _NOT_WEIGHTS.get(PurePosixPath(name).suffix):
             hint = f"its {name} {reason}"
             break

@@ -19,6 +19,7 @@ from paddle2torch.converter.conversion.usage import (
     instructions_of,
     note_usage,
     postprocessing_of,
+    require_height,
     stated_sides,
     with_sides,
 )
@@ -61,6 +62,7 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
     task, usual, parameters, sides = _purpose(graph, source)
     instructions = instructions_of(source)
     said, told_by = instructions.preprocessing(usual, task)
+    require_height(said, told_by, task, sides)
     preprocessing = with_sides(said, task, sides)
     known = graph.tensor_names()
     origins = {key: known[origin.variable] for key, origin in lay_out(graph).origins.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from paddle2torch.converter.sources import Source
     from paddle2torch.converter.zoo.catalog import Zoo
     from paddle2torch.converter.zoo.download import Fetcher
+
+
+# What of a `Choice` means something where a program is converted by its graph.
+WITH_GRAPH = ("as_graph", "dictionary", "kind", "member")
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,14 @@ class Choice:
             text: the file.
             allowed: fields that mean something all the same.
         """
+        self._require_only(allowed, f"{text}: is a converted file, for which")
+
+    def _require_only(self, allowed: Collection[str], where: str) -> None:
+        """Raise SourceError where a field was said that is not allowed; the message begins with `where`."""
         given = [each.name for each in fields(self) if each.name not in allowed and getattr(self, each.name)]
         if given:
             option = {"dictionary": "dict", "as_graph": "as-graph"}.get(given[0], given[0])
-            raise SourceError(f"{text}: is a converted file, for which --{option} means nothing; leave it out")
+            raise SourceError(f"{where} --{option} means nothing; leave it out")
 
     def load(self, text: str, zoo: Zoo, fetcher: Fetcher, name: str | None = None) -> Source:
         """Find and read a model; see `paddle2torch.converter.sources.load_source` for `text` and errors.
@@ -81,7 +90,7 @@ class Choice:
         from paddle2torch.converter.sources import load_source
 
         if self.kind is not None and text not in zoo and os.path.exists(text):  # noqa: PTH110
-            raise SourceError(f"{text}: is no model of the zoo, for which alone --kind {self.kind} means something")
+            raise SourceError(f"{text}: is no model of the zoo, for which alone --kind means something")
         if text not in zoo and is_converted(text) and os.path.exists(text):  # noqa: PTH110
             raise SourceError(
                 f"{text}: holds PyTorch weights already: paddle2torch.load_model loads them, `paddle2torch inspect "
@@ -96,6 +105,10 @@ class Choice:
         `paddle2torch.converter.conversion.convert.convert` for errors. What the zoo lists as a graph becomes one."""
         from paddle2torch.architectures.records import GRAPH
 
+        if self.as_graph:
+            self._require_only(
+                WITH_GRAPH, f"{source.path}: with --as-graph the program itself is the network, for which"
+            )
         listed = source.model.architecture if source.model and not (self.architecture or self.config) else None
         if self.as_graph or (listed == GRAPH and source.program is not None):
             from paddle2torch.converter.conversion.as_graph import convert_graph

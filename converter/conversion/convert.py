@@ -21,6 +21,7 @@ from paddle2torch.converter.conversion.usage import (
     instructions_of,
     note_usage,
     postprocessing_of,
+    require_height,
     stated_sides,
     with_sides,
 )
@@ -28,11 +29,11 @@ from paddle2torch.converter.conversion.values import require_sound
 from paddle2torch.converter.graph.naming import named
 from paddle2torch.converter.mapping.branches import census, choose
 from paddle2torch.converter.mapping.config import Config
-from paddle2torch.converter.mapping.labels import Labels, match_class_names, match_labels, read_dictionary
+from paddle2torch.converter.mapping.labels import NO_LABELS, Labels, match_class_names, match_labels, read_dictionary
 from paddle2torch.converter.mapping.recognition import describe, find_architecture, identify, module_shapes
 from paddle2torch.converter.mapping.rules import Mapped, assign, execute, plan
 from paddle2torch.converter.sources import Source
-from paddle2torch.converter.support.errors import MappingError
+from paddle2torch.converter.support.errors import MappingError, SourceError
 from paddle2torch.converter.support.given import read_given
 from paddle2torch.converter.support.names import with_branch
 from paddle2torch.converter.tasks import find_task
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from paddle2torch.architectures.graph.form import Graph
+    from paddle2torch.converter.zoo.catalog import Dictionary
     from paddle2torch.converter.zoo.download import Fetcher
 
 SIDE = 64  # pixels of a sample image, where any will do
@@ -151,6 +153,7 @@ def convert(
     instructions = instructions_of(source, config)
     said, told_by = instructions.preprocessing(entry.preprocessing, entry.task)
     sides = (None, None) if graph is None else stated_sides(next(iter(graph.inputs.values())), source)
+    require_height(said, told_by, entry.task, sides)
     preprocessing = with_sides(said, entry.task, sides)
     if graph is not None:
         require_same_graph(source, graph, entry, settled, planned.origins, _shape(entry, sides))
@@ -328,8 +331,9 @@ def find_labels(
     The first of these tells it: the dictionary given, the configuration, the `inference.yml`, the zoo.
 
     Raises:
-        MappingError: a dictionary was given for what is no recogniser, or one of another length.
-        SourceError: the dictionary cannot be read.
+        MappingError: a dictionary was given for what is no recogniser, or one of another length; or the configuration
+            has one of another length, or names of more or fewer classes.
+        SourceError: the dictionary cannot be read, or the configuration's is not there.
     """
     if dictionary is not None:
         return given_labels(dictionary, task, parameters)
@@ -337,26 +341,50 @@ def find_labels(
     if not find_task(task).reads:
         named = instructions.class_names(task) if find_task(task).labelled else None
         if named is not None:
-            return match_class_names(*named, classes)
+            found = match_class_names(*named, classes)
+            return _required(found, config, "Global.label_list") if config and config.class_names else found
         known = find_task(task).labels_of(parameters)
         return None if known is None else Labels(known, "labels: text angle in degrees")
-    space = None
+    released = source.model.dictionary if source.model is not None and fetcher is not None else None
     if config is not None and config.dictionary is None:
         return match_labels(list(config.characters), classes, False, f"{config.path.name}, which names no dictionary")
     if config is not None:
-        found = config.find_dictionary()
-        if found is None:
-            absent = f"{config.path.name} names {config.dictionary}, which is not there"
-            return Labels(None, f"no labels bundled: {absent}; give it with --dict")
-        path, space = found, config.space
-    elif settings is not None and settings.characters is not None:
+        return _configured(config, classes, released, fetcher)
+    if settings is not None and settings.characters is not None:
         return match_labels(settings.characters, classes, None, settings.file)
-    elif source.model is not None and source.model.dictionary is not None and fetcher is not None:
-        path = fetcher.fetch(source.model.dictionary).path
-        space = source.model.dictionary.space
-    else:
-        return Labels(None, "no labels bundled: no dictionary is known for this model; give one with --dict")
+    if released is not None and fetcher is not None:
+        return _from_file(fetcher.fetch(released).path, classes, released.space)
+    return Labels(None, f"{NO_LABELS}no dictionary is known for this model; give one with --dict")
+
+
+def _from_file(path: Path, classes: int, space: bool | None) -> Labels:
     return match_labels(read_dictionary(read_given(path, "dictionary"), path.name), classes, space, path.name)
+
+
+def _configured(config: Config, classes: int, released: Dictionary | None, fetcher: Fetcher | None) -> Labels:
+    """The labels by the dictionary that a configuration names; a released model's is known where it is not there."""
+    path = config.find_dictionary()
+    if path is None and released is not None and fetcher is not None and config.names(released.url):
+        path = fetcher.fetch(released).path
+    if path is None:
+        raise SourceError(
+            f"{config.path}: Global.character_dict_path is {config.dictionary!r:.120}, which is not there; put it "
+            "there, or give it with --dict"
+        )
+    keys = f"Global.character_dict_path (with use_space_char {str(config.space).lower()})"
+    return _required(_from_file(path, classes, config.space), config, keys)
+
+
+def _required(labels: Labels, config: Config, key: str) -> Labels:
+    """Labels that a configuration tells.
+
+    Raises:
+        MappingError: it does not tell as many as there are classes.
+    """
+    if labels.labels is None:
+        problem = labels.note.removeprefix(NO_LABELS)
+        raise MappingError(f"{config.path}: {key} does not go with the weights: {problem}; nothing was written")
+    return labels
 
 
 def given_labels(dictionary: Path, task: str, parameters: Mapping[str, Any]) -> Labels:
@@ -372,5 +400,5 @@ def given_labels(dictionary: Path, task: str, parameters: Mapping[str, Any]) -> 
     data = read_given(dictionary, "dictionary")
     labels = match_labels(read_dictionary(data, dictionary.name), parameters["classes"], None, dictionary.name)
     if labels.labels is None:
-        raise MappingError(f"--dict: {labels.note.removeprefix('no labels bundled: ')}; nothing was written")
+        raise MappingError(f"--dict: {labels.note.removeprefix(NO_LABELS)}; nothing was written")
     return labels

@@ -21,6 +21,7 @@ from paddle2torch.architectures.records import (
 )
 from paddle2torch.converter.mapping.exported import read_settings
 from paddle2torch.converter.mapping.labels import direction_of
+from paddle2torch.converter.support.errors import FormatError
 
 if TYPE_CHECKING:
     from paddle2torch.converter.mapping.config import Config
@@ -136,6 +137,29 @@ def stated_sides(shape: tuple[int, ...], source: Source) -> Sides:
     if source.files.program is not None and (height, width) in TRACED:
         return None, None
     return height if height > 0 else None, width if width > 0 else None
+
+
+def require_height(said: Preprocessing, told_by: str | None, task: str, sides: Sides) -> None:
+    """See that a file and the program agree on how high a line is.
+
+    A recogniser trained on lines of one height reads nothing in those of another, however it was exported.
+
+    Args:
+        said: what the file says.
+        told_by: the file; None where the preprocessing is the usual one.
+        task: of the network.
+        sides: that the program takes alone.
+
+    Raises:
+        FormatError: they do not.
+    """
+    height, stated = said.size.height, sides[0]
+    if told_by is not None and task == "rec" and None not in (height, stated) and height != stated:
+        raise FormatError(
+            told_by,
+            f"lines are {height} pixels high (image_shape), but the program takes {stated} alone; give the file of "
+            "this model, or export the model again with the height that it was trained with",
+        )
 
 
 def with_sides(preprocessing: Preprocessing, task: str, sides: Sides) -> Preprocessing:

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from paddle2torch.architectures.loading import EPSILON
 from paddle2torch.architectures.matching import shorten
 from paddle2torch.converter.support.errors import MappingError
 
-# Of all batch norms of PaddleOCR; a variance below its negative has no root.
-EPSILON = 1e-5
 SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
@@ -62,7 +61,7 @@ def look_at(arrays: Mapping[str, np.ndarray], variances: Collection[str], consta
         if array.dtype.kind != "f":
             continue
         size = np.abs(array)
-        if not size.max(initial=0) <= LARGEST:  # NaN neither
+        if not float(size.max(initial=0)) <= LARGEST:  # NaN neither; compared in double precision
             nans, infinities = np.isnan(size).any(), np.isinf(size).any()
             tensors.setdefault("NaN", []).extend([name] * bool(nans))
             tensors.setdefault("infinity", []).extend([name] * bool(infinities))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from paddle2torch.architectures.records import Preprocessing
@@ -75,6 +75,12 @@ class Config:
         folder = self.path.resolve().parent
         candidates = [Path(self.dictionary), *(parent / self.dictionary for parent in (folder, *folder.parents))]
         return next((path for path in candidates if path.is_file()), None)
+
+    def names(self, url: str) -> bool:
+        """Whether the dictionary at a URL is called as the configuration's, folder included."""
+        return (
+            self.dictionary is not None and PurePosixPath(self.dictionary).parts[-2:] == PurePosixPath(url).parts[-2:]
+        )
 
     def require_agreement(self, told: Mapping[str, Any], settled: Mapping[str, Any]) -> None:
         """Compare the keys with what the weights tell.

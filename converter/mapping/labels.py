@@ -10,7 +10,10 @@ from paddle2torch.architectures.records import Direction
 from paddle2torch.converter.support.errors import FormatError
 
 BLANK = "blank"
+NO_LABELS = "no labels bundled: "
+"""How a note begins that says why there are none."""
 SPACE = " "
+NO_TEXT = "a dictionary is UTF-8 text, one character a line; save it as such"
 # Of the letters of a dictionary, from how many on that run from right to left the script does. Upstream's Arabic,
 # Persian, Uyghur and Urdu ones have a third to a half, beside the Latin alphabet; Chinese ones a thousandth.
 SHARE = 0.2
@@ -39,7 +42,9 @@ def read_dictionary(data: bytes, file: str) -> list[str]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise FormatError(file, "a dictionary is UTF-8 text, one character a line", error.start) from error
+        raise FormatError(file, NO_TEXT, error.start) from error
+    if "\0" in text:  # UTF-16, most likely, which is valid UTF-8 too where all is ASCII
+        raise FormatError(file, NO_TEXT, data.index(0))
     lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()
@@ -63,7 +68,7 @@ def match_class_names(names: list[str], file: str, classes: int) -> Labels:
     """
     if len(names) == classes:
         return Labels(names, f"{classes} labels from {file}")
-    return Labels(None, f"no labels bundled: {file} names {len(names)} classes, the head has {classes}")
+    return Labels(None, f"{NO_LABELS}{file} names {len(names)} classes, the head has {classes}")
 
 
 def match_labels(characters: list[str], classes: int, space: bool | None, file: str) -> Labels:
@@ -86,6 +91,12 @@ def match_labels(characters: list[str], classes: int, space: bool | None, file: 
             return Labels(labels, f"{classes} labels from {file}: blank + {len(characters)}" + " + space" * appended)
     return Labels(
         None,
-        f"no labels bundled: {file} with {len(characters)} characters makes {' or '.join(map(str, tried))} classes, "
-        f"the head has {classes}; give the dictionary that the model was trained with (--dict)",
+        f"{NO_LABELS}{file} with {_counted(characters)} makes {' or '.join(map(str, tried))} classes, the head has "
+        f"{classes}; give the dictionary that the model was trained with (--dict)",
     )
+
+
+def _counted(characters: list[str]) -> str:
+    """How many there are, and what stands out."""
+    empty = characters.count("")
+    return f"{len(characters)} characters" + (f" ({empty} of them empty lines)" if empty else "")

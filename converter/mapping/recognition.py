@@ -23,7 +23,8 @@ FOREIGN = (
     ),
     (r"^transform\.", "it rectifies its input (STAR-Net, RARE and the like), an academic algorithm not in this list"),
     (
-        r"attention_cell|\.decoder\.|rnn_decoder|\.tps\.|f_border|f_score|score_conv|gnn|kie|layoutlm|\.sdmgr|table",
+        r"attention_cell|\.decoder\.|rnn_decoder|\.tps\.|f_border|f_score|score_conv|gnn|kie|layoutlm|\.sdmgr|table"
+        r"|\.pvam\.|\.gsrm\.|toplayer_|latlayer",
         "it looks like one of upstream's academic or document-structure algorithms, which are not in this list",
     ),
     (r"_moment\d|_velocity_|beta\d_pow", "it is an optimizer's state (.pdopt), not weights; give the .pdparams"),

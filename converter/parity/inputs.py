@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from paddle2torch.architectures.records import Preprocessing
+from paddle2torch.architectures.records import Preprocessing, Size
 from paddle2torch.converter.ocr.images import load_image
 from paddle2torch.converter.ocr.preprocess import prepare
 from paddle2torch.converter.ocr.rendering import SEED
@@ -62,5 +62,7 @@ def text_case(task: Task, preprocessing: Preprocessing, batch: Batch) -> Case:
 
 
 def _case(what: str, images: list[np.ndarray], preprocessing: Preprocessing) -> Case:
+    """Images that have the size of the network's input already, whatever the preprocessing does with others."""
     height, width, _ = images[0].shape
-    return Case(f"{what}, {len(images)} x {height} x {width}", tuple(images), prepare(images, preprocessing, width))
+    as_they_are = replace(preprocessing, size=Size("stretch", height, width))
+    return Case(f"{what}, {len(images)} x {height} x {width}", tuple(images), prepare(images, as_they_are))

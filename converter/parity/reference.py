@@ -135,6 +135,15 @@ class PaddleWorker:
         if process is not None:
             process.close()
 
+    def wait(self) -> None:
+        """Wait until Paddle has been imported.
+
+        Raises:
+            PaddleError: see `load`.
+        """
+        with self._lock:
+            self._started()
+
     @property
     def versions(self) -> dict[str, str]:
         """The versions of Paddle and Python in the process.

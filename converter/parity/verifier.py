@@ -16,6 +16,7 @@ from paddle2torch.converter.parity.reference import PaddleWorker
 from paddle2torch.converter.parity.report import format_table, status, to_json, write_report
 from paddle2torch.converter.parity.verify import TOLERANCE, ParityResult, verify
 from paddle2torch.converter.sources import load_source
+from paddle2torch.converter.support.extras import available
 from paddle2torch.converter.tasks import find_task
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class Verifier:
         tolerance: float | None = None,
     ) -> ParityResult:
         """Verify one conversion; see `paddle2torch.converter.parity.verify.verify` for arguments and errors."""
+        if self._worker is not None:
+            self._worker.wait()  # where there is no Paddle, that is said before anything else is missed
         return verify(
             conversion,
             reference=self._reference(conversion),
@@ -89,11 +92,11 @@ class Verifier:
 
     @staticmethod
     def _cases(conversion: Conversion) -> list[Case]:
-        """The default ones; the embedded model also reads its image."""
+        """The default ones; the embedded model also reads its image, where there is OpenCV to resize it."""
         task, record = find_task(conversion.network.task), conversion.network.preprocessing
         cases = default_cases(task, record)
         model = conversion.source.model
-        if model is not None and model.generation == "embedded":
+        if model is not None and model.generation == "embedded" and available("cv2"):
             with resources.as_file(resources.files(zoo) / "embedded" / SAMPLE) as path:
                 cases.insert(0, image_cases(task, record, [path])[0])
         return cases

@@ -90,8 +90,10 @@ def verify(
         ParityError: operators and modules cannot be paired.
         PaddleError: Paddle is missing or failed.
         MappingError: weights or reference are of another architecture.
-        SourceError: a file cannot be read.
+        SourceError: a file cannot be read, or the tolerance is none.
     """
+    if not 0 < tolerance < math.inf:
+        raise SourceError(f"--tolerance: {tolerance} is no relative error that is allowed; give a small number above 0")
     task, record = find_task(conversion.network.task), conversion.network.preprocessing
     with ExitStack() as stack:
         if without_paddle:
@@ -188,7 +190,7 @@ class Session:
         if worker is None and conversion.network.graph is not None:
             raise ParityError(
                 f"{conversion.name}: a model converted by its graph cannot be verified by the same graph; compare it "
-                "with Paddle (leave out --reference graph)"
+                "with Paddle (leave out --reference)"
             )
         self.reference = reference
         self._conversion = conversion

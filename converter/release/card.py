@@ -13,6 +13,7 @@ import yaml
 
 from paddle2torch.architectures.records import BoxPostprocessing
 from paddle2torch.converter.conversion.convert import Conversion
+from paddle2torch.converter.mapping.labels import NO_LABELS
 from paddle2torch.converter.parity.result import ParityResult
 from paddle2torch.converter.support.terminal import clean
 from paddle2torch.converter.tasks import find_task
@@ -213,7 +214,7 @@ def _output(conversion: Conversion, model: Model) -> str:
     task, labels = find_task(model.task), conversion.labels
     missing = None
     if labels is not None and labels.labels is None:
-        missing = labels.note.removeprefix("no labels bundled: ").partition(";")[0]
+        missing = labels.note.removeprefix(NO_LABELS).partition(";")[0]
     lines = (
         task.describe_output(conversion.network.parameters),
         task.describe_labels(model.name, missing),

@@ -26,3 +26,12 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
             f"{purpose} needs the package {module}, which cannot be imported ({error}); install it with: "
             f"pip install 'paddle2torch[{extra}]'"
         ) from error
+
+
+def available(module: str) -> bool:
+    """Whether a module of an optional package can be imported."""
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True

@@ -144,8 +144,8 @@ def _save_safetensors(state: Mapping[str, Tensor], record: Mapping[str, Any], fi
     try:
         save_file(_contiguous(state), file, _header(record))
     except SafetensorError as error:
-        # The library tells the system's errors in its text alone.
-        if number := re.search(r"\(os error (\d+)\)", str(error)):
+        # The library tells the system's errors in its text alone, before 0.6 as "Os { code: 27, …".
+        if number := re.search(r"\b(?:os error|Os \{ code:) (\d+)", str(error)):
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
         raise
 
