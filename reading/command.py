@@ -11,12 +11,13 @@ import click
 from paddle2torch.converter.cli.common import as_json, fetching, listing, note, print_json
 from paddle2torch.converter.conversion.choice import Access
 from paddle2torch.converter.support.errors import ConverterError, SourceError
-from paddle2torch.reading.defaults import AUTO, CLASSIFIER, DETECTOR, RECOGNISER, classifier
+from paddle2torch.reading.defaults import AUTO, open_stages
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from paddle2torch.reading import Line, Reader
+    from paddle2torch.reading import Line, Network, Reader
+    from paddle2torch.reading.network import Model
 
 NONE = "none"
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # of a drawing
@@ -24,16 +25,16 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}  # o
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...", type=click.Path(path_type=Path))
-@click.option("--det", metavar="MODEL", default=DETECTOR, show_default=True, help="Detector; none: an IMAGE is a line.")
+@click.option("--det", metavar="MODEL", default=AUTO, help="Detector; none: an IMAGE is a line.")
 @click.option(
     "--cls",
     metavar="MODEL",
     default=AUTO,
-    help=f"Angle classifier, or none.  [default: {CLASSIFIER} where there is a detector]",
+    help="Angle classifier, or none.  [default: one where there is a detector]",
 )
 @click.option("--no-cls", is_flag=True, help="Take every line to be upright.")
 @click.option("--doc", metavar="MODEL", help="Classifier of pages, by which each is turned upright first.")
-@click.option("--rec", metavar="MODEL", default=RECOGNISER, show_default=True, help="Recogniser.")
+@click.option("--rec", metavar="MODEL", default=AUTO, help="Recogniser.  [default: PP-OCRv6 small, if it can be had]")
 @click.option("--dict", "dictionary", type=click.Path(path_type=Path, dir_okay=False), help="Its characters.")
 @click.option(
     "--engine", type=click.Choice(("torch", "paddle")), default="torch", show_default=True, help="What computes."
@@ -128,11 +129,10 @@ def open_reader(
     from paddle2torch.reading.network import open_network
 
     # Opened here: errors are to name the options of this command, where those of `Reader` name its arguments.
-    cls = classifier(cls, det is not None)
-    recogniser = open_network(rec, "rec", dictionary=dictionary, fetcher=fetcher)
-    detector = None if det is None else open_network(det, "det", fetcher=fetcher)
-    turner, page = (None if each is None else open_network(each, "cls", fetcher=fetcher) for each in (cls, doc))
-    return Reader(detector, turner, recogniser, doc=page)
+    def opened(model: Model, task: str) -> Network:
+        return open_network(model, task, dictionary=dictionary if task == "rec" else None, fetcher=fetcher)
+
+    return Reader(**open_stages(det, cls, doc, rec, opened)._asdict())
 
 
 def drawings(images: tuple[Path, ...], out: Path) -> dict[Path, Path]:

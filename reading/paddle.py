@@ -18,7 +18,7 @@ import numpy as np
 from paddle2torch.converter.parity.programs import find_reference, in_layout_of, prepare_program
 from paddle2torch.converter.parity.reference import PaddleWorker
 from paddle2torch.converter.support.scratch import Scratch
-from paddle2torch.reading.defaults import AUTO, DETECTOR, RECOGNISER, classifier
+from paddle2torch.reading.defaults import AUTO, open_stages
 from paddle2torch.reading.network import Network, convert_source, from_conversion, users_fetcher
 from paddle2torch.reading.reader import Reader
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from paddle2torch.converter.parity.programs import PreparedProgram
     from paddle2torch.converter.parity.reference import ReferenceProgram
     from paddle2torch.converter.zoo.download import Fetcher
+    from paddle2torch.reading.network import Model
 
 
 class PaddleSession:
@@ -51,23 +52,21 @@ class PaddleSession:
 
     def reader(
         self,
-        det: str | None = DETECTOR,
+        det: str | None = AUTO,
         cls: str | None = AUTO,
-        rec: str = RECOGNISER,
+        rec: str = AUTO,
         *,
         doc: str | None = None,
         dictionary: Path | None = None,
         **settings: Any,
     ) -> Reader:
         """A `Reader` whose networks Paddle computes; see there for the arguments and `open` for the errors."""
-        cls = classifier(cls, det is not None)
-        return Reader(
-            det=None if det is None else self.open(det),
-            cls=None if cls is None else self.open(cls),
-            rec=self.open(rec, dictionary=dictionary),
-            doc=None if doc is None else self.open(doc),
-            **settings,
-        )
+
+        def opened(model: Model, task: str) -> Network:
+            return self.open(str(model), dictionary=dictionary if task == "rec" else None)
+
+        stages = open_stages(det, cls, doc, rec, opened)
+        return Reader(**stages._asdict(), **settings)
 
     def open(self, model: str, *, dictionary: Path | None = None) -> Network:
         """A Paddle model as a network that Paddle computes.

@@ -16,9 +16,9 @@ from paddle2torch.converter.ocr.preprocess import pad_tiny, prepare
 from paddle2torch.converter.support.arguments import in_python
 from paddle2torch.converter.support.errors import SourceError
 from paddle2torch.reading.crops import cut_out
-from paddle2torch.reading.defaults import AUTO, BATCH_SIZE, DETECTOR, DROP_SCORE, RECOGNISER, classifier
+from paddle2torch.reading.defaults import AUTO, BATCH_SIZE, DROP_SCORE, open_stages
 from paddle2torch.reading.detection import PUBLISHED, box_around, find_boxes, find_outlines
-from paddle2torch.reading.network import Network, open_network
+from paddle2torch.reading.network import Network, open_network, users_fetcher
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -62,9 +62,11 @@ class Reader:
     for the errors.
 
     Args:
-        det: finds the lines; None where each image is one line.
-        cls: tells lines that are upside down; None for none. "auto" is the released one if there is a detector.
-        rec: reads the lines; choose it by the script. The default knows Latin letters without accents, and digits.
+        det: finds the lines; None where each image is one line. "auto", here and below, is the newest small model that
+            can be had: of PP-OCRv6, else of PP-OCRv5, else of the list of 2022.
+        cls: tells lines that are upside down; None for none. "auto" is none where there is no detector.
+        rec: reads the lines; choose it by the script. "auto" knows Chinese, Japanese and Latin letters, or, if nothing
+            newer can be had, Latin letters without accents.
         doc: tells by how much a page is turned; it is read upright then. None takes pages to be upright.
         dictionary: file of the recogniser's characters, in place of those that come with it.
         fetcher: gets what has to be downloaded; `paddle2torch.reading.network.users_fetcher()` where None.
@@ -75,9 +77,9 @@ class Reader:
 
     def __init__(
         self,
-        det: Model | None = DETECTOR,
+        det: Model | None = AUTO,
         cls: Model | None = AUTO,
-        rec: Model = RECOGNISER,
+        rec: Model = AUTO,
         *,
         doc: Model | None = None,
         dictionary: Path | None = None,
@@ -86,12 +88,14 @@ class Reader:
         batch_size: int = BATCH_SIZE,
         drop_score: float = DROP_SCORE,
     ) -> None:
-        cls = classifier(cls, det is not None)
+        fetcher = fetcher or users_fetcher()
+
+        def opened(model: Model, task: str) -> Network:
+            return open_network(model, task, dictionary=dictionary if task == "rec" else None, fetcher=fetcher)
+
         with in_python():
-            self._rec = open_network(rec, "rec", dictionary=dictionary, fetcher=fetcher)
-            self._det = None if det is None else open_network(det, "det", fetcher=fetcher)
-            self._cls = None if cls is None else open_network(cls, "cls", fetcher=fetcher)
-            self._doc = None if doc is None else _telling_angles(open_network(doc, "cls", fetcher=fetcher))
+            self._det, self._cls, doc, self._rec = open_stages(det, cls, doc, rec, opened)
+        self._doc = None if doc is None else _telling_angles(doc)
         said = self._det.boxes if self._det is not None else PUBLISHED
         self._detection, self._batch_size, self._drop_score = detection or said, batch_size, drop_score
 
