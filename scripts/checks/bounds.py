@@ -6,8 +6,9 @@
     FOLDER/bin/python -m pytest --numprocesses auto
 
 `make` installs the versions of constraints.txt, which say nothing of the others that setup.cfg allows. Here each
-package that it names with a range, extras included, is the lowest of it that the index has, or the newest; all else is
-up to pip. Exits with 1, and pip's words, where they cannot be installed together: then a bound of setup.cfg is wrong.
+package that it names with a range, extras included, is the lowest of it that the index has; or pip takes the newest
+that go together. What they need in turn is up to pip. Exits with 1, and pip's words, where they cannot be installed
+together: then a bound of setup.cfg is wrong.
 """
 
 from __future__ import annotations
@@ -48,16 +49,16 @@ def _lines(texts: Iterable[str]) -> Iterator[str]:
         yield from (line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#"))
 
 
-def chosen(requirement: Requirement, versions: Iterable[str], which: str) -> Version:
-    """The lowest or newest final version in a requirement's range.
+def lowest(requirement: Requirement, versions: Iterable[str]) -> Version:
+    """The lowest final version in a requirement's range.
 
     Raises:
         SystemExit: there is none.
     """
-    fitting = sorted(each for each in _versions(versions) if requirement.specifier.contains(each, prereleases=False))
+    fitting = [each for each in _versions(versions) if requirement.specifier.contains(each, prereleases=False)]
     if not fitting:
         raise SystemExit(f"{requirement}: the index has no such version for this Python")
-    return fitting[0 if which == "lowest" else -1]
+    return min(fitting)
 
 
 def _versions(texts: Iterable[str]) -> Iterator[Version]:
@@ -85,14 +86,16 @@ def main(arguments: list[str] | None = None) -> int:
     requirements = declared(ROOT / "setup.cfg")
     venv.create(options.folder, with_pip=True, clear=True)
     python = options.folder / "bin" / "python"
-    pinned = [
-        f"{each.name}=={chosen(each, offered(python, each.name), options.which)}" if each.specifier else each.name
+    wanted = [
+        f"{each.name}=={lowest(each, offered(python, each.name))}"
+        if options.which == "lowest" and each.specifier
+        else f"{each.name}{each.specifier}"
         for each in requirements
     ]
-    print("\n".join(pinned), flush=True)
+    print("\n".join(wanted), flush=True)
     install = [str(python), "-m", "pip", "install", "--quiet"]
     # The project itself comes without what it requires: that is what was just chosen.
-    done = subprocess.run([*install, *pinned], check=False).returncode
+    done = subprocess.run([*install, *wanted], check=False).returncode
     done = done or subprocess.run([*install, "--no-deps", "--editable", str(ROOT)], check=False).returncode
     done = done or subprocess.run([str(python), "-m", "pip", "check"], check=False).returncode
     return 1 if done else 0
