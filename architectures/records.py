@@ -34,7 +34,10 @@ Value = bool | int | float | str | None | tuple["Value", ...]
 
 # ---- bounds: far above what any real model has, far below what harms ---------------------------------------------
 
-LARGEST_SIDE = 4096  # pixels of a fixed height or width; an input of that side takes 200 MB
+LARGEST_SIDE = 4096  # pixels of a fixed height or width
+MOST_FIXED_PIXELS = (
+    2**20
+)  # of a fixed height and width; what networks make of an image takes a hundred times its memory
 LARGEST_LIMIT = 65536  # pixels of a page's longer side; images are made smaller than that, never larger
 LARGEST_MULTIPLE = 512
 LARGEST_FACTOR = 1e6  # of scale, mean and std
@@ -496,6 +499,10 @@ def _read_size(data: object) -> Size:
     mode = _choice(data.get("mode") if isinstance(data, dict) else None, f"{where}.mode", tuple(SIZE_MODES))
     found = _object(data, where, ("mode", *SIZE_MODES[mode]))
     sides = {name: _integer(found[name], f"{where}.{name}", _SIZE_BOUNDS[name]) for name in SIZE_MODES[mode]}
+    height = sides.get("height", 1)
+    width = sides.get("width", height)  # without one it is that of the image, which is as high as wide, say
+    if height * width > MOST_FIXED_PIXELS:
+        raise _WrongFieldError(where, f"is {height} × {width}, at most {MOST_FIXED_PIXELS} pixels were expected")
     return Size(mode, **sides)
 
 

@@ -22,6 +22,7 @@ from paddle2torch.architectures.records import (
 )
 from paddle2torch.converter.mapping.labels import direction_of
 from paddle2torch.converter.support.errors import SourceError
+from paddle2torch.converter.support.interrupts import raise_pending
 from paddle2torch.converter.tasks import find_task
 
 if TYPE_CHECKING:
@@ -221,7 +222,8 @@ def torch_run(module: nn.Module) -> Run:
     """A module as a callable from float32 to float32 arrays.
 
     It is put into evaluation mode, and computes on the device and in the precision of its first tensor; on the CPU and
-    in float32 where it has none, as optimised and frozen modules may. Of several results the first is read.
+    in float32 where it has none, as optimised and frozen modules may. Of several results the first is read. What it
+    raises over its input is a SourceError.
     """
     import torch
 
@@ -231,8 +233,17 @@ def torch_run(module: nn.Module) -> Run:
     like = next(tensors, torch.empty(0))
 
     def run(inputs: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            result = module(torch.from_numpy(inputs).to(like))
+        try:
+            with torch.inference_mode():
+                result = module(torch.from_numpy(inputs).to(like))
+        except Exception as error:  # what a network's own code raises over sizes that it was not made for
+            raise_pending(error)
+            reason = (str(error).strip() or type(error).__name__).partition("\n")[0]
+            height, width = inputs.shape[2:]
+            raise SourceError(
+                f"the network takes no images of {height} × {width} pixels ({reason}); that size is its "
+                "metadata's or its configuration's: convert the model again"
+            ) from error
         return (result[0] if isinstance(result, tuple) else result).float().cpu().numpy()
 
     return run

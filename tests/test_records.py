@@ -113,6 +113,14 @@ def changed(*path: str, to: object) -> dict[str, Any]:
         (changed("preprocessing", "size", to="big"), "'preprocessing.size.mode' is None"),
         (changed("preprocessing", "size", "height", to=10**9), "'preprocessing.size.height' is 1000000000"),
         (changed("preprocessing", "size", "height", to=32.5), "'preprocessing.size.height' is 32.5, an integer"),
+        (
+            changed("preprocessing", "size", to={"mode": "stretch", "height": 2048, "width": 1024}),
+            "'preprocessing.size' is 2048 × 1024, at most 1048576 pixels",
+        ),
+        (
+            changed("preprocessing", "size", to={"mode": "multiple_height", "multiple": 32, "height": 2048}),
+            "'preprocessing.size' is 2048 × 2048, at most",
+        ),
         (changed("labels", to=5), "'labels' is 5, a list"),
         (changed("labels", to=["a", None, "b"]), "'labels' holds None, text"),
         (changed("labels", to=["a", "\ud800", "b"]), "'labels' holds"),

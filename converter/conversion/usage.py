@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddle2torch.architectures.records import (
+    MOST_FIXED_PIXELS,
     BoxPostprocessing,
     Postprocessing,
     Preprocessing,
@@ -21,7 +22,7 @@ from paddle2torch.architectures.records import (
 )
 from paddle2torch.converter.mapping.exported import read_settings
 from paddle2torch.converter.mapping.labels import direction_of
-from paddle2torch.converter.support.errors import FormatError
+from paddle2torch.converter.support.errors import FormatError, MappingError
 
 if TYPE_CHECKING:
     from paddle2torch.converter.mapping.config import Config
@@ -169,8 +170,16 @@ def with_sides(preprocessing: Preprocessing, task: str, sides: Sides) -> Preproc
         preprocessing: taken where the sides are open.
         task: of the network.
         sides: of its input. A page of which only one is fixed comes to its size as otherwise.
+
+    Raises:
+        MappingError: they are larger than a network is run with.
     """
     (height, width), size = sides, preprocessing.size
+    if (height or 1) * (width or 1) > MOST_FIXED_PIXELS:
+        raise MappingError(
+            f"the program takes images of {height or 'any'} × {width or 'any'} pixels alone, and at most "
+            f"{MOST_FIXED_PIXELS} pixels are taken"
+        )
     if sides == (None, None) or (task == "det" and None in sides):
         return preprocessing
     if task == "det":

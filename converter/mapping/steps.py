@@ -18,6 +18,7 @@ from paddle2torch.architectures.records import (
     LARGEST_SIDE,
     LARGEST_UNCLIP_RATIO,
     MOST_CANDIDATES,
+    MOST_FIXED_PIXELS,
     BoxPostprocessing,
     BoxType,
     Preprocessing,
@@ -93,6 +94,12 @@ class Arguments:
     def wrong(self, key: str, value: object, expected: str) -> NoReturn:
         """Refuse an argument."""
         raise FormatError(self.file, f"{self.place}: {self.name}.{key} is {value!r:.60}; expected {expected}")
+
+    def bounded(self, key: str, height: int, width: int) -> tuple[int, int]:
+        """A size that every image is to have, where a network can be run with it."""
+        if height * width > MOST_FIXED_PIXELS:
+            self.wrong(key, [height, width], f"a height and width of at most {MOST_FIXED_PIXELS} pixels together")
+        return height, width
 
     def integer(self, key: str, largest: int, default: int | None = None) -> int | None:
         """A number of pixels or of other things."""
@@ -272,7 +279,8 @@ def _resize_page(arguments: Arguments, record: Preprocessing) -> Preprocessing:
     if shape is not None:
         kept = arguments.choice("keep_ratio", (False, True))
         arguments.ignore("limit_side_len", "limit_type", "resize_long", "max_side_limit")
-        size = Size("multiple_height", shape[0], multiple=MULTIPLE) if kept else Size("stretch", *shape)
+        whole = arguments.bounded("image_shape", shape[0], shape[0] if kept else shape[1])
+        size = Size("multiple_height", shape[0], multiple=MULTIPLE) if kept else Size("stretch", *whole)
         return replace(record, size=size)
     side, long_side = arguments.take("limit_side_len"), arguments.take("resize_long")
     if side is None and long_side is not None:
@@ -307,7 +315,7 @@ def _line_shape(arguments: Arguments) -> tuple[int, int]:
         arguments.wrong("image_shape", None, "3 channels, height, width")
     if shape[0] != 3:
         arguments.wrong("image_shape", list(shape), "3 channels")
-    return shape[1], shape[2]
+    return arguments.bounded("image_shape", shape[1], shape[2])
 
 
 def _line(record: Preprocessing, size: Size) -> Preprocessing:
@@ -340,7 +348,7 @@ def _sides(arguments: Arguments) -> tuple[int, int] | None:
     if len(sides) != 2:
         arguments.wrong("size", value, "width and height")
     width, height = (arguments.as_integer("size", each, LARGEST_SIDE) for each in sides)
-    return height, width
+    return arguments.bounded("size", height, width)
 
 
 def _resize_image(arguments: Arguments, record: Preprocessing) -> Preprocessing:

@@ -179,7 +179,15 @@ def export_model(
     model = copy.deepcopy(model).eval()
     example = torch.from_numpy(text_case(task, record, task.traced).array)
     with _quietly(), torch.no_grad():
-        if isinstance(model(example), tuple):
+        try:
+            result = model(example)
+        except Exception as error:  # what a network's own code raises over sizes that it was not made for
+            height, width = example.shape[2:]
+            raise OutputError(
+                f"{metadata['name']}: the network takes no images of {height} × {width} pixels, as its metadata say "
+                f"({_first_line(error)}); convert the model again"
+            ) from error
+        if isinstance(result, tuple):
             raise OutputError(
                 f"{metadata['name']}: returns several outputs, which cannot be exported; convert it with one output, "
                 "as from the program of a later revision, or use the PyTorch file"
