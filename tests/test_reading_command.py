@@ -158,7 +158,7 @@ def test_a_line_alone_asks_for_no_classifier_and_a_page_does(
     assert run(SAMPLE, *LINE).exit_code == 0
     assert run(SAMPLE, *LINE, "--no-cls").exit_code == 0
     assert "ch_ppocr_mobile_v2.0_cls" in run(SAMPLE, *LINE, "--cls", "ch_ppocr_mobile_v2.0_cls").stderr
-    assert "ch_PP-OCRv3_det" in run(SAMPLE, "--no-cls").stderr
+    assert "PP-OCRv6_small_det" in run(SAMPLE, "--no-cls").stderr
 
 
 def test_a_classifier_and_none_are_not_both_to_be_had(run: Run) -> None:

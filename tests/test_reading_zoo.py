@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,13 +12,14 @@ import pytest
 
 from paddle2torch.architectures.preprocessing import RECOGNITION_32
 from paddle2torch.converter.zoo.download import Fetcher
-from paddle2torch.reading import Reader
-from paddle2torch.reading.defaults import CLASSIFIER, DETECTOR
+from paddle2torch.reading import Line, Reader
+from paddle2torch.reading.defaults import CLASSIFIERS, DETECTORS, RECOGNISERS
 from paddle2torch.reading.network import Network, open_network
 from paddle2torch.reading.paddle import PaddleSession
 from support.reading_samples import overlap
 
 IMAGES_VARIABLE = "PADDLE2TORCH_IMAGES"
+DETECTOR, CLASSIFIER = "ch_PP-OCRv3_det", "ch_ppocr_mobile_v2.0_cls"
 FRENCH, JAPANESE, ENGLISH = "french_mobile_v2.0_rec", "japan_mobile_v2.0_rec", "en_number_mobile_v2.0_rec"
 
 # What PaddleOCR itself prints for doc/imgs/11.jpg with ch_PP-OCRv3_det, as people have logged it: the boxes, in order.
@@ -132,9 +133,24 @@ def test_pytorch_and_paddle_read_the_same_lines(
     paddle: PaddleSession,
 ) -> None:
     lines = Reader(detector, classifier, recogniser, fetcher=fetcher).read(images / image)
-    reference = paddle.reader(DETECTOR, CLASSIFIER, recogniser).read(images / image)
+    assert_alike(lines, paddle.reader(DETECTOR, CLASSIFIER, recogniser).read(images / image))
+    assert set(expected) <= {line.text for line in lines}
+
+
+@pytest.mark.parametrize("image", ["imgs_french_0.jpg", "imgs_11.jpg"])
+def test_the_default_models_read_what_paddle_reads_with_them(
+    image: str, images: Path, mirror: Path, fetcher: Fetcher, paddle: PaddleSession
+) -> None:
+    if not [*mirror.glob(f"**/{DETECTORS[0]}_infer.tar")]:
+        pytest.skip("the mirror has none of the default models")
+    lines = Reader(fetcher=fetcher).read(images / image)
+    assert_alike(lines, paddle.reader(DETECTORS[0], CLASSIFIERS[0], RECOGNISERS[0]).read(images / image))
+    assert len(lines) > 5
+    assert image != "imgs_french_0.jpg" or set(SIGNS) <= {line.text for line in lines}
+
+
+def assert_alike(lines: Sequence[Line], reference: Sequence[Line]) -> None:
     assert [line.text for line in lines] == [line.text for line in reference]
     for line, other in zip(lines, reference, strict=True):
         assert overlap(np.array(line.box), np.array(other.box)) >= 0.99
         assert line.score == pytest.approx(other.score, abs=1e-3)
-    assert set(expected) <= {line.text for line in lines}
