@@ -334,6 +334,7 @@ class Metadata:
         widened: tensors (keys of the module) that were stored in a narrower type than float32 → that type.
         narrowed: the same for wider types, whose values were rounded.
         folded: tensors (keys of the module) that were computed from several → the source's names of those.
+        rewritings: modules (paths) that the source's program writes in another way → what it does otherwise there.
         digest: sha256 of the tensors, see `paddle2torch.architectures.digest`; None in files of earlier versions.
         converter: version that wrote the file.
         hub: where it was loaded from, where that is the Hugging Face Hub; it is never written by a conversion.
@@ -354,6 +355,7 @@ class Metadata:
     widened: Mapping[str, str] = field(default_factory=dict)
     narrowed: Mapping[str, str] = field(default_factory=dict)
     folded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rewritings: Mapping[str, str] = field(default_factory=dict)
     digest: str | None = None
     converter: str | None = None
     hub: HubOrigin | None = None
@@ -392,6 +394,7 @@ class Metadata:
             "widened": dict(self.widened),
             **({"narrowed": dict(self.narrowed)} if self.narrowed else {}),
             **({"folded": {key: list(names) for key, names in self.folded.items()}} if self.folded else {}),
+            **({"rewritings": dict(self.rewritings)} if self.rewritings else {}),
             **({} if self.digest is None else {"digest": self.digest}),
             "converter": self.converter,
             **({} if self.hub is None else {"hub": self.hub.to_json()}),
@@ -689,6 +692,7 @@ def _read_metadata(data: object, file: str) -> Metadata:
         "widened",
         "narrowed",
         "folded",
+        "rewritings",
         "digest",
         "converter",
         "hub",
@@ -713,6 +717,7 @@ def _read_metadata(data: object, file: str) -> Metadata:
         widened=_texts(found.get("widened", {}), "widened"),
         narrowed=_texts(found.get("narrowed", {}), "narrowed"),
         folded=_read_folded(found.get("folded", {})),
+        rewritings=_texts(found.get("rewritings", {}), "rewritings"),
         digest=_optional(found, "digest", _sha256),
         converter=_optional(found, "converter", _text),
         hub=_optional(found, "hub", _read_hub),
