@@ -27,6 +27,7 @@ class Layer:
         value: the operator's result.
         parameters: keys of the module's tensors that the program has.
         time_major: whether the value is (T, N, C) where the module's output is (N, T, C).
+        one_row: whether the value may be a map of one row, (N, C, 1, T), where the module's output is (N, C, T).
         pre_activation: whether the last activation of the network is applied to this layer's output.
     """
 
@@ -35,6 +36,7 @@ class Layer:
     value: str
     parameters: tuple[str, ...]
     time_major: bool = False
+    one_row: bool = False
     pre_activation: bool = False
 
 

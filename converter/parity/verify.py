@@ -165,10 +165,14 @@ class PairedEngine:
 
     def by_module(self, values: Values) -> Values:
         """Module path → the value it should compute, (N, T, C) for recurrent layers."""
-        return {
-            layer.module: values[layer.value].transpose(1, 0, 2) if layer.time_major else values[layer.value]
-            for layer in self.layers
-        }
+        return {layer.module: _as_output(values[layer.value], layer) for layer in self.layers}
+
+
+def _as_output(value: np.ndarray, layer: Layer) -> np.ndarray:
+    """A layer's value in the layout of its module's output."""
+    if layer.time_major:
+        return value.transpose(1, 0, 2)
+    return value.squeeze(2) if layer.one_row and value.ndim == 4 and value.shape[2] == 1 else value
 
 
 class Session:
@@ -326,12 +330,15 @@ class Session:
 
 
 def _laid_out(layers: Sequence[Layer], model: Any, is_graph: bool) -> tuple[Layer, ...]:
-    """The layers as a network has them whose recurrent modules may themselves be (time, batch, channels), as a graph's
-    are."""
-    return tuple(
-        replace(layer, time_major=layer.time_major and not is_graph and model.get_submodule(layer.module).batch_first)
-        for layer in layers
-    )
+    """The layers in the layouts of a network's modules; a graph has the program's own."""
+    from torch import nn
+
+    def laid_out(layer: Layer) -> Layer:
+        module = model.get_submodule(layer.module)
+        recurrent = layer.time_major and module.batch_first
+        return replace(layer, time_major=recurrent, one_row=isinstance(module, nn.Conv1d))
+
+    return tuple(replace(layer, time_major=False) if is_graph else laid_out(layer) for layer in layers)
 
 
 def _measure_layer(value: np.ndarray, output: np.ndarray | None) -> Deviation:
