@@ -334,6 +334,7 @@ class Metadata:
         widened: tensors (keys of the module) that were stored in a narrower type than float32 → that type.
         narrowed: the same for wider types, whose values were rounded.
         folded: tensors (keys of the module) that were computed from several → the source's names of those.
+        outputs: what the network returns, in its order, where that is several tensors; empty otherwise.
         rewritings: modules (paths) that the source's program writes in another way → what it does otherwise there.
         digest: sha256 of the tensors, see `paddle2torch.architectures.digest`; None in files of earlier versions.
         converter: version that wrote the file.
@@ -355,6 +356,7 @@ class Metadata:
     widened: Mapping[str, str] = field(default_factory=dict)
     narrowed: Mapping[str, str] = field(default_factory=dict)
     folded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
     rewritings: Mapping[str, str] = field(default_factory=dict)
     digest: str | None = None
     converter: str | None = None
@@ -394,6 +396,7 @@ class Metadata:
             "widened": dict(self.widened),
             **({"narrowed": dict(self.narrowed)} if self.narrowed else {}),
             **({"folded": {key: list(names) for key, names in self.folded.items()}} if self.folded else {}),
+            **({"outputs": list(self.outputs)} if self.outputs else {}),
             **({"rewritings": dict(self.rewritings)} if self.rewritings else {}),
             **({} if self.digest is None else {"digest": self.digest}),
             "converter": self.converter,
@@ -692,6 +695,7 @@ def _read_metadata(data: object, file: str) -> Metadata:
         "widened",
         "narrowed",
         "folded",
+        "outputs",
         "rewritings",
         "digest",
         "converter",
@@ -717,6 +721,7 @@ def _read_metadata(data: object, file: str) -> Metadata:
         widened=_texts(found.get("widened", {}), "widened"),
         narrowed=_texts(found.get("narrowed", {}), "narrowed"),
         folded=_read_folded(found.get("folded", {})),
+        outputs=_entries(found.get("outputs", []), "outputs", MOST_TENSORS, _text),
         rewritings=_texts(found.get("rewritings", {}), "rewritings"),
         digest=_optional(found, "digest", _sha256),
         converter=_optional(found, "converter", _text),

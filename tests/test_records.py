@@ -39,6 +39,7 @@ WHOLE = Metadata(
     initialised=("head.thresh.conv1.weight",),
     widened={"head.fc.weight": "float16"},
     narrowed={"head.fc.bias": "float64"},
+    outputs=("cbn_maps", "maps"),
     rewritings={"neck.encoder.svtr_block.0.mixer": "matmul where the program has affine"},
     digest="f" * 64,
     converter="0.1.0",

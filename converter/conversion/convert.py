@@ -37,6 +37,8 @@ from paddle2torch.converter.support.errors import MappingError, SourceError
 from paddle2torch.converter.support.given import read_given
 from paddle2torch.converter.support.names import with_branch
 from paddle2torch.converter.tasks import find_task
+from paddle2torch.converter.tasks.det import BOTH_MAPS
+from paddle2torch.converter.tasks.task import Value
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,6 +69,7 @@ class Conversion:
         recognised_by: how the architecture was recognised; None where it was given.
         labels: what the classes stand for, or why that is not known; None for detectors.
         notes: what the user should know.
+        outputs: what the network returns, where that is several tensors; empty otherwise.
         rewritings: where the source's program writes in another way what the network computes.
     """
 
@@ -81,6 +84,7 @@ class Conversion:
     labels: Labels | None
     notes: tuple[str, ...]
     postprocessing: Postprocessing | None = None
+    outputs: tuple[Value, ...] = ()
     rewritings: tuple[Rewriting, ...] = ()
 
     @property
@@ -181,6 +185,8 @@ def convert(
         ]
     notes += note_usage(told_by, sides, said, preprocessing)
     notes += [source.known.told] if source.known else []
+    outputs = BOTH_MAPS if settled.get("both_maps") else ()
+    notes += note_outputs(outputs)
     labels = find_labels(entry.task, settled, source, dictionary, instructions, fetcher)
     return Conversion(
         source=source,
@@ -194,6 +200,7 @@ def convert(
         recognised_by=None if given else describe(fit),
         labels=labels,
         notes=tuple(notes),
+        outputs=outputs,
         rewritings=rewritings,
     )
 
@@ -330,6 +337,14 @@ def _notes(source: Source, branches: list[str], chosen: str, mapped: Mapped) -> 
     if source.files.others:
         notes.append(f"passed over in {source.path.name}: {', '.join(source.files.others)}")
     return notes
+
+
+def note_outputs(outputs: tuple[Value, ...]) -> list[str]:
+    """What a user should know of a network that returns several tensors."""
+    if not outputs:
+        return []
+    told = "; ".join(f"{place}: {each.name}, {each.meaning}" for place, each in enumerate(outputs))
+    return [f"the network returns {len(outputs)} tensors: {told}"]
 
 
 def find_labels(
