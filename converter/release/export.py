@@ -187,7 +187,7 @@ def export_model(
             ) from error
         if isinstance(result, tuple):
             metadata = {"outputs": _output_names(result), **metadata}
-            model = _PlainTuple(model)
+            model = _PlainTuple(model).eval()
         try:
             content = chosen.build(model, example, metadata)
             run = chosen.load(content)
