@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from paddle2torch.architectures.graph.form import Graph
-    from paddle2torch.converter.zoo.catalog import Dictionary
     from paddle2torch.converter.graph.conformity import Rewriting
+    from paddle2torch.converter.zoo.catalog import Dictionary
     from paddle2torch.converter.zoo.download import Fetcher
 
 SIDE = 64  # pixels of a sample image, where any will do

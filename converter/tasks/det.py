@@ -50,9 +50,7 @@ class Detection(Task):
     def several(self, count: int, derived: bool) -> tuple[Value, ...] | None:
         if count == len(BOTH_MAPS) and derived:
             return BOTH_MAPS
-        first = Value(
-            "maps_1", AREA, "the map that PaddleOCR's inference takes, as it is the first"
-        )
+        first = Value("maps_1", AREA, "the map that PaddleOCR's inference takes, as it is the first")
         return (first, *(Value(f"maps_{place}", AREA, "another map") for place in range(2, count + 1)))
 
     def parameters_of(self, output: tuple[int, ...]) -> dict[str, Any] | None:
