@@ -334,6 +334,8 @@ class Metadata:
         widened: tensors (keys of the module) that were stored in a narrower type than float32 → that type.
         narrowed: the same for wider types, whose values were rounded.
         folded: tensors (keys of the module) that were computed from several → the source's names of those.
+        outputs: what the network returns, in its order, where that is several tensors; empty otherwise.
+        rewritings: modules (paths) that the source's program writes in another way → what it does otherwise there.
         digest: sha256 of the tensors, see `paddle2torch.architectures.digest`; None in files of earlier versions.
         converter: version that wrote the file.
         hub: where it was loaded from, where that is the Hugging Face Hub; it is never written by a conversion.
@@ -354,6 +356,8 @@ class Metadata:
     widened: Mapping[str, str] = field(default_factory=dict)
     narrowed: Mapping[str, str] = field(default_factory=dict)
     folded: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    rewritings: Mapping[str, str] = field(default_factory=dict)
     digest: str | None = None
     converter: str | None = None
     hub: HubOrigin | None = None
@@ -392,6 +396,8 @@ class Metadata:
             "widened": dict(self.widened),
             **({"narrowed": dict(self.narrowed)} if self.narrowed else {}),
             **({"folded": {key: list(names) for key, names in self.folded.items()}} if self.folded else {}),
+            **({"outputs": list(self.outputs)} if self.outputs else {}),
+            **({"rewritings": dict(self.rewritings)} if self.rewritings else {}),
             **({} if self.digest is None else {"digest": self.digest}),
             "converter": self.converter,
             **({} if self.hub is None else {"hub": self.hub.to_json()}),
@@ -689,6 +695,8 @@ def _read_metadata(data: object, file: str) -> Metadata:
         "widened",
         "narrowed",
         "folded",
+        "outputs",
+        "rewritings",
         "digest",
         "converter",
         "hub",
@@ -713,6 +721,8 @@ def _read_metadata(data: object, file: str) -> Metadata:
         widened=_texts(found.get("widened", {}), "widened"),
         narrowed=_texts(found.get("narrowed", {}), "narrowed"),
         folded=_read_folded(found.get("folded", {})),
+        outputs=_entries(found.get("outputs", []), "outputs", MOST_TENSORS, _text),
+        rewritings=_texts(found.get("rewritings", {}), "rewritings"),
         digest=_optional(found, "digest", _sha256),
         converter=_optional(found, "converter", _text),
         hub=_optional(found, "hub", _read_hub),

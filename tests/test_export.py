@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -42,9 +42,8 @@ RECURRENT, SMALLEST = "rec_mobilenet_v3_bilstm_ctc", "cls_mobilenet_v3"
 # The others take a minute, and the layers of most are in these too.
 QUICK = [(name, format) for name in list_models() for format in FORMATS if "mobilenet" in name and format != "pt2"]
 QUICK += [(name, "pt2") for name in (RECURRENT, SMALLEST, "det_mobilenet_v3_rsefpn")]
-# Of two outputs, which cannot be exported yet; and of four classes, where the labels below are two.
-OTHERS = ("det_pphgnet_small_lkpan", "cls_pp_lcnet_page")
-SLOW = [(name, kind) for name in list_models() for kind in FORMATS if (name, kind) not in QUICK and name not in OTHERS]
+FOUR = "cls_pp_lcnet_page"  # of four classes, where the labels below are two
+SLOW = [(name, kind) for name in list_models() for kind in FORMATS if (name, kind) not in QUICK and name != FOUR]
 
 LABELS = {"cls": ["0 °", '"180" é\n あ']}
 
@@ -118,13 +117,48 @@ def test_sizes_compared_are_none_that_were_traced(task: Task) -> None:
     assert len(sizes - {(task.traced.height, task.traced.width)}) == 3
 
 
-def test_several_outputs_are_refused_in_a_line() -> None:
-    class Twice(nn.Module):
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return x, x
+class Both(NamedTuple):
+    refined: Tensor
+    mean: Tensor
 
-    with pytest.raises(OutputError, match="returns several outputs, which cannot be exported"):
-        exported(SMALLEST, "torchscript", Twice())
+
+class Twice(nn.Module):
+    """A network with two outputs, which have names or none."""
+
+    def __init__(self, model: nn.Module, named: bool, spoilt: float = 0.0) -> None:
+        super().__init__()
+        self.model, self.named, self.spoilt = model, named, spoilt
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.model(x)
+        both = y, 0.5 * y + self.spoilt
+        return Both(*both) if self.named else both
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_several_outputs_are_exported_by_their_names(format: str) -> None:
+    file = exported(SMALLEST, format, Twice(network(SMALLEST), named=True))
+    case = text_case(find_task("cls"), get(SMALLEST).preprocessing, Batch(1, 192))
+    with torch.no_grad():
+        first, second = FORMATS[format].load(file.content)(case.array)
+    assert np.allclose(first, 2 * second)
+    if format == "onnx":
+        onnx = pytest.importorskip("onnx")
+        assert [each.name for each in onnx.load_from_string(file.content).graph.output] == ["refined", "mean"]
+
+
+def test_outputs_without_names_are_numbered_or_called_as_the_metadata_say() -> None:
+    onnx = pytest.importorskip("onnx")
+    model = Twice(network(SMALLEST), named=False)
+    for names, said in ((["output_1", "output_2"], {}), (["a", "b"], {"outputs": ["a", "b"]})):
+        file = onnx.load_from_string(exported(SMALLEST, "onnx", model, **said).content)
+        assert [each.name for each in file.graph.output] == names
+
+
+def test_every_output_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, "torchscript", lambda model: Twice(model.model.model, named=False, spoilt=1e-3))
+    with pytest.raises(ParityError, match="error .* allowed"):
+        exported(SMALLEST, "torchscript", Twice(network(SMALLEST), named=False))
 
 
 def test_command_line_offers_every_format() -> None:
@@ -324,7 +358,7 @@ def test_embedded_sample_through_the_command_line(
         said = json.loads(READERS[format](path))
         assert (said["architecture"], len(said["labels"]), len(said["source"]["sha256"])) == (RECURRENT, 63, 64)
         with torch.no_grad():
-            assert FORMATS[format].load(path.read_bytes())(case.array).shape == (1, 50, 63)
+            assert FORMATS[format].load(path.read_bytes())(case.array)[0].shape == (1, 50, 63)
 
 
 def test_user_sees_no_warning_of_the_exporters(

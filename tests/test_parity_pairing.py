@@ -126,3 +126,20 @@ def test_a_parameter_that_no_tensor_stands_for_is_an_error() -> None:
         ParityError, match=re.escape("1 parameters of the Paddle program are no tensor of the model: m0")
     ):
         pair_layers(program(), known, MODULES)
+
+
+def test_a_parameter_that_is_no_layers_has_an_operator_of_its_own() -> None:
+    """As the factors and offsets of a program without structured names: nothing in their names tells them apart."""
+    steps: list[Step] = [
+        ("conv2d", ("x", "w"), "c"),
+        ("multiply", ("c", "s0"), "cs"),
+        ("add", ("cs", "s1"), "csa"),
+        ("relu", ("csa",), "r"),
+        ("multiply", ("r", "s2"), "rs"),
+        ("sigmoid", ("rs",), "p"),
+    ]
+    keys = {"w": "conv2d_0.weight", "s0": "affine_0", "s1": "affine_1", "s2": "affine_2"}
+    owners = {key: key if key.startswith("affine") else "conv2d_0" for key in keys.values()}
+    layers = pair_layers(program(steps, keys), keys, list(owners.values()), owners=owners)
+    assert values(layers) == {"conv2d_0": "c", "affine_0": "cs", "affine_1": "csa", "affine_2": "rs"}
+    assert [layer.parameters for layer in layers[:2]] == [("conv2d_0.weight",), ("affine_0",)]

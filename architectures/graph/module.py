@@ -74,6 +74,14 @@ def module_keys(graph: Graph) -> dict[str, str]:
     return {origin.variable: key for key, origin in lay_out(graph).origins.items()}
 
 
+def owners(graph: Graph) -> dict[str, str]:
+    """Key in the module's state dict → what it belongs to: the path of a layer; the key itself where it is no layer's,
+    but the network's own parameter."""
+    layout = lay_out(graph)
+    own = set(layout.plain.values())
+    return {key: key if key in own else key.rpartition(".")[0] for key in layout.origins}
+
+
 # ---- where tensors live ------------------------------------------------------------------------------------------
 
 

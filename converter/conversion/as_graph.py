@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from paddle2torch.architectures.graph.form import Graph
+from paddle2torch.architectures.graph.form import Graph, reachable
 from paddle2torch.architectures.graph.module import lay_out
 from paddle2torch.architectures.records import Preprocessing
 from paddle2torch.architectures.registry import Task
-from paddle2torch.converter.conversion.convert import Conversion, find_labels
+from paddle2torch.converter.conversion.convert import Conversion, find_labels, note_outputs
 from paddle2torch.converter.conversion.network import GraphNetwork
 from paddle2torch.converter.conversion.usage import (
     Sides,
@@ -31,6 +32,7 @@ from paddle2torch.converter.mapping.rules import Mapped
 from paddle2torch.converter.sources import Source
 from paddle2torch.converter.support.errors import MappingError, SourceError
 from paddle2torch.converter.tasks import tasks
+from paddle2torch.converter.tasks.task import Value
 
 if TYPE_CHECKING:
     from paddle2torch.converter.zoo.download import Fetcher
@@ -59,7 +61,7 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
         )
     names = {variable: name for name, variable in (source.variables or {}).items()}
     graph = graph_from_program(source.program, names, source.path.name)
-    task, usual, parameters, sides = _purpose(graph, source)
+    task, usual, parameters, sides, outputs = _purpose(graph, source)
     instructions = instructions_of(source)
     said, told_by = instructions.preprocessing(usual, task)
     require_height(said, told_by, task, sides)
@@ -80,6 +82,7 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
     if source.named_by is None:
         notes.append("there is no .info that names the tensors; they have the names of the program's variables")
     notes += [source.known.told] if source.known else []
+    notes += note_outputs(outputs)
     labels = find_labels(task, parameters, source, dictionary, instructions, fetcher)
     return Conversion(
         source=source,
@@ -100,24 +103,32 @@ def convert_graph(source: Source, *, dictionary: Path | None = None, fetcher: Fe
         labels=labels,
         notes=tuple(notes),
         postprocessing=postprocessing_of(task, instructions, labels.labels if labels else None),
+        outputs=outputs,
     )
 
 
-def _purpose(graph: Graph, source: Source) -> tuple[Task, Preprocessing, dict[str, Any], Sides]:
-    """Task, usual preprocessing and parameters, told by the shapes of input and output, and what sides are fixed."""
+def _purpose(graph: Graph, source: Source) -> tuple[Task, Preprocessing, dict[str, Any], Sides, tuple[Value, ...]]:
+    """Task, usual preprocessing and parameters, told by the shapes of input and outputs, what sides are fixed, and the
+    outputs where they are several."""
     file, shapes = source.path.name, list(graph.inputs.values())
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] not in (3, -1) or len(graph.outputs) != 1:
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] not in (3, -1) or not graph.outputs:
         raise MappingError(
             f"{file}: its program takes {_listed(shapes)} and returns {len(graph.outputs)} values; a network for text "
-            "in images takes one batch of images [N, 3, H, W] and returns one value"
+            "in images takes one batch of images [N, 3, H, W] and returns what it makes of them"
         )
-    shape, output = _trial(graph, shapes[0][2:], file)
+    shape, results = _trial(graph, shapes[0][2:], file)
+    output = results[0]
     found = {name: each.parameters_of(output) for name, each in tasks().items()}
     told = [(name, parameters) for name, parameters in found.items() if parameters is not None]
-    if not told:
+    several: tuple[Value, ...] | None = ()
+    if told and len(results) > 1:
+        first, *others = graph.outputs
+        derived = all(_reads(graph, other, first) for other in others)
+        several = tasks()[told[0][0]].several(len(results), derived) if len(set(results)) == 1 else None
+    if not told or several is None:
         raise MappingError(
-            f"{file}: its program returns {list(output)} for an image of {list(shape)}; known are the maps "
-            "[N, 1, H, W] of detectors, [N, T, classes] of recognisers and [N, classes] of classifiers"
+            f"{file}: its program returns {_listed(results)} for an image of {list(shape)}; known are the maps "
+            "[N, 1, H, W] of detectors, one or several, [N, T, classes] of recognisers and [N, classes] of classifiers"
         )
     (name, parameters), *_ = told
     usual = tasks()[name].preprocessing
@@ -126,10 +137,15 @@ def _purpose(graph: Graph, source: Source) -> tuple[Task, Preprocessing, dict[st
         usual = replace(usual, size=replace(usual.size, height=shape[2]))
     height, width = stated_sides(shapes[0], source)
     sides = height if height == shape[2] else None, width if width == shape[3] else None
-    return cast(Task, name), usual, parameters, sides
+    return cast(Task, name), usual, parameters, sides, several
 
 
-def _trial(graph: Graph, stated: tuple[int, ...], file: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _reads(graph: Graph, value: str, other: str) -> bool:
+    """Whether a value is computed from another one."""
+    return any(other in node.reads for node in reachable(graph.nodes, [value]))
+
+
+def _trial(graph: Graph, stated: tuple[int, ...], file: str) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
     """The shape of an image that the network takes, and of what it returns for it."""
     open_or_stated = [
         tuple(given if given > 0 else size for given, size in zip(stated, sizes, strict=True)) for sizes in SIZES
@@ -138,11 +154,11 @@ def _trial(graph: Graph, stated: tuple[int, ...], file: str) -> tuple[tuple[int,
     for sizes in dict.fromkeys([*open_or_stated, *SIZES]):
         trace = trace_graph(graph, {}, (1, 3, *sizes), file)
         if trace.failure is None:
-            (output,) = trace.outputs
-            return (1, 3, *sizes), tuple(output.shape if output.places is None else output.places.shape)
+            results = [each.shape if each.places is None else each.places.shape for each in trace.outputs]
+            return (1, 3, *sizes), list(map(tuple, results))
         failures.append(f"\n  {[1, 3, *sizes]}: {trace.failure}")
     raise MappingError(f"{file}: its program takes no image of the sizes that were tried{''.join(failures)}")
 
 
-def _listed(shapes: list[tuple[int, ...]]) -> str:
+def _listed(shapes: Sequence[tuple[int, ...]]) -> str:
     return " and ".join(str(list(shape)) for shape in shapes) or "nothing"

@@ -37,11 +37,14 @@ from paddle2torch.converter.support.errors import MappingError, SourceError
 from paddle2torch.converter.support.given import read_given
 from paddle2torch.converter.support.names import with_branch
 from paddle2torch.converter.tasks import find_task
+from paddle2torch.converter.tasks.det import BOTH_MAPS
+from paddle2torch.converter.tasks.task import Value
 
 if TYPE_CHECKING:
     from torch import nn
 
     from paddle2torch.architectures.graph.form import Graph
+    from paddle2torch.converter.graph.conformity import Rewriting
     from paddle2torch.converter.zoo.catalog import Dictionary
     from paddle2torch.converter.zoo.download import Fetcher
 
@@ -66,6 +69,8 @@ class Conversion:
         recognised_by: how the architecture was recognised; None where it was given.
         labels: what the classes stand for, or why that is not known; None for detectors.
         notes: what the user should know.
+        outputs: what the network returns, where that is several tensors; empty otherwise.
+        rewritings: where the source's program writes in another way what the network computes.
     """
 
     source: Source
@@ -79,6 +84,8 @@ class Conversion:
     labels: Labels | None
     notes: tuple[str, ...]
     postprocessing: Postprocessing | None = None
+    outputs: tuple[Value, ...] = ()
+    rewritings: tuple[Rewriting, ...] = ()
 
     @property
     def state(self) -> dict[str, Any]:
@@ -155,14 +162,21 @@ def convert(
     sides = (None, None) if graph is None else stated_sides(next(iter(graph.inputs.values())), source)
     require_height(said, told_by, entry.task, sides)
     preprocessing = with_sides(said, entry.task, sides)
+    rewritings: tuple[Rewriting, ...] = ()
     if graph is not None:
-        require_same_graph(source, graph, entry, settled, planned.origins, _shape(entry, sides))
+        rewritings = require_same_graph(source, graph, entry, settled, planned.origins, _shape(entry, sides))
     if graph is None or preprocessing.size != entry.preprocessing.size:  # else the comparison has seen it take them
         _require_taken(entry, settled, preprocessing, told_by or source.path.name)
     mapped = execute(planned)
 
     notes = _notes(source, [b.name for b in branches], chosen.name, mapped)
     notes += value_notes
+    if rewritings:
+        apart = max(each.error for each in rewritings)
+        notes.append(
+            f"the program writes {len(rewritings)} parts of the network in another way ({rewritings[0]}"
+            f"{', …' if len(rewritings) > 1 else ''}); run both ways they agree to {apart:.1e}"
+        )
     if listed and exported:
         notes += [
             f"the zoo lists {key} = {value} for {listed.name}, this file has {settled[key]}; the file was followed"
@@ -171,6 +185,8 @@ def convert(
         ]
     notes += note_usage(told_by, sides, said, preprocessing)
     notes += [source.known.told] if source.known else []
+    outputs = BOTH_MAPS if settled.get("both_maps") else ()
+    notes += note_outputs(outputs)
     labels = find_labels(entry.task, settled, source, dictionary, instructions, fetcher)
     return Conversion(
         source=source,
@@ -184,6 +200,8 @@ def convert(
         recognised_by=None if given else describe(fit),
         labels=labels,
         notes=tuple(notes),
+        outputs=outputs,
+        rewritings=rewritings,
     )
 
 
@@ -230,7 +248,7 @@ def _is_graph(graph: Graph, variables: Mapping[str, str], shapes: Mapping[str, S
     model = empty_network(entry, parameters)
     sources = assign(shapes, entry).sources
     keys = {variables[name]: key for key, names in sources.items() for name in names}
-    return not check_conformity(graph, model, keys, _shape(entry, (None, None)))
+    return bool(check_conformity(graph, model, keys, _shape(entry, (None, None))))
 
 
 def _shape(entry: Architecture, sides: Sides) -> tuple[int, int, int, int]:
@@ -248,8 +266,8 @@ def require_same_graph(
     parameters: Mapping[str, Any],
     origins: Mapping[str, str],
     shape: tuple[int, int, int, int],
-) -> None:
-    """Compare the network with the program that its weights came with, operator by operator; nothing is run.
+) -> tuple[Rewriting, ...]:
+    """Compare the network with the program that its weights came with, operator by operator.
 
     Args:
         source: whose program it is.
@@ -259,6 +277,9 @@ def require_same_graph(
         origins: module key → structured name.
         shape: of a batch that both take.
 
+    Returns:
+        What is written in two ways and computed alike.
+
     Raises:
         MappingError: they differ; the message lists in what.
     """
@@ -267,7 +288,7 @@ def require_same_graph(
     model = empty_network(entry, parameters)
     variables = source.variables or {}
     keys = {variables[name]: key for key, name in origins.items()}
-    require_conformity(graph, model, keys, shape, source.path.name)
+    return require_conformity(graph, model, keys, shape, source.path.name)
 
 
 def _require_taken(entry: Architecture, parameters: Mapping[str, Any], preprocessing: Preprocessing, file: str) -> None:
@@ -316,6 +337,14 @@ def _notes(source: Source, branches: list[str], chosen: str, mapped: Mapped) -> 
     if source.files.others:
         notes.append(f"passed over in {source.path.name}: {', '.join(source.files.others)}")
     return notes
+
+
+def note_outputs(outputs: tuple[Value, ...]) -> list[str]:
+    """What a user should know of a network that returns several tensors."""
+    if not outputs:
+        return []
+    told = "; ".join(f"{place}: {each.name}, {each.meaning}" for place, each in enumerate(outputs))
+    return [f"the network returns {len(outputs)} tensors: {told}"]
 
 
 def find_labels(

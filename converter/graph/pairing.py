@@ -96,7 +96,7 @@ def _named(graph: Graph, file: str, candidates: list[Architecture], given: dict[
 def _conforms(graph: Graph, pairing: Pairing) -> bool:
     entry = pairing.architecture
     model = empty_network(entry, pairing.parameters)
-    return not check_conformity(graph, model, pairing.keys, input_shape(entry.task, entry.preprocessing))
+    return bool(check_conformity(graph, model, pairing.keys, input_shape(entry.task, entry.preprocessing)))
 
 
 class AmbiguousError(Exception):

@@ -69,7 +69,7 @@ def result_of(
     if name in QUESTIONS:
         return function(*args, **kwargs)
     tensors = tensors_in(args, *kwargs.values())
-    if _works_in_place(function, given):
+    if works_in_place(function, given):
         np.broadcast_shapes(*(each.shape for each in tensors))
         return args[0]
     if name in RULES:
@@ -134,7 +134,8 @@ def _like(shape: Sequence[int], result: Any) -> Any:
     return stand_in(shape, result.dtype) if isinstance(result, Tensor) else result
 
 
-def _works_in_place(function: Callable[..., Any], given: Given) -> bool:
+def works_in_place(function: Callable[..., Any], given: Given) -> bool:
+    """Whether a call changes its first argument."""
     name = function.__name__
     own = name.endswith("_") and not name.endswith("__")
     return own or given.get("inplace") is True or name in ("__iadd__", "__isub__", "__imul__", "__itruediv__")
@@ -144,13 +145,19 @@ def _call(
     function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], instead: Mapping[int, Tensor]
 ) -> Any:
     """Call a function with other tensors, known by the identity of those that they replace."""
+    args, kwargs = exchanged((tuple(args), dict(kwargs)), Tensor, lambda tensor: instead[id(tensor)])
+    return function(*args, **kwargs)
 
-    def replaced(value: Any) -> Any:
-        if isinstance(value, (list, tuple)):
-            return type(value)(map(replaced, value))
-        return instead[id(value)] if isinstance(value, Tensor) else value
 
-    return function(*map(replaced, args), **{name: replaced(value) for name, value in kwargs.items()})
+def exchanged(value: Any, kind: type | tuple[type, ...], other: Callable[[Any], Any]) -> Any:
+    """Arguments with something else for all of one kind in them, in lists, tuples and dictionaries too."""
+    if isinstance(value, kind):
+        return other(value)
+    if isinstance(value, dict):
+        return {name: exchanged(each, kind, other) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(exchanged(each, kind, other) for each in value)
+    return value
 
 
 # ---- rules -------------------------------------------------------------------------------------------------------

@@ -28,7 +28,17 @@ from torch.overrides import TorchFunctionMode
 from paddle2torch.architectures.graph.form import Graph, GraphError
 from paddle2torch.architectures.graph.module import arguments, check_operators
 from paddle2torch.architectures.graph.operators import OPERATORS, SEVERAL_RESULTS, torch_dtype
-from paddle2torch.converter.graph.shapes import BudgetError, Shape, flat, result_of, stand_in, tensors_in
+from paddle2torch.converter.graph.shapes import (
+    BudgetError,
+    Shape,
+    exchanged,
+    flat,
+    result_of,
+    stand_in,
+    tensors_in,
+    works_in_place,
+)
+from paddle2torch.converter.mapping.rules import TRANSPOSED_OWNERS
 from paddle2torch.converter.support.boundary import boundary
 from paddle2torch.converter.support.errors import FormatError
 from paddle2torch.converter.support.interrupts import raise_pending
@@ -79,6 +89,23 @@ class Operand:
         return self.places.shape == other.places.shape and torch.equal(self.places, other.places)
 
 
+@dataclass(frozen=True)
+class Call:
+    """The call of a PyTorch function behind a step, so that it can be made.
+
+    Attributes:
+        function: what was called.
+        arguments: by place, and by name; operands stand for the tensors.
+        in_place: whether it changes its first argument.
+        turned: whether its first result has the batch before the time, where the step's has it behind.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[tuple[Any, ...], dict[str, Any]]
+    in_place: bool = False
+    turned: bool = False
+
+
 @dataclass(eq=False)
 class Step:
     """One thing that a network computes.
@@ -88,12 +115,18 @@ class Step:
         operands: what it reads, by the names of the function's arguments.
         attributes: everything else that matters, under PyTorch's names.
         where: path of the module whose code computes it, or name of the graph's value.
+        call: what computes it; None where it is a constant from elsewhere.
+        shapes: of its results.
+        value: of such a constant.
     """
 
     kind: str
     operands: dict[str, Operand]
     attributes: dict[str, Any]
     where: str
+    call: Call | None = None
+    shapes: tuple[Shape, ...] = ()
+    value: Tensor | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -109,11 +142,13 @@ class Trace:
         steps: in execution order.
         outputs: what it returns.
         failure: why it did not come to its end, in one line, where it did not; the steps go as far as it came.
+        turned: keys of the parameters that lie the other way round than Paddle has them.
     """
 
     steps: list[Step]
     outputs: list[Operand]
     failure: str | None = None
+    turned: frozenset[str] = frozenset()
 
 
 # ---- tracing -----------------------------------------------------------------------------------------------------
@@ -132,8 +167,13 @@ def trace_module(model: nn.Module, shape: Shape) -> Trace:
         for path, module in model.named_modules(remove_duplicate=False)
         for name, tensor in (*module._parameters.items(), *module._buffers.items())
     }
+    turned = frozenset(
+        f"{path}.weight" if path else "weight"
+        for module, path in paths.items()
+        if type(module).__name__ in TRANSPOSED_OWNERS
+    )
     with _ONE_AT_A_TIME, _located(paths) as where:
-        return _trace(model, parameters, where, shape)
+        return replace(_trace(model, parameters, where, shape), turned=turned)
 
 
 def trace_graph(graph: Graph, keys: Mapping[str, str], shape: Shape, file: str = "the graph") -> Trace:
@@ -154,7 +194,8 @@ def trace_graph(graph: Graph, keys: Mapping[str, str], shape: Shape, file: str =
             check_operators(graph)
             run = _GraphRun(graph)
             parameters = {id(tensor): keys.get(variable, variable) for variable, tensor in run.parameters.items()}
-            return _trace(run, parameters, lambda: run.value, shape)
+            turned = frozenset(keys.get(variable, variable) for variable in run.turned)
+            return replace(_trace(run, parameters, lambda: run.value, shape), turned=turned)
         except GraphError as error:
             raise FormatError(file, error.problem) from error
         except BudgetError as error:
@@ -209,13 +250,14 @@ class _GraphRun:
     """Runs a graph on stand-ins, and tells which of its values is being computed.
 
     Attributes:
-        parameters: variable → stand-in. The weights of linear layers lie as PyTorch has them.
+        parameters: variable → stand-in.
+        turned: variables that lie as PyTorch has them, not as Paddle has: the weights of linear layers.
         value: that is being computed.
     """
 
     def __init__(self, graph: Graph) -> None:
         self._graph, self.value = graph, ""
-        self._turned = {
+        self.turned = {
             variable
             for variable, readers in graph.consumers().items()
             if all(each.type == "linear" and each.attributes["transposed"] for each in readers)
@@ -227,7 +269,7 @@ class _GraphRun:
         described = self._graph.parameters[variable]
         dtype, shape = torch_dtype(described.dtype), described.shape
         dtype = torch.float32 if dtype.is_floating_point else dtype
-        return stand_in(shape[::-1] if variable in self._turned else shape, dtype)
+        return stand_in(shape[::-1] if variable in self.turned else shape, dtype)
 
     def __call__(self, inputs: Tensor) -> Any:
         """What the graph returns for a batch of images (N, 3, H, W)."""
@@ -236,7 +278,7 @@ class _GraphRun:
         for node in self._graph.nodes:
             self.value = node.outputs[0]
             first, rest = arguments(self._graph, node, values)
-            if node.type == "linear" and node.inputs["weight"][0] in self._turned:
+            if node.type == "linear" and node.inputs["weight"][0] in self.turned:
                 rest["transposed"] = False
             result: Any = OPERATORS[node.type](*first, **rest)
             values |= zip(node.outputs, result if node.type in SEVERAL_RESULTS else (result,), strict=False)
@@ -273,7 +315,9 @@ class _Recorder(TorchFunctionMode):
             return Operand(self._parameters[id(tensor)], tuple(tensor.shape))
         known, operand = self._known.get(id(tensor), (None, None))
         if known is None or operand is None or known() is not tensor:
-            operand = Operand(Step("constant", {}, {}, self._where()), tuple(tensor.shape))
+            shape = tuple(tensor.shape)
+            value = None if tensor.is_meta else tensor.detach()
+            operand = Operand(Step("constant", {}, {}, self._where(), shapes=(shape,), value=value), shape)
             self.know(tensor, operand)
         return operand
 
@@ -292,7 +336,7 @@ class _Recorder(TorchFunctionMode):
             for each in tensors_in(result):
                 self.know(each, operand)
             return result
-        step = self._step(name, given)
+        step = self._step(name, func, args, kwargs, given)
         try:
             result = result_of(name, func, args, kwargs, given)
         except Exception:
@@ -303,7 +347,14 @@ class _Recorder(TorchFunctionMode):
             self._finish(step, given, parts)
         return result
 
-    def _step(self, name: str, arguments: Mapping[str, Any]) -> Step:
+    def _step(
+        self,
+        name: str,
+        func: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        arguments: Mapping[str, Any],
+    ) -> Step:
         kind, attributes = _canonical(name, arguments)
         operands = {}
         for argument, value in arguments.items():
@@ -314,10 +365,19 @@ class _Recorder(TorchFunctionMode):
             operands["input"] = operands["input"].rearranged(swapped)
         if name == "conv1d":
             operands |= {label: operands[label].rearranged(as_row) for label in ("input", "weight")}
-        return folded(Step(kind, operands, attributes, self._where()))
+        call = Call(
+            function=func,
+            arguments=exchanged((tuple(args), dict(kwargs)), Tensor, self.operand),
+            in_place=works_in_place(func, arguments),
+            turned=kind == "lstm" and bool(arguments["batch_first"]),
+        )
+        return replace(folded(Step(kind, operands, attributes, self._where())), call=call)
 
     def _finish(self, step: Step, arguments: Mapping[str, Any], results: list[Tensor]) -> None:
         shapes = [tuple(result.shape) for result in results]
+        step.shapes = tuple(shapes)
+        if step.call is not None and step.call.turned:
+            step.shapes = ((shapes[0][1], shapes[0][0], *shapes[0][2:]), *shapes[1:])
         if step.kind == "interpolate":  # however the size was asked for
             step.attributes["size"] = shapes[0][2:]
         for part, (result, shape) in enumerate(zip(results, shapes, strict=True)):

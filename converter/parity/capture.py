@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from paddle2torch.architectures.graph.module import VALUE
 from paddle2torch.converter.parity.reference import Precision, half_of_the_cores
 
 # The slope that upstream's networks give their second hard sigmoid, where PyTorch's own has 1/6.
@@ -89,12 +90,56 @@ def run_with_layers(
 
         return hook
 
-    precision: Precision = "double" if inputs.dtype == np.float64 else "single"
     handles = [model.get_submodule(path).register_forward_hook(keep(path)) for path in modules]
     try:
-        with few_threads(), torch.inference_mode(), constants_of(precision):
+        with few_threads(), torch.inference_mode(), constants_of(_precision_of(inputs)):
             final = model(torch.from_numpy(inputs))
     finally:
         for handle in handles:
             handle.remove()
-    return outputs, tuple(each.numpy() for each in (final if isinstance(final, tuple) else (final,)))
+    return outputs, _arrays(final)
+
+
+def run_with_values(
+    model: fx.GraphModule, values: Mapping[str, str], inputs: np.ndarray
+) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, ...]]:
+    """Run a network made from a graph and keep some of the graph's values.
+
+    Args:
+        model: in evaluation mode.
+        values: what each is to be called → its name in the graph.
+        inputs: (N, 3, H, W), of the network's own precision.
+
+    Returns:
+        The values by what they are to be called, and the network's own outputs.
+    """
+    recorder = Recorder(model, frozenset(values.values()))
+    with few_threads(), torch.inference_mode(), constants_of(_precision_of(inputs)):
+        final = recorder.run(torch.from_numpy(inputs))
+    return {name: recorder.found[value] for name, value in values.items()}, _arrays(final)
+
+
+def _precision_of(inputs: np.ndarray) -> Precision:
+    return "double" if inputs.dtype == np.float64 else "single"
+
+
+def _arrays(final: Any) -> tuple[np.ndarray, ...]:
+    return tuple(each.numpy() for each in (final if isinstance(final, tuple) else (final,)))
+
+
+class Recorder(fx.Interpreter):
+    """Runs a module node by node and keeps some of the values."""
+
+    def __init__(self, module: fx.GraphModule, wanted: frozenset[str]) -> None:
+        super().__init__(module)
+        self.wanted = wanted
+        self.found: dict[str, np.ndarray] = {}
+
+    def run_node(self, n: fx.Node) -> object:
+        """Run one node; the base class calls this."""
+        value = super().run_node(n)
+        name = n.meta.get(VALUE)
+        if name in self.wanted:
+            # A copy: an activation that follows may work in place.
+            self.found[name] = torch.as_tensor(value).clone().numpy()
+        return value

@@ -10,9 +10,8 @@ import torch
 from torch import fx
 
 from paddle2torch.architectures.graph.form import Graph
-from paddle2torch.architectures.graph.module import VALUE
 from paddle2torch.converter.graph.build import build_module
-from paddle2torch.converter.parity.capture import constants_of, few_threads
+from paddle2torch.converter.parity.capture import Recorder, constants_of, few_threads
 from paddle2torch.converter.parity.reference import Precision, ReferenceOperator, ReferenceProgram
 
 # Where the comparison of layers goes by Paddle's name of an operator.
@@ -30,15 +29,7 @@ class GraphReference:
     def __init__(self, graph: Graph, tensors: Mapping[str, np.ndarray]) -> None:
         self.module = build_module(graph, tensors=tensors)
         self._double: fx.GraphModule | None = None
-        self.program = ReferenceProgram(
-            feeds=tuple(graph.inputs),
-            fetches=graph.outputs,
-            parameters={variable: parameter.shape for variable, parameter in graph.parameters.items()},
-            operators=tuple(
-                ReferenceOperator(PADDLE_NAMES.get(node.type, node.type), node.reads, node.outputs[0])
-                for node in graph.nodes
-            ),
-        )
+        self.program = reference_program(graph)
 
     def run(self, inputs: np.ndarray, fetch: Sequence[str], precision: Precision = "single") -> dict[str, np.ndarray]:
         """Run the network and return some of its values.
@@ -48,7 +39,7 @@ class GraphReference:
             fetch: names of values of the graph.
             precision: "double" for the same network in float64.
         """
-        recorder = _Recorder(self._module(precision), frozenset(fetch))
+        recorder = Recorder(self._module(precision), frozenset(fetch))
         images = torch.from_numpy(inputs)
         with few_threads(), torch.inference_mode(), constants_of(precision):
             recorder.run(images.double() if precision == "double" else images)
@@ -62,19 +53,14 @@ class GraphReference:
         return self._double
 
 
-class _Recorder(fx.Interpreter):
-    """Runs a module node by node and keeps some of the values."""
-
-    def __init__(self, module: fx.GraphModule, wanted: frozenset[str]) -> None:
-        super().__init__(module)
-        self.wanted = wanted
-        self.found: dict[str, np.ndarray] = {}
-
-    def run_node(self, n: fx.Node) -> object:
-        """Run one node; the base class calls this."""
-        value = super().run_node(n)
-        name = n.meta.get(VALUE)
-        if name in self.wanted:
-            # A copy: an activation that follows may work in place.
-            self.found[name] = torch.as_tensor(value).clone().numpy()
-        return value
+def reference_program(graph: Graph) -> ReferenceProgram:
+    """A graph as Paddle describes a program."""
+    return ReferenceProgram(
+        feeds=tuple(graph.inputs),
+        fetches=graph.outputs,
+        parameters={variable: parameter.shape for variable, parameter in graph.parameters.items()},
+        operators=tuple(
+            ReferenceOperator(PADDLE_NAMES.get(node.type, node.type), node.reads, node.outputs[0])
+            for node in graph.nodes
+        ),
+    )

@@ -246,8 +246,13 @@ class PdmodelProgram(LoadedProgram):
 
     def _load(self, folder: Path, double: bool) -> tuple[Any, list[str], list[Any]]:
         loaded = self.paddle.static.load_inference_model(str(folder / STEM), self.executor)
+        block = loaded[0].global_block()
         if double:
-            self._widen_program(loaded[0].global_block())
+            self._widen_program(block)
+        # The executor adds those that a request takes, and returns the results of these as well.
+        for place, op in reversed(list(enumerate(block.ops))):
+            if op.type == "fetch":
+                block._remove_op(place)
         return loaded
 
     def _widen_program(self, block: Any) -> None:

@@ -22,11 +22,12 @@ class Layer:
     """A module with parameters of its own, and the value that it computes in the Paddle program.
 
     Attributes:
-        module: path of the module.
+        module: path of the module; of a graph's parameter that is no layer's, the parameter's key.
         operator: type of the operator that completes the module, for example the sum that adds a convolution's bias.
         value: the operator's result.
         parameters: keys of the module's tensors that the program has.
         time_major: whether the value is (T, N, C) where the module's output is (N, T, C).
+        one_row: whether the value may be a map of one row, (N, C, 1, T), where the module's output is (N, C, T).
         pre_activation: whether the last activation of the network is applied to this layer's output.
     """
 
@@ -35,11 +36,16 @@ class Layer:
     value: str
     parameters: tuple[str, ...]
     time_major: bool = False
+    one_row: bool = False
     pre_activation: bool = False
 
 
 def pair_layers(
-    program: ReferenceProgram, keys: Mapping[str, str], modules: Collection[str], absent: Iterable[str] = ()
+    program: ReferenceProgram,
+    keys: Mapping[str, str],
+    modules: Collection[str],
+    absent: Iterable[str] = (),
+    owners: Mapping[str, str] | None = None,
 ) -> tuple[Layer, ...]:
     """The layers in execution order of the program.
 
@@ -48,12 +54,14 @@ def pair_layers(
         keys: state dict key by program parameter.
         modules: paths of all modules that have parameters or buffers of their own.
         absent: paths of modules that the program is known to lack (a training-only branch).
+        owners: state dict key → path of the module that it belongs to, where its name does not tell.
 
     Raises:
         ParityError: a parameter of the program has no key, a parametrised module no operator, or the network's last
             activation is not applied to a layer's output.
     """
-    values = _completing_operators(program, keys)
+    owned = {name: (owners or {}).get(key, _module_of(key)) for name, key in keys.items()}
+    values = _completing_operators(program, owned)
     _refuse(program.parameters.keys() - keys.keys(), "parameters of the Paddle program are no tensor of the model")
     _refuse(set(modules) - values.keys() - set(absent), "modules have parameters but no operator of the Paddle program")
     _refuse(values.keys() - set(modules), "module paths of the parameters do not exist in the model")
@@ -63,7 +71,7 @@ def pair_layers(
             module=module,
             operator=operator.type,
             value=operator.result,
-            parameters=tuple(sorted(key for key in keys.values() if _module_of(key) == module)),
+            parameters=tuple(sorted(keys[name] for name, owner in owned.items() if owner == module)),
             time_major=operator.type in TIME_MAJOR,
             pre_activation=operator.result == last_input,
         )
@@ -82,13 +90,13 @@ def _module_of(key: str) -> str:
     return key.rpartition(".")[0]
 
 
-def _completing_operators(program: ReferenceProgram, keys: Mapping[str, str]) -> dict[str, ReferenceOperator]:
-    """The last operator that each module's parameters enter, by module path, in execution order.
+def _completing_operators(program: ReferenceProgram, owned: Mapping[str, str]) -> dict[str, ReferenceOperator]:
+    """The last operator that each module's parameters (parameter → path) enter, by module path, in execution order.
 
     A parameter may pass through operators that see no data (a bias reshaped, recurrent weights combined) before it
     meets data in one.
     """
-    carried: dict[str, set[str]] = {name: {_module_of(key)} for name, key in keys.items()}
+    carried: dict[str, set[str]] = {name: {module} for name, module in owned.items()}
     data = set(program.feeds)
     completing: dict[str, ReferenceOperator] = {}
     for operator in program.operators:

@@ -35,7 +35,7 @@ from paddle2torch.converter.parity.engines import Engine, GraphEngine, PaddleEng
 from paddle2torch.converter.parity.inputs import Case, default_cases, image_cases
 from paddle2torch.converter.parity.pairing import Layer, pair_layers
 from paddle2torch.converter.parity.programs import in_layout_of, prepare_program
-from paddle2torch.converter.parity.reference import PaddleWorker, Precision
+from paddle2torch.converter.parity.reference import PaddleWorker, Precision, ReferenceProgram
 from paddle2torch.converter.parity.result import (
     TOLERANCE,
     CaseResult,
@@ -165,10 +165,14 @@ class PairedEngine:
 
     def by_module(self, values: Values) -> Values:
         """Module path → the value it should compute, (N, T, C) for recurrent layers."""
-        return {
-            layer.module: values[layer.value].transpose(1, 0, 2) if layer.time_major else values[layer.value]
-            for layer in self.layers
-        }
+        return {layer.module: _as_output(values[layer.value], layer) for layer in self.layers}
+
+
+def _as_output(value: np.ndarray, layer: Layer) -> np.ndarray:
+    """A layer's value in the layout of its module's output."""
+    if layer.time_major:
+        return value.transpose(1, 0, 2)
+    return value.squeeze(2) if layer.one_row and value.ndim == 4 and value.shape[2] == 1 else value
 
 
 class Session:
@@ -185,9 +189,11 @@ class Session:
     """
 
     def __init__(self, conversion: Conversion, reference: Source, worker: PaddleWorker | None) -> None:
+        from paddle2torch.architectures.graph.module import module_keys, owners
         from paddle2torch.converter.parity.capture import parametrised_modules
 
-        if worker is None and conversion.network.graph is not None:
+        graph = conversion.network.graph
+        if worker is None and graph is not None:
             raise ParityError(
                 f"{conversion.name}: a model converted by its graph cannot be verified by the same graph; compare it "
                 "with Paddle (leave out --reference)"
@@ -199,15 +205,27 @@ class Session:
         engines: list[Engine] = []
         if worker is not None:
             engines.append(PaddleEngine(prepared, worker, Path(self._folder.name)))
-        if conversion.network.graph is None:  # a graph cannot be compared with itself
+        if graph is None:  # a graph cannot be compared with itself
             engines.append(GraphEngine(prepared))
         model = conversion.build()
-        modules = parametrised_modules(model)
+        owned = None if graph is None else owners(graph)
+        modules = parametrised_modules(model) if owned is None else list(dict.fromkeys(owned.values()))
         absent = [path for path in modules if f"{path}.".startswith(conversion.network.optional or ("\0",))]
+
+        def paired(program: ReferenceProgram, keys: Mapping[str, str]) -> tuple[Layer, ...]:
+            return pair_layers(program, keys, modules, absent, owned)
+
         self._paired, *others = [
-            PairedEngine(engine, _laid_out(pair_layers(engine.program, prepared.keys, modules, absent), model))
+            PairedEngine(engine, _laid_out(paired(engine.program, prepared.keys), model, graph is not None))
             for engine in engines
         ]
+        # What the layers of a graph are called → the values that they compute there.
+        self._values: dict[str, str] | None = None
+        if graph is not None:
+            from paddle2torch.converter.parity.graph_engine import reference_program
+
+            own = paired(reference_program(graph), module_keys(graph))
+            self._values = {layer.module: layer.value for layer in own}
         self._third = others[0] if others else None
         self.engine, self.layers, self.outputs = self._paired.engine.name, self._paired.layers, self._paired.outputs
         self._pre_activation = next(layer.value for layer in self.layers if layer.pre_activation)
@@ -248,12 +266,14 @@ class Session:
 
     def run_torch(self, models: Mapping[Precision, Any], case: Case) -> dict[Precision, Outputs]:
         """Layer outputs and outputs of the network, in both precisions."""
-        from paddle2torch.converter.parity.capture import run_with_layers
+        from paddle2torch.converter.parity.capture import run_with_layers, run_with_values
 
-        modules = [layer.module for layer in self.layers]
+        modules, values = [layer.module for layer in self.layers], self._values
         dtypes: dict[Precision, type] = {"single": np.float32, "double": np.float64}
         return {
             precision: run_with_layers(models[precision], modules, case.array.astype(dtype))
+            if values is None
+            else run_with_values(models[precision], values, case.array.astype(dtype))
             for precision, dtype in dtypes.items()
         }
 
@@ -309,12 +329,16 @@ class Session:
         return tuple(results)
 
 
-def _laid_out(layers: Sequence[Layer], model: Any) -> tuple[Layer, ...]:
-    """The layers as a network has them whose recurrent modules may themselves be (time, batch, channels)."""
-    return tuple(
-        replace(layer, time_major=layer.time_major and model.get_submodule(layer.module).batch_first)
-        for layer in layers
-    )
+def _laid_out(layers: Sequence[Layer], model: Any, is_graph: bool) -> tuple[Layer, ...]:
+    """The layers in the layouts of a network's modules; a graph has the program's own."""
+    from torch import nn
+
+    def laid_out(layer: Layer) -> Layer:
+        module = model.get_submodule(layer.module)
+        recurrent = layer.time_major and module.batch_first
+        return replace(layer, time_major=recurrent, one_row=isinstance(module, nn.Conv1d))
+
+    return tuple(replace(layer, time_major=False) if is_graph else laid_out(layer) for layer in layers)
 
 
 def _measure_layer(value: np.ndarray, output: np.ndarray | None) -> Deviation:

@@ -18,17 +18,18 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from torch import Tensor, nn
 
 from paddle2torch.architectures.loading import GRAPH, HEADER_KEY, build_model
 from paddle2torch.architectures.records import Preprocessing
 from paddle2torch.architectures.registry import get
 from paddle2torch.converter.conversion.weights import open_weights
-from paddle2torch.converter.parity.compare import Deviation, compare_answers, measure
+from paddle2torch.converter.parity.compare import Deviation, compare_answers, measure_all
 from paddle2torch.converter.parity.inputs import Case, text_case
 from paddle2torch.converter.support.digests import sha256_of
 from paddle2torch.converter.support.errors import FormatError, OutputError, ParityError
@@ -37,10 +38,7 @@ from paddle2torch.converter.support.files import atomic_write
 from paddle2torch.converter.support.names import result_name
 from paddle2torch.converter.tasks import find_task
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-Run = Callable[[np.ndarray], np.ndarray]
+Run = Callable[[np.ndarray], tuple[np.ndarray, ...]]
 
 OPSET = 17  # the first with layer normalisation as one operator; onnxruntime has run it since 1.12
 INPUT = "x"  # as in the released programs, and in what others made of them
@@ -110,7 +108,7 @@ class Format:
     Attributes:
         suffix: of its name.
         build: (module in evaluation mode, example input, metadata) → the file's bytes.
-        load: the file's bytes → what runs it.
+        load: the file's bytes → what runs it, and returns its outputs.
         packages: that it needs besides torch.
     """
 
@@ -188,10 +186,8 @@ def export_model(
                 f"({_first_line(error)}); convert the model again"
             ) from error
         if isinstance(result, tuple):
-            raise OutputError(
-                f"{metadata['name']}: returns several outputs, which cannot be exported; convert it with one output, "
-                "as from the program of a later revision, or use the PyTorch file"
-            )
+            metadata = {"outputs": _output_names(result), **metadata}
+            model = _PlainTuple(model).eval()
         try:
             content = chosen.build(model, example, metadata)
             run = chosen.load(content)
@@ -219,6 +215,23 @@ def write_export(exported: Exported, folder: Path) -> Path:
     return path
 
 
+def _output_names(result: tuple[Tensor, ...]) -> list[str]:
+    """What several outputs are called."""
+    fields = getattr(result, "_fields", None)
+    return list(fields) if fields else [f"output_{place}" for place in range(1, len(result) + 1)]
+
+
+class _PlainTuple(nn.Module):
+    """A network with its outputs in a tuple without names, which every format can hold."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.model(x))
+
+
 # ---- comparing ---------------------------------------------------------------------------------------------------
 
 
@@ -231,8 +244,8 @@ def _compare(
     precise = copy.deepcopy(model).double()
     comparisons = []
     for case in cases:
-        single = model(torch.from_numpy(case.array)).numpy()
-        double = precise(torch.from_numpy(case.array.astype(np.float64))).numpy()
+        single = _arrays(model(torch.from_numpy(case.array)))
+        double = _arrays(precise(torch.from_numpy(case.array.astype(np.float64))))
         try:
             candidate = run(case.array)
         except Exception as error:  # the runtimes raise nearly anything
@@ -241,9 +254,9 @@ def _compare(
         comparisons.append(
             Comparison(
                 case=case,
-                difference=measure(single, candidate),
-                allowed=max(LEAST_TOLERANCE, ROUNDINGS * measure(double, single).error),
-                answers=tuple(_other_answers(metadata, single, double, candidate)),
+                difference=measure_all(single, candidate),
+                allowed=max(LEAST_TOLERANCE, ROUNDINGS * measure_all(double, single).error),
+                answers=tuple(_other_answers(metadata, single[0], double[0], candidate[0])),
             )
         )
     return tuple(comparisons)
@@ -276,6 +289,8 @@ def _build_onnx(model: nn.Module, example: Tensor, metadata: Mapping[str, Any]) 
     import torch
 
     task, labels = find_task(metadata["task"]), metadata["labels"]
+    # Several outputs are of one kind.
+    outputs = [replace(task.outputs[0], name=name) for name in metadata.get("outputs") or ()] or task.outputs
     buffer = io.BytesIO()
     # The exporter that traces: it writes an LSTM as the one operator that it is in ONNX, for any number of time steps.
     # Its successor, dynamo=True, writes a loop over the steps.
@@ -286,8 +301,8 @@ def _build_onnx(model: nn.Module, example: Tensor, metadata: Mapping[str, Any]) 
         dynamo=False,
         opset_version=OPSET,
         input_names=[INPUT],
-        output_names=[value.name for value in task.outputs],
-        dynamic_axes={value.name: dict(value.axes) for value in (*task.inputs, *task.outputs)},
+        output_names=[value.name for value in outputs],
+        dynamic_axes={value.name: dict(value.axes) for value in (*task.inputs, *outputs)},
     )
     file = onnx.load_from_string(buffer.getvalue())
     onnx.helper.set_model_props(
@@ -305,7 +320,7 @@ def _load_onnx(content: bytes) -> Run:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # nothing but crashes: errors are raised
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return lambda array: session.run(None, {INPUT: array})[0]
+    return lambda array: tuple(session.run(None, {INPUT: array}))
 
 
 def _build_torchscript(model: nn.Module, example: Tensor, metadata: Mapping[str, Any]) -> bytes:
@@ -332,7 +347,7 @@ def _load_torchscript(content: bytes) -> Run:
     import torch
 
     module = torch.jit.load(io.BytesIO(content))
-    return lambda array: module(torch.from_numpy(array)).numpy()
+    return lambda array: _arrays(module(torch.from_numpy(array)))
 
 
 def _build_pt2(model: nn.Module, example: Tensor, metadata: Mapping[str, Any]) -> bytes:
@@ -399,7 +414,12 @@ def _load_pt2(content: bytes) -> Run:
     import torch
 
     module = torch.export.load(io.BytesIO(content)).module()
-    return lambda array: module(torch.from_numpy(array)).numpy()
+    return lambda array: _arrays(module(torch.from_numpy(array)))
+
+
+def _arrays(result: Tensor | tuple[Tensor, ...]) -> tuple[np.ndarray, ...]:
+    """What a network returns, one or several."""
+    return tuple(each.numpy() for each in (result if isinstance(result, tuple) else (result,)))
 
 
 FORMATS = {

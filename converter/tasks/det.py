@@ -23,6 +23,13 @@ MAP_AGREEMENT = 0.999  # intersection over union of the thresholded maps
 AREA = {0: "batch", 2: "height", 3: "width"}
 
 
+# Of PP-OCRv4's server detector, in its program's order; see `paddle2torch.architectures.pfhead.BothMaps`.
+BOTH_MAPS = (
+    Value("cbn_maps", AREA, "the refined map, from which PaddleOCR's inference takes its boxes"),
+    Value("maps", AREA, "the mean of the refined map and of the one before refinement"),
+)
+
+
 class Detection(Task):
     """A detector returns maps (N, 1, H, W)."""
 
@@ -39,6 +46,12 @@ class Detection(Task):
     labelled = False
     pipeline = "object-detection"
     tag = "text-detection"
+
+    def several(self, count: int, derived: bool) -> tuple[Value, ...] | None:
+        if count == len(BOTH_MAPS) and derived:
+            return BOTH_MAPS
+        first = Value("maps_1", AREA, "the map that PaddleOCR's inference takes, as it is the first")
+        return (first, *(Value(f"maps_{place}", AREA, "another map") for place in range(2, count + 1)))
 
     def parameters_of(self, output: tuple[int, ...]) -> dict[str, Any] | None:
         return {} if len(output) == 4 and output[1] == 1 else None

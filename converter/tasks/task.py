@@ -19,10 +19,12 @@ class Value:
     Attributes:
         name: what exported files call it.
         axes: those of varying size → name.
+        meaning: what it is, where there are several.
     """
 
     name: str
     axes: Mapping[int, str]
+    meaning: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,15 @@ class Task(ABC):
     reads: ClassVar[bool] = False
     pipeline: ClassVar[str]
     tag: ClassVar[str]
+
+    def several(self, count: int, derived: bool) -> tuple[Value, ...] | None:
+        """The outputs of a network that returns several; None where no network of this task does.
+
+        Args:
+            count: of them.
+            derived: whether the others are computed from the first.
+        """
+        return None
 
     @abstractmethod
     def parameters_of(self, output: tuple[int, ...]) -> dict[str, Any] | None:

@@ -31,7 +31,9 @@ def metadata(conversion: Conversion) -> dict[str, Any]:
     preprocessing, labels (None where unknown), postprocessing (but for classifiers), source (kind, file, url, sha256,
     branch, named_by, known), ignored (structured name → reason), initialised (module keys), widened (module key →
     stored data type), narrowed (the same of wider types; only where there are any), folded (module key → structured
-    names that went into it; only in a folded layout), digest (of the tensors, see
+    names that went into it; only in a folded layout), outputs (their names; only where there
+    are several), rewritings (module → what the program writes in another way there; only where there are any), digest
+    (of the tensors, see
     `paddle2torch.architectures.digest`), converter (version).
     """
     source = conversion.source
@@ -59,9 +61,18 @@ def metadata(conversion: Conversion) -> dict[str, Any]:
         "widened": conversion.mapped.widened,
         **({"narrowed": conversion.mapped.narrowed} if conversion.mapped.narrowed else {}),
         **({"folded": conversion.mapped.folded} if conversion.mapped.folded else {}),
+        **({"outputs": [each.name for each in conversion.outputs]} if conversion.outputs else {}),
+        **({"rewritings": _rewritings(conversion)} if conversion.rewritings else {}),
         "digest": digest_of(conversion.state),
         "converter": __version__,
     }
+
+
+def _rewritings(conversion: Conversion) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for each in conversion.rewritings:
+        found.setdefault(each.path, []).append(f"{each.module} where the program has {each.graph}")
+    return {path: "; ".join(texts) for path, texts in found.items()}
 
 
 def write(conversion: Conversion, folder: Path) -> list[Path]:

@@ -69,7 +69,9 @@ def read_converted(path: str | os.PathLike[str], name: str | None = None) -> Pad
     weights = open_weights(path)
     if weights.architecture == GRAPH:
         raise MappingError(
-            f"{path}: was converted by its graph (--as-graph), from which there is no way back to Paddle"
+            f"{path}: was converted by its graph (--as-graph), whose tensors have no names in Paddle's checkpoints; "
+            "convert the model without --as-graph, where an architecture fits it, or use the inference model that it "
+            "comes from"
         )
     for key, tensor in weights.state.items():
         if not (tensor.is_floating_point() or key.endswith(COUNTER)):
