@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,9 @@ def test_the_same_tensors_in_another_file_are_another_export() -> None:
         "small", "inference.pdiparams", sha256="0" * 64, tensors=digest_of_arrays([ARRAYS["a"] + 1, ARRAYS["b"]])
     )
     assert weights_of(changed).status == "different"
+    # Hashing takes longer than reading, and a file of twice the size holds other tensors.
+    assert weights_of(replace(seen, size=2 * len(WEIGHTS))).status == "different"
+    assert weights_of(replace(seen, size=len(WEIGHTS))).status == "exported again"
 
 
 def test_the_digest_of_values_is_of_types_shapes_and_values_alone() -> None:

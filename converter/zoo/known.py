@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _HEX = {"sha256": 64, "git": 40, "tensors": 64}
 _PART = 1 << 20  # bytes that are hashed at a time
+_NEAR = 0.1  # of a file's size; the same tensors exported again differ by names and padding
 _MONTH = re.compile(r"\d{4}-\d{2}")
 
 
@@ -70,6 +71,10 @@ class Seen:
     def differs(self, size: int) -> bool:
         """Whether a file of that size, which has none of the known hashes, is sure to be another than this."""
         return self.sha256 is not None or self.git is not None or self.size not in (None, size)
+
+    def is_near(self, size: int) -> bool:
+        """Whether a file of that size may hold the same tensors."""
+        return self.size is None or abs(size - self.size) <= _NEAR * self.size
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ class KnownFiles:
             if same := self._by_hash.get(hash_of(blob)):
                 seen = _best(same, names)
                 return Finding(file, "something else" if seen.instead else "released", seen)
-        compared = tensors is not None and any(each.tensors for each in self.revisions)
+        compared = any(each.tensors and each.is_near(blob.size) for each in self.revisions)
         if tensors is not None and compared and (same := self._by_hash.get(digest_of_arrays(tensors))):
             return Finding(file, "exported again", _best(same, names))
         others = [
