@@ -405,6 +405,7 @@ def test_no_command_gives_paddle_a_program_with_such_an_operator(
     number: int, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PaddleWorker, "_start", lambda self: None)
+    monkeypatch.setattr(PaddleWorker, "wait", lambda self: None)
     monkeypatch.setattr(PaddleWorker, "load", lambda *_: pytest.fail("Paddle was given the program"))
     add_operator(model, "save", file_path=str(model.parent / "victim"))
     result = CliRunner().invoke(main, commands(model)[number])

@@ -31,7 +31,7 @@ from support.tarballs import tarball
 from support.victims import Victims
 
 EMBEDDED = Path(download.__file__).with_name("embedded")
-DOWNLOADED = ("ch_PP-OCRv3_det", "ch_PP-OCRv2_rec")
+DOWNLOADED = ("ch_PP-OCRv2_det", "ch_PP-OCRv2_rec")
 KILLED = -9
 
 LEFTOVER = re.compile(r"\.part$|\.part/|\.partial$|\.partial\.json$|\.lock$")

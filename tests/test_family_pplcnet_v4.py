@@ -26,7 +26,7 @@ from paddle2torch.architectures.families.pplcnet_v4 import (
     RepDWConv,
     SupervisedMaps,
 )
-from paddle2torch.architectures.folding import folded_conv, fuse_conv_norm, identity_kernel, pad_kernel
+from paddle2torch.architectures.folding import Replaced, folded_conv, fuse_conv_norm, identity_kernel, pad_kernel
 from paddle2torch.architectures.layers import Hardsigmoid02
 from paddle2torch.architectures.registry import get
 from paddle2torch.converter.mapping.recognition import identify
@@ -319,13 +319,14 @@ def test_a_change_of_a_branch_is_noticed(name: str, change: Change, monkeypatch:
     assert apart(answers(name, branches), expected) > 1e-7
 
 
-def one_norm(self: RepDWConv) -> None:
+def one_norm(self: RepDWConv) -> Replaced:
     """Folding that takes the outer norm into the convolution, and not into the other branches."""
     conv = self.conv.conv
     weight, bias = fuse_conv_norm(conv, self.conv.bn)
     weight, bias = pplcnet_v4.fuse_norm(weight, bias, self.bn)
     weight = weight + pad_kernel(self.conv1.weight.detach().double(), (3, 3)) + identity_kernel(conv)
     self.reparam_conv, self.folded = folded_conv(conv, weight, bias), True
+    return {"reparam_conv": ("conv", "conv1", "bn")}
 
 
 FOLDING_CHANGES: dict[str, tuple[str, Change]] = {

@@ -12,6 +12,7 @@ import pytest
 from paddle2torch.converter.formats.info import read_info
 from paddle2torch.converter.formats.pdiparams import read_pdiparams, write_pdiparams
 from paddle2torch.converter.formats.pdmodel import Variable, read_pdmodel
+from paddle2torch.converter.formats.pir import read_pir
 from paddle2torch.converter.support.blob import Blob
 from paddle2torch.converter.support.errors import FormatError
 from support.format_samples import BFLOAT16, blob, record, tensor_description
@@ -139,7 +140,10 @@ def test_tarballs_of_the_mirror() -> None:
     for archive in archives:
         with tarfile.open(archive) as tar:
             files = {Path(each.name).name: tar.extractfile(each).read() for each in tar.getmembers()}
-        program = read_pdmodel(blob(files["inference.pdmodel"]))
+        of_paddle_3 = "inference.json" in files
+        program = (
+            read_pir(blob(files["inference.json"])) if of_paddle_3 else read_pdmodel(blob(files["inference.pdmodel"]))
+        )
         arrays = read_pdiparams(blob(files["inference.pdiparams"]), program.parameters)
         assert write_pdiparams(arrays) == files["inference.pdiparams"]
-        assert set(arrays) <= set(read_info(blob(files["inference.pdiparams.info"])))
+        assert of_paddle_3 or set(arrays) <= set(read_info(blob(files["inference.pdiparams.info"])))

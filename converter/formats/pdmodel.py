@@ -279,8 +279,8 @@ def rebuilt_pdmodel(blob: Blob, operators: Sequence[int], shapes: Mapping[str, t
         The bytes of a `.pdmodel` file.
 
     Raises:
-        FormatError: the file is damaged, has no such parameter, or one of the operators refers to other blocks or to
-            what is no tensor.
+        FormatError: the file is damaged, has no such parameter or operator, or one of the operators refers to other
+            blocks or to what is no tensor.
     """
     given = _parse(blob)
     program: Any = message_class("Program")()  # a class that is made while this runs
@@ -288,6 +288,8 @@ def rebuilt_pdmodel(blob: Blob, operators: Sequence[int], shapes: Mapping[str, t
         if given.HasField(part):
             getattr(program, part).CopyFrom(getattr(given, part))
     block = program.blocks.add(idx=0, parent_idx=-1)
+    if not given.blocks or max(operators, default=-1) >= len(given.blocks[0].ops):
+        raise FormatError(blob.name, "its main block does not have all operators that are to run")
     for place in operators:
         _copy_operator(blob, given.blocks[0].ops[place], block)
     named = {name for op in block.ops for side in (op.inputs, op.outputs) for slot in side for name in slot.arguments}

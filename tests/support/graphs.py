@@ -98,5 +98,6 @@ class Pair:
 def pair(path: Path) -> Pair:
     source = load_source(str(path), load_zoo(), Fetcher(offline=True))
     converted = convert(source)
-    keys = {source.variables[name]: key for key, name in converted.origins.items()}
+    # Of an inference model without its `.info` the conversion knows the names.
+    keys = {converted.source.variables[name]: key for key, name in converted.origins.items()}
     return Pair(get(converted.network.name), released(path).graph(), converted.build(), keys)
