@@ -119,17 +119,31 @@ def changes(model: nn.Module) -> Iterator[Change]:
             yield path, "scale", *setting(module, "scale", module.scale * 1.01)
 
 
+def some(model: nn.Module, most: int) -> list[Change]:
+    """Of the changes of each kind to each kind of layer so many at most, spread over the network."""
+    kinds: dict[tuple[type, str], list[Change]] = {}
+    for each in changes(model):
+        kinds.setdefault((type(model.get_submodule(each[0])), each[1]), []).append(each)
+    return [
+        kind[place * len(kind) // min(most, len(kind))]
+        for kind in kinds.values()
+        for place in range(min(most, len(kind)))
+    ]
+
+
 def traced_graph(each: Pair, shape: tuple[int, ...]) -> Trace:
     return trace_graph(each.graph, each.keys, shape)
 
 
 @pytest.mark.parametrize(("name", "path"), families().items(), ids=str)
-def test_every_single_change_is_found(name: str, path: Path) -> None:
+def test_single_changes_are_found(name: str, path: Path) -> None:
     each = pair(path)
     assert each.architecture.name == name
     shape = (1, *shape_of(each)[1:3], 64)  # small: there are some hundred changes
     expected, missed, count = traced_graph(each, shape), [], 0
-    for place, what, change, undo in changes(each.model):
+    # Every one of the embedded network, which is small; the same kinds of layers come again and again in others.
+    chosen = changes(each.model) if path.name.startswith("embedded") else some(each.model, 4)
+    for place, what, change, undo in chosen:
         change()
         try:
             found = compare_traces(expected, trace_module(each.model, shape)).mismatches
@@ -142,7 +156,7 @@ def test_every_single_change_is_found(name: str, path: Path) -> None:
         if not (told if what in PLAIN_ATTRIBUTES else found):
             missed.append((place, what))
     assert missed == []
-    assert count > 150
+    assert count > (150 if path.name.startswith("embedded") else 15)
     assert compare_traces(expected, trace_module(each.model, shape))
 
 
