@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
+from paddle2torch.architectures import folding as folds
 from paddle2torch.architectures import load_model
 from paddle2torch.architectures.families import pplcnet_v3
 from paddle2torch.architectures.matching import expected_tensors
 from paddle2torch.architectures.registry import get
 from paddle2torch.cli import main
-from paddle2torch.converter.conversion import fold as folding
 from paddle2torch.converter.conversion.convert import Conversion, convert
 from paddle2torch.converter.conversion.fold import TOLERANCE, Folded, fold, fold_weights
 from paddle2torch.converter.mapping.rules import to_paddle
@@ -113,19 +113,19 @@ def test_a_wrong_fold_is_refused_where_it_happens(conversion: Conversion, monkey
         fold(conversion)
 
 
-@pytest.mark.parametrize("path", ["backbone.blocks6.1.pw_conv.conv_kxk.2.bn.running_var", "head.thresh.conv_bn1.bias"])
-def test_a_single_tensor_that_is_lost_is_seen(conversion: Conversion, path: str) -> None:
-    """The comparison reaches the last layers, and those that only training uses."""
-    branches, other = conversion.build().double(), conversion.build().double()
-    other.get_buffer(path).mul_(1.01) if "running" in path else other.get_parameter(path).data.add_(1e-3)
-    module = path.rpartition(".")[0]
-    x = np.random.default_rng(0).standard_normal((1, 3, 64, 64))
-    models = (branches.train(False), other.train(False))
-    if module.startswith("head.thresh"):
-        assert module not in folding._returned(branches, [module], x)  # evaluation leaves it out
-        return
-    one, two = (folding._returned(model, [module], x)[module] for model in models)
-    assert folding._distance(one, two) > TOLERANCE
+def test_layers_that_only_training_runs_are_compared_too(
+    conversion: Conversion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = folds.fold
+
+    def wrong(model: torch.nn.Module, layout: Container[str] | None = None) -> folds.Replaced:
+        replaced = right(model, layout)
+        model.get_submodule("head.thresh.conv2").bias.data.add_(1e-3)
+        return replaced
+
+    monkeypatch.setattr(folds, "fold", wrong)
+    with pytest.raises(MappingError, match=r"than with its branches, from head\.thresh\.relu2 on"):
+        fold(conversion)
 
 
 def test_a_network_without_branches_stays_as_it_is(tmp_path: Path) -> None:

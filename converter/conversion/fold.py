@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # How far what both layouts compute may be apart in double precision, relative to the largest value.
 TOLERANCE = 1e-12
+SIDE = 8  # of the map on which layers are compared that evaluation leaves out
 UNUSED = "a checkpoint has it, and no layer runs it"
 
 
@@ -148,7 +149,7 @@ def compare_layouts(branches: nn.Module, layout: Container[str] | None, network:
     """How far a network in double precision, and itself folded without rounding, are apart on noise.
 
     Compared is what every module returns that both layouts have, but for those that were folded: the output alone may
-    be flat, whatever the weights.
+    be flat, whatever the weights. Layers that only training runs are compared one by one.
 
     Args:
         branches: the network with its branches, in evaluation mode and double precision.
@@ -167,7 +168,21 @@ def compare_layouts(branches: nn.Module, layout: Container[str] | None, network:
     shape = find_task(network.task).small.shape(network.preprocessing)
     noise = np.random.default_rng(0).standard_normal(shape)
     values, others = (_returned(model, both, noise) for model in (branches, folded))
-    return {path: _distance(value, others[path]) for path, value in values.items()}
+    distances = {path: _distance(value, others[path]) for path, value in values.items()}
+    for path, module in branches.named_modules():
+        if isinstance(module, folding.Foldable) and path in both - values.keys():  # evaluation leaves it out
+            own = [other.removeprefix(f"{path}.") for other in both if other.startswith(f"{path}.")]
+            values, others = (_returned_alone(model.get_submodule(path), own) for model in (branches, folded))
+            distances |= {f"{path}.{name}": _distance(value, others[name]) for name, value in values.items()}
+    return distances
+
+
+def _returned_alone(layer: nn.Module, paths: Iterable[str]) -> dict[str, Tensor]:
+    """As `_returned`, for a layer on noise of its own."""
+    from torch import nn
+
+    channels = next(each.in_channels for each in layer.modules() if isinstance(each, nn.Conv2d))
+    return _returned(layer, paths, np.random.default_rng(0).standard_normal((1, channels, SIDE, SIDE)))
 
 
 def _returned(model: nn.Module, paths: Iterable[str], inputs: np.ndarray) -> dict[str, Tensor]:

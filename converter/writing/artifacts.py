@@ -31,10 +31,9 @@ def metadata(conversion: Conversion) -> dict[str, Any]:
     preprocessing, labels (None where unknown), postprocessing (but for classifiers), source (kind, file, url, sha256,
     branch, named_by, known), ignored (structured name → reason), initialised (module keys), widened (module key →
     stored data type), narrowed (the same of wider types; only where there are any), folded (module key → structured
-    names that went into it; only in a folded layout), outputs (their names; only where there
-    are several), rewritings (module → what the program writes in another way there; only where there are any), digest
-    (of the tensors, see
-    `paddle2torch.architectures.digest`), converter (version).
+    names that went into it; only in a folded layout), outputs (their names; only where there are several),
+    rewritings (module → what the program writes in another way there; only where there are any), digest (of the
+    tensors, see `paddle2torch.architectures.digest`), converter (version).
     """
     source = conversion.source
     return {
